@@ -1,0 +1,19 @@
+"""Errors meant for the person at the keyboard: one sentence that names the file and the mend."""
+
+from __future__ import annotations
+
+
+class DemistError(Exception):
+    """Something the user can mend. The message is one sentence; command lines print it and exit 2."""
+
+
+class InputError(DemistError):
+    """A file, option or image that cannot be used as given."""
+
+
+class BundleError(DemistError):
+    """A model bundle that is missing, damaged, foreign or does not fit."""
+
+
+class Cancelled(DemistError):
+    """The user asked to stop; nothing half-written is left behind."""

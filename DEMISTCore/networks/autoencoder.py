@@ -1,0 +1,94 @@
+"""The two 3-D KL autoencoders: MONAI's, with a normalisation that looks at one position only."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import AutoencoderKL
+from torch import Tensor, nn
+
+from .config import AutoencoderConfig
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position, with a learned scale and shift per channel.
+
+    GroupNorm takes its statistics over the whole field of view, so a tile decodes differently from the volume it was
+    cut from. Here nothing but the convolutions couples positions: patch training and tiled decoding agree with the
+    whole volume. Input and output (B, C, X, Y, Z); free of copies when the memory format is channels_last_3d.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; statistics are accumulated in float32 whatever the input's type."""
+        # Autocast on a GPU would turn the full-resolution activations to float32; the kernel does that inside.
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight, self.bias
+            if x.is_cuda:
+                weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+            y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), weight, bias, self.eps)
+        return y.movedim(-1, 1)
+
+    def extra_repr(self) -> str:
+        """Show width and eps in the module's repr."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def _swap_group_norms(module: nn.Module) -> None:
+    """Replace each GroupNorm by a ChannelNorm of the same width: same parameter names, same shapes."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, ChannelNorm(child.num_channels, child.eps))
+        else:
+            _swap_group_norms(child)
+
+
+def build_autoencoder(cfg: AutoencoderConfig) -> AutoencoderKL:
+    """Build a KL autoencoder (Rombach et al. 2022, arXiv 2112.10752; Pinaya et al. 2022, arXiv 2209.07162).
+
+    `.encode(x) -> (mu, sigma)` and `.decode(z) -> x` are MONAI's; image extents must be multiples of `cfg.factor`.
+    Convolution weights are laid out channels-last, the faster order on a CPU; give it channels-last volumes too.
+    """
+    autoencoder = AutoencoderKL(
+        spatial_dims=3,
+        in_channels=cfg.in_channels,
+        out_channels=cfg.out_channels,
+        latent_channels=cfg.latent_channels,
+        channels=cfg.channels,
+        num_res_blocks=cfg.num_res_blocks,
+        attention_levels=(False,) * len(cfg.channels),
+        norm_num_groups=cfg.norm_groups,
+        norm_eps=cfg.norm_eps,
+        with_encoder_nonlocal_attn=False,
+        with_decoder_nonlocal_attn=False,
+        include_fc=False,
+    )
+    if cfg.norm == "channel":
+        _swap_group_norms(autoencoder)
+    return autoencoder.to(memory_format=torch.channels_last_3d)
+
+
+def sample_latent(mu: Tensor, sigma: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z ~ N(mu, sigma^2) by reparametrisation; noise comes from the CPU, so a seed means the same everywhere."""
+    noise = torch.randn(mu.shape, generator=generator, dtype=torch.float32).to(mu.device)
+    return mu + sigma * noise.to(mu.dtype)
+
+
+def encode(
+    autoencoder: AutoencoderKL, x: Tensor, sample: bool = False, generator: torch.Generator | None = None
+) -> Tensor:
+    """Encode (B, C, X, Y, Z) to the latent's mean, or to one sample of it (B, L, X/f, Y/f, Z/f).
+
+    Raises:
+        ValueError: if an extent is not a multiple of the down-sampling factor.
+    """
+    factor = 2 ** (len(autoencoder.encoder.channels) - 1)
+    if any(n % factor for n in x.shape[2:]):
+        raise ValueError(f"Volume of {tuple(x.shape[2:])} voxels: each extent must be a multiple of {factor}.")
+    mu, sigma = autoencoder.encode(x)
+    return sample_latent(mu, sigma, generator) if sample else mu

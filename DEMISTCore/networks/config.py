@@ -1,0 +1,209 @@
+"""Shapes of the networks as plain data: what a bundle's JSON holds, and the presets.
+
+No torch here, so that command lines can list presets and check overrides without loading it.
+
+>>> small = PRESETS["small"]
+>>> small.psr.factor, small.backbone.multiple, small.multiple
+(4, 4, 16)
+>>> ModelConfig.from_dict(small.to_dict()) == small
+True
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+#: PSR (a fraction, white matter about 0.12) is divided by this before the PSR autoencoder sees it,
+#: and multiplied after decoding, so that the network works on values of order one.
+PSR_RANGE = 0.2
+
+
+_C = typing.TypeVar("_C", bound="_Config")
+
+
+class _Config:
+    """Round trip to plain dictionaries; a key nobody knows is an error, never silently dropped."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries, lists, numbers, strings: ready for JSON or YAML."""
+        return _plain(asdict(self))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[_C], values: dict[str, Any]) -> _C:
+        """Build from `to_dict`'s output.
+
+        Raises:
+            ValueError: on a key that this configuration does not have, or one that it needs and misses.
+        """
+        hints = typing.get_type_hints(cls)
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        kwargs = {}
+        for name, value in values.items():
+            hint = hints[name]
+            if is_dataclass(hint) and isinstance(value, dict):
+                value = hint.from_dict(value)
+            elif isinstance(value, list):
+                value = tuple(value)
+            kwargs[name] = value
+        try:
+            return cls(**kwargs)
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _per_level(name: str, values: tuple, channels: tuple[int, ...]) -> None:
+    if len(values) != len(channels):
+        raise ValueError(f"{name} {values} must have one entry per level of channels {channels}.")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(_Config):
+    """A 3-D KL autoencoder; image (B, in_channels, X, Y, Z) to latent (B, latent_channels, X/f, Y/f, Z/f).
+
+    `norm` is "channel" (statistics over the channels of one position: local, so patches, tiles and whole volumes
+    agree) or "group" (MONAI's GroupNorm, as published models need it; statistics over the whole field of view).
+    """
+
+    in_channels: int
+    out_channels: int
+    latent_channels: int
+    channels: tuple[int, ...]
+    num_res_blocks: int = 1
+    norm: str = "channel"
+    norm_groups: int = 16
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("channel", "group"):
+            raise ValueError(f'norm is "channel" or "group", not {self.norm!r}.')
+
+    @property
+    def factor(self) -> int:
+        """Down-sampling factor; image extents must be multiples of it."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class BackboneConfig(_Config):
+    """A diffusion U-Net over latents (B, latent_channels, x, y, z).
+
+    `prediction` ("v" or "epsilon") says what it was trained to output: the noise schedule must agree.
+    `cross_attention_dim` is set only for backbones with a context of their own (Brain LDM).
+    """
+
+    latent_channels: int
+    channels: tuple[int, ...]
+    attention_levels: tuple[bool, ...]
+    head_channels: int = 32
+    num_res_blocks: int = 1
+    norm_groups: int = 16
+    norm_eps: float = 1e-6
+    include_fc: bool = True
+    cross_attention_dim: int | None = None
+    prediction: str = "v"
+
+    def __post_init__(self) -> None:
+        _per_level("attention_levels", self.attention_levels, self.channels)
+        if self.prediction not in ("v", "epsilon"):
+            raise ValueError(f'prediction is "v" or "epsilon", not {self.prediction!r}.')
+
+    @property
+    def multiple(self) -> int:
+        """Every latent extent must be a multiple of this: one halving per level but the last."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class StreamsConfig(_Config):
+    """The three conditioning streams, each of which can be left out altogether.
+
+    `checkpointing` recomputes activations in the backward pass: less memory, about a third more time.
+    """
+
+    semantic: bool = True
+    spatial: bool = True
+    adaptive: bool = True
+    tokens: int = 64
+    token_width: int = 128
+    token_heads: int = 4
+    token_layers: int = 2
+    control_channels: tuple[int, ...] = (32, 48)
+    lora_rank: int = 8
+    gate_width: int = 64
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Config):
+    """Everything needed to build the networks of one bundle."""
+
+    psr: AutoencoderConfig
+    condition: AutoencoderConfig
+    backbone: BackboneConfig
+    streams: StreamsConfig = field(default_factory=StreamsConfig)
+
+    def __post_init__(self) -> None:
+        if self.psr.factor != self.condition.factor:
+            raise ValueError(
+                f"The autoencoders down-sample by {self.psr.factor} and {self.condition.factor}; "
+                "their latents must share one grid."
+            )
+        if self.psr.latent_channels != self.backbone.latent_channels:
+            raise ValueError(
+                f"The PSR autoencoder has {self.psr.latent_channels} latent channels, "
+                f"the backbone takes {self.backbone.latent_channels}."
+            )
+
+    @property
+    def multiple(self) -> int:
+        """Image extents (voxels of the model grid) must be multiples of this."""
+        return self.psr.factor * self.backbone.multiple
+
+
+PRESETS: dict[str, ModelConfig] = {
+    # For tests: everything together is below half a million parameters, volumes of 16^3 are enough.
+    "tiny": ModelConfig(
+        psr=AutoencoderConfig(1, 1, 4, (8, 16, 16), norm_groups=8),
+        condition=AutoencoderConfig(2, 2, 4, (8, 16, 16), norm_groups=8),
+        backbone=BackboneConfig(4, (8, 16), (False, True), head_channels=8, norm_groups=8),
+        streams=StreamsConfig(
+            tokens=8, token_width=16, token_heads=2, token_layers=1, control_channels=(8,), lora_rank=2, gate_width=8
+        ),
+    ),
+    # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.
+    "small": ModelConfig(
+        psr=AutoencoderConfig(1, 1, 8, (16, 32, 64)),
+        condition=AutoencoderConfig(2, 2, 16, (16, 32, 64)),
+        backbone=BackboneConfig(8, (48, 96, 160), (False, False, True)),
+        streams=StreamsConfig(),
+    ),
+    # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.
+    "brats": ModelConfig(
+        psr=AutoencoderConfig(1, 1, 8, (64, 128, 256), num_res_blocks=2, norm="group", norm_groups=32),
+        condition=AutoencoderConfig(2, 2, 8, (64, 128, 256), num_res_blocks=2, norm="group", norm_groups=32),
+        backbone=BackboneConfig(
+            8,
+            (256, 256, 512),
+            (False, True, True),
+            head_channels=64,
+            num_res_blocks=2,
+            norm_groups=32,
+            include_fc=False,
+            prediction="epsilon",
+        ),
+        streams=StreamsConfig(token_width=512, token_heads=8, control_channels=(64, 128), lora_rank=16),
+    ),
+}

@@ -1,0 +1,242 @@
+"""The three conditioning streams, each a module of its own: semantic, spatial, adaptive.
+
+Every stream adds exactly zero at initialisation, so training starts from the frozen backbone's own output.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import Convolution
+from monai.networks.nets import ControlNet
+from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+from torch import Tensor, nn
+
+from .config import StreamsConfig
+from .wiring import Site
+
+#: Wavelengths (latent voxels) of the position features: from a few voxels to beyond a head.
+_WAVELENGTHS = (8.0, 16.0, 32.0, 64.0, 128.0)
+POSITION_WIDTH = 3 * 2 * len(_WAVELENGTHS)
+
+
+def positions(shape: tuple[int, ...], level: int = 0, offset: Tensor | None = None, device: object = None) -> Tensor:
+    """Sine and cosine features of where each latent position lies, (B or 1, N, POSITION_WIDTH), float32.
+
+    Coordinates are counted in latent voxels from the centre of the volume, not scaled by its size: a voxel keeps its
+    meaning whatever the field of view. `offset` (B, 3) is the place of a crop's centre in its volume.
+    """
+    axes = []
+    for n in shape:
+        coordinate = (torch.arange(n >> level, device=device, dtype=torch.float32) + 0.5) * 2**level - n / 2
+        axes.append(coordinate)
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(1, -1, 3)
+    if offset is not None:
+        grid = grid + offset.to(grid)[:, None]
+    angle = grid[..., None] * (2 * math.pi / torch.tensor(_WAVELENGTHS, device=device))
+    return torch.cat([angle.sin(), angle.cos()], -1).flatten(2)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+class TokenEncoder(nn.Module):
+    """tau = TokenEncoder(c): K tokens that tell what is in the volume and, by position features, where.
+
+    Two strided convolutions reduce c (B, Cc, x, y, z); K learned queries read the result by cross-attention (a
+    Perceiver resampler, Jaegle et al. 2021, arXiv 2103.03206); transformer layers let the tokens talk. Any extents.
+    """
+
+    def __init__(self, channels: int, cfg: StreamsConfig) -> None:
+        super().__init__()
+        width = cfg.token_width
+        half = max(width // 2, 8)
+        self.reduce = nn.Sequential(
+            nn.Conv3d(channels, half, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(half, width, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.place = nn.Linear(POSITION_WIDTH, width)
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(1, cfg.tokens, width) / math.sqrt(width))
+        self.heads = cfg.token_heads
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, cfg.token_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(cfg.token_layers)
+        )
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, c: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Return tokens (B, K, width)."""
+        x = self.reduce(c)
+        # The centre of reduced voxel i is latent voxel 4 i: features of the latent grid, taken there.
+        where = positions(tuple(c.shape[2:]), 0, offset, c.device).unflatten(1, c.shape[2:])
+        where = where[:, ::4, ::4, ::4].flatten(1, 3)
+        x = self.norm(x.flatten(2).transpose(1, 2) + self.place(where.to(x.dtype)))
+        key, value = (_heads(part, self.heads) for part in self.key_value(x).chunk(2, -1))
+        queries = self.queries.to(key.dtype).expand(len(c), -1, -1)
+        read = F.scaled_dot_product_attention(_heads(queries, self.heads), key, value)
+        tokens = queries + self.out(read.transpose(1, 2).flatten(2))
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.norm_out(tokens)
+
+
+class GatedCrossAttention(nn.Module):
+    """tanh(alpha) Attn(LN h + p, tau) with alpha = 0 at the start (Alayrac et al. 2022, arXiv 2204.14198, eq. 4).
+
+    p places each query, so that a position can ask for the tokens about its own neighbourhood. Keys and values depend
+    on the condition alone; `prepare` computes them (and p) once per volume.
+    """
+
+    def __init__(self, site: Site, token_width: int) -> None:
+        super().__init__()
+        self.site = site
+        self.norm = nn.LayerNorm(site.width)
+        self.to_q = nn.Linear(site.width, site.width, bias=False)
+        self.place = nn.Linear(POSITION_WIDTH, site.width)
+        self.to_k = nn.Linear(token_width, site.width, bias=False)
+        self.to_v = nn.Linear(token_width, site.width, bias=False)
+        self.out = nn.Linear(site.width, site.width)
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def prepare(self, tokens: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys and values (B, heads, K, d) of tokens (B, K, D), and placed offsets of the queries (., N, C)."""
+        heads = self.site.heads
+        return _heads(self.to_k(tokens), heads), _heads(self.to_v(tokens), heads), self.place(where.to(tokens.dtype))
+
+    def forward(self, h: Tensor, prepared: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return what to add to h (B, N, C)."""
+        key, value, place = prepared
+        query = _heads(self.to_q(self.norm(h)) + place, self.site.heads)
+        read = F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype))
+        return self.alpha.tanh() * self.out(read.transpose(1, 2).flatten(2))
+
+
+class SemanticStream(nn.Module):
+    """Gated cross-attention to the tokens, one per attention site of the backbone."""
+
+    def __init__(self, sites: list[Site], cfg: StreamsConfig) -> None:
+        super().__init__()
+        self.index = {site.name: i for i, site in enumerate(sites)}
+        self.attention = nn.ModuleList(GatedCrossAttention(site, cfg.token_width) for site in sites)
+
+    def prepare(
+        self, tokens: Tensor, shape: tuple[int, ...], offset: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        """Keys, values and query places of every site, for tokens (B, K, D) of latents of extents `shape`."""
+        levels = sorted({block.site.level for block in self.attention})
+        where = {level: positions(shape, level, offset, tokens.device) for level in levels}
+        return tuple(block.prepare(tokens, where[block.site.level]) for block in self.attention)
+
+
+class ControlStream(nn.Module):
+    """r_i = ControlNet(z_t, t, c) (Zhang et al. 2023, arXiv 2302.05543): MONAI's, on an embedding made beforehand.
+
+    c lies on the latent grid already, so its embedding needs no down-sampling; it is *not* zero at the start (only the
+    output convolutions are), or its gradient would wait for theirs. The rest starts as a copy of the backbone's
+    encoder.
+    """
+
+    def __init__(self, backbone: nn.Module, condition_channels: int, cfg: StreamsConfig) -> None:
+        super().__init__()
+        channels = backbone.block_out_channels
+        self.control = ControlNet(
+            conditioning_embedding_in_channels=condition_channels,
+            conditioning_embedding_num_channels=(8,),
+            **_encoder_arguments(backbone),
+        )
+        # MONAI embeds the condition on every call; ours is embedded once per volume.
+        self.control.controlnet_cond_embedding = nn.Identity()
+        own = self.control.state_dict()
+        own.update({k: v for k, v in backbone.state_dict().items() if k in own})
+        self.control.load_state_dict(own)
+
+        widths = (condition_channels, *cfg.control_channels)
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [Convolution(3, a, b, kernel_size=3, conv_only=True), nn.SiLU()]
+        layers.append(Convolution(3, widths[-1], channels[0], kernel_size=3, conv_only=True))
+        self.embedding = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last_3d)
+
+    def embed(self, c: Tensor) -> Tensor:
+        """Embed the condition, (B, Cc, x, y, z) -> (B, C0, x, y, z)."""
+        return self.embedding(c)
+
+    def forward(
+        self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Residuals for the skips and for the middle; zero at the start."""
+        return self.control(z_t, t, embedded, context=context, class_labels=labels)
+
+
+def _encoder_arguments(backbone: nn.Module) -> dict[str, object]:
+    """Read back from a MONAI U-Net what its ControlNet copy must share."""
+    attention = next(m for m in backbone.middle_block.modules() if hasattr(m, "use_flash_attention"))
+    transformer = getattr(backbone.middle_block.attention, "transformer_blocks", None)
+    norm = next(m for m in backbone.modules() if isinstance(m, nn.GroupNorm))
+    classes = getattr(backbone, "class_embedding", None)
+    return {
+        "spatial_dims": 3,
+        "in_channels": backbone.in_channels,
+        "channels": backbone.block_out_channels,
+        "num_res_blocks": backbone.num_res_blocks,
+        "attention_levels": backbone.attention_levels,
+        "num_head_channels": backbone.num_head_channels,
+        "norm_num_groups": norm.num_groups,
+        "norm_eps": norm.eps,
+        "resblock_updown": any(getattr(block, "resblock_updown", False) for block in backbone.down_blocks),
+        "with_conditioning": backbone.with_conditioning,
+        "transformer_num_layers": len(transformer) if transformer is not None else 1,
+        "cross_attention_dim": transformer[0].attn2.context_input_size if transformer is not None else None,
+        "num_class_embeds": classes.num_embeddings if classes is not None else None,
+        "upcast_attention": attention.attention_dtype is not None,
+        "include_fc": attention.include_fc,
+        "use_combined_linear": attention.use_combined_linear,
+        "use_flash_attention": attention.use_flash_attention,
+    }
+
+
+class AdaptiveStream(nn.Module):
+    """dW = g(t, mean tau) B A on every attention projection (LoRA, Hu et al. 2021, arXiv 2106.09685), B = 0 first.
+
+    g is a small network with one output per projection, 1 + tanh(.), equal to 1 at the start: the adaptation follows
+    the time step (coarse shape early, detail late) and the condition.
+    """
+
+    def __init__(self, sites: list[Site], time_width: int, cfg: StreamsConfig) -> None:
+        super().__init__()
+        self.index = {site.name: i for i, site in enumerate(sites)}
+        rank = cfg.lora_rank
+        self.down = nn.ParameterList(torch.randn(rank, site.width) / math.sqrt(site.width) for site in sites)
+        self.up = nn.ParameterList(torch.zeros(site.out, rank) for site in sites)
+        self.time_width = time_width
+        self.time = nn.Linear(time_width, cfg.gate_width)
+        self.token = nn.Linear(cfg.token_width, cfg.gate_width)
+        self.gate_out = nn.Linear(cfg.gate_width, len(sites))
+        nn.init.zeros_(self.gate_out.weight)
+        nn.init.zeros_(self.gate_out.bias)
+
+    def gate(self, t: Tensor, mean_token: Tensor) -> Tensor:
+        """g(t, mean tau): t (B,), mean_token (B, D) -> (B, projections), in (0, 2)."""
+        own = self.time.weight.dtype
+        time = get_timestep_embedding(t, self.time_width).to(own)
+        hidden = self.time(time) + self.token(mean_token.to(own))
+        return 1 + self.gate_out(F.silu(hidden)).tanh()
+
+    def forward(self, site: str, x: Tensor, gate: Tensor) -> Tensor:
+        """Return g B A x at `site`: x (B, N, width) -> (B, N, out); `gate` as `gate()` returns it."""
+        i = self.index[site]
+        low = F.linear(x, self.down[i])
+        return F.linear(low * gate[:, i, None, None].to(low.dtype), self.up[i])

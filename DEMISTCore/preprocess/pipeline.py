@@ -1,0 +1,369 @@
+"""``prepare``: two raw images in, what the model sees out, and ``Prepared.to_native``, the exact way back.
+
+Each image is interpolated once: the FLAIR goes through rigid motion and resampling in one step, because a rigid
+motion only changes where its voxels lie (its affine). Bias fields are smooth and multiplicative, so they are
+estimated and removed after that, on the model grid, where both images are isotropic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Grid, Order, Volume, as_volume
+from . import checks
+from .intensity import normalise
+
+log = logging.getLogger(__name__)
+
+Source = Volume | str | os.PathLike  # an image, or the file it is in
+Progress = Callable[[str, float], None]
+
+#: Brains outside this range (ml) are possible but draw a warning.
+USUAL_BRAIN_ML = (300.0, 2300.0)
+
+# Rough shares of the run time, for the progress callback only.
+_WEIGHTS = {"read": 2, "brain mask": 9, "registration": 10, "resampling": 5, "bias field": 8, "normalisation": 1}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the preparation: what, how long (seconds), and what came of it ("off" if switched off)."""
+
+    name: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(eq=False)
+class Prepared:
+    """The pair as the model sees it, with the way back.
+
+    Attributes:
+        t1w: normalised, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
+        flair: likewise, registered to the T1w.
+        mask: uint8 brain mask on the model grid.
+        native: the T1w's own grid.
+        native_mask: uint8 brain mask on the T1w's own grid.
+        steps: what was done, in order, with times.
+        warnings: sentences for the user.
+        flair_motion: (4, 4) rigid motion in RAS mm that took the FLAIR onto the T1w; identity if not registered.
+    """
+
+    t1w: Volume
+    flair: Volume
+    mask: Volume
+    native: Grid
+    native_mask: Volume
+    steps: list[Step] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    flair_motion: np.ndarray = field(default_factory=lambda: np.eye(4))
+
+    @property
+    def array(self) -> np.ndarray:
+        """The condition, float32 (2, X, Y, Z): T1w, FLAIR."""
+        return np.stack([self.t1w.array, self.flair.array]).astype(np.float32, copy=False)
+
+    @property
+    def grid(self) -> Grid:
+        """The model grid."""
+        return self.mask.grid
+
+    def to_native(self, array: np.ndarray, order: Order = "linear") -> Volume:
+        """Take a map (X, Y, Z) on the model grid to the T1w's own grid; 0 outside ``native_mask``.
+
+        Interpolation is normalised by the mask (map x mask over mask, both interpolated), so that voxels at the
+        rim of the brain are not diluted by the zeros outside. ``order="nearest"`` keeps labels and their type.
+        """
+        if tuple(array.shape) != self.grid.shape:
+            raise ValueError(f"A map of {tuple(array.shape)} voxels does not lie on the model grid {self.grid.shape}.")
+        inside = self.native_mask.array > 0
+        if order == "nearest":
+            native = Volume(np.asarray(array), self.grid.affine).resampled_to(self.native, "nearest").array
+            return Volume(np.where(inside, native, native.dtype.type(0)), self.native.affine)
+        mask = (self.mask.array > 0).astype(np.float32)
+        weight = Volume(mask, self.grid.affine).resampled_to(self.native, order).array
+        native = Volume(np.asarray(array, np.float32) * mask, self.grid.affine).resampled_to(self.native, order).array
+        seen = inside & (weight > 1e-3)
+        result = np.zeros(self.native.shape, np.float32)
+        result[seen] = native[seen] / weight[seen]
+        return Volume(result, self.native.affine)
+
+
+def prepare(
+    t1w: Source,
+    flair: Source,
+    *,
+    brain_mask: Source | None = None,
+    register: bool = True,
+    skull_strip: Literal["auto", "deepbet", "none"] = "auto",
+    bias_correct: bool = True,
+    spacing: float = 1.0,
+    shape: tuple[int, int, int] | None = None,
+    multiple: int = 16,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Prepared:
+    """Bring a raw T1w and FLAIR of any orientation, spacing and grid to the model grid.
+
+    Args:
+        t1w: image or file; its grid is the one results return to.
+        flair: image or file, anywhere near the T1w in world space.
+        brain_mask: image or file, > 0.5 inside, on any grid in the T1w's space; used as it is.
+        register: rigid registration of the FLAIR to the T1w. Off: world coordinates are trusted.
+        skull_strip: "auto" takes the outline of images that are skull-stripped already and runs deepbet on others;
+            "deepbet" always runs it; "none" takes all that is not empty background as brain.
+        bias_correct: N4 bias field correction of both images.
+        spacing: voxel size of the model grid, mm.
+        shape: shape of the model grid; None fits it to the brain.
+        multiple: the fitted shape is rounded up to multiples of this.
+        device: where deepbet runs: "cpu", "cuda", "cuda:1", "mps".
+        progress: called with the stage that begins and the share of the work done (0 to 1); it may raise
+            (:class:`~DEMISTCore.errors.Cancelled`) to stop.
+
+    Returns:
+        The pair on the model grid, masks, steps with times, and warnings. Same input, same bytes.
+
+    Raises:
+        InputError: an image that cannot be used; the sentence names the file and the mend.
+    """
+    if skull_strip not in ("auto", "deepbet", "none"):
+        raise InputError(f"Unknown skull_strip {skull_strip!r}; choose auto, deepbet or none.")
+    run = _Recorder(progress)
+
+    with run.step("read") as note:
+        t1 = checks.load_image(t1w, "T1w", run.warnings)
+        fl = checks.load_image(flair, "FLAIR", run.warnings)
+        checks.check_overlap(t1, fl)
+        note.append("; ".join(f"{n} {_grid_note(v)}" for n, v in (("T1w", t1), ("FLAIR", fl))))
+
+    with run.step("brain mask") as note:
+        brain = _brain(t1, brain_mask, skull_strip, device, note)
+
+    motion = np.eye(4)
+    with run.step("registration") as note:
+        if register:
+            from .registration import register_rigid
+
+            result = register_rigid(t1, fl, brain, tick=run.tick)
+            motion = result.motion
+            note.append(result.note)
+            if result.warning:
+                run.warn(result.warning)
+        else:
+            note.append("off")
+    fl = Volume(fl.array, motion @ fl.affine, fl.path)
+
+    with run.step("resampling") as note:
+        native_brain = brain.resampled_to(t1).array >= 0.5
+        _require_brain(native_brain, t1, brain_mask)
+        covered = Volume(np.ones(fl.shape, np.uint8), fl.affine).resampled_to(t1, "nearest").array > 0
+        _check_coverage(native_brain, covered, fl, run)
+        native_brain &= covered
+        native_mask = Volume(native_brain.astype(np.uint8), t1.affine)
+        grid = model_grid(native_mask, spacing, shape, multiple)
+        t1_model = t1.resampled_to(grid, "bspline").array
+        fl_model = fl.resampled_to(grid, "bspline").array
+        inside = brain.resampled_to(grid).array >= 0.5
+        for image in (t1, fl):
+            inside &= Volume(np.ones(image.shape, np.uint8), image.affine).resampled_to(grid, "nearest").array > 0
+        _check_volume(native_mask, inside, grid, run)
+        note.append(f"model grid {' x '.join(map(str, grid.shape))} at {spacing:g} mm")
+
+    with run.step("bias field") as note:
+        if bias_correct:
+            from .bias import correct_bias
+
+            t1_model, t1_range = correct_bias(t1_model, inside, spacing)
+            run.tick(0.5)
+            fl_model, fl_range = correct_bias(fl_model, inside, spacing)
+            note.append(f"N4 evened out {t1_range:.0%} in the T1w and {fl_range:.0%} in the FLAIR")
+        else:
+            note.append("off")
+
+    with run.step("normalisation"):
+        pair = [normalise(image, inside) for image in (t1_model, fl_model)]
+        for image, volume, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
+            if not image.any():
+                raise InputError(
+                    f"{checks.describe(volume, name)} is constant inside the brain; check that the mask and the "
+                    "image belong together."
+                )
+        _check_contrasts(pair, inside, spacing, run)
+
+    run.done()
+    return Prepared(
+        t1w=Volume(pair[0], grid.affine, t1.path),
+        flair=Volume(pair[1], grid.affine, fl.path),
+        mask=Volume(inside.astype(np.uint8), grid.affine),
+        native=t1.grid,
+        native_mask=native_mask,
+        steps=run.steps,
+        warnings=run.warnings,
+        flair_motion=motion,
+    )
+
+
+def model_grid(
+    mask: Volume,
+    spacing: float = 1.0,
+    shape: tuple[int, int, int] | None = None,
+    multiple: int = 16,
+    margin: float = 4.0,
+) -> Grid:
+    """The isotropic grid the model works on: axes nearest to R, A, S, around the brain.
+
+    The axes are the mask's own (flipped and swapped to RAS, freed of shear), and where its spacing is the model's,
+    voxels coincide too: a 1 mm T1w, oblique or not, is then cropped and not interpolated, and results return to it
+    untouched.
+
+    Args:
+        mask: brain mask, > 0 inside, on the T1w's grid.
+        spacing: voxel size, mm.
+        shape: None fits the box of the brain plus ``margin`` mm on each side, rounded up to ``multiple``; a given
+            shape is centred on that box.
+        multiple: what the sides of a fitted shape are multiples of.
+        margin: mm, see ``shape``.
+
+    Raises:
+        InputError: the mask is empty.
+    """
+    ras = mask.reoriented("RAS")
+    inside = ras.array > 0
+    if not inside.any():
+        raise InputError("The brain mask is empty; give a mask that covers the brain.")
+    ends = []
+    for axis in range(3):
+        there = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        ends.append((there[0] - 0.5, there[-1] + 0.5))
+    rotation = ras.grid.rotation
+    # Coordinates along the grid's axes, in mm.
+    corners = ras.grid.to_world(np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1).T) @ rotation
+    low, high = corners.min(0), corners.max(0)
+    if shape is None:
+        voxels = np.ceil((high - low + 2 * margin) / spacing - 1e-6)
+        sides = (np.ceil(voxels / multiple) * multiple).astype(int)
+    else:
+        sides = np.array(shape, int)
+    first = (low + high) / 2 - (sides - 1) / 2 * spacing
+    lattice = ras.affine[:3, 3] @ rotation
+    same = np.isclose(ras.spacing, spacing, rtol=1e-3) & np.allclose(ras.affine[:3, :3], rotation * ras.spacing)
+    # + 1/4, not 1/2: half a voxel is a common remainder, and must not round by the last bit.
+    first = np.where(same, lattice + np.floor((first - lattice) / spacing + 0.25) * spacing, first)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * spacing
+    affine[:3, 3] = rotation @ first
+    return Grid(tuple(int(n) for n in sides), affine)
+
+
+class _Recorder:
+    """Times steps, collects warnings, reports progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.steps: list[Step] = []
+        self.warnings: list[str] = []
+        self._progress = progress or (lambda stage, fraction: None)
+        self._stage, self._before = "", 0.0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Time a step; what the body appends to the list becomes its note."""
+        self._stage = name
+        self._progress(name, self._before)
+        note: list[str] = []
+        start = time.perf_counter()
+        yield note
+        self.steps.append(Step(name, time.perf_counter() - start, "; ".join(note)))
+        self._before = min(1.0, self._before + _WEIGHTS[name] / sum(_WEIGHTS.values()))
+        log.info("%-14s %5.1f s  %s", name, self.steps[-1].seconds, self.steps[-1].note)
+
+    def tick(self, fraction: float) -> None:
+        """Report progress within the step."""
+        self._progress(self._stage, self._before + fraction * _WEIGHTS[self._stage] / sum(_WEIGHTS.values()))
+
+    def done(self) -> None:
+        """Report the end."""
+        self._progress("prepared", 1.0)
+
+    def warn(self, sentence: str) -> None:
+        """Keep a sentence for the user."""
+        self.warnings.append(sentence)
+        log.warning("%s", sentence)
+
+
+def _brain(t1w: Volume, given: Source | None, skull_strip: str, device: str, note: list[str]) -> Volume:
+    """The brain as a float volume, 0.5 and more inside, on any grid in the T1w's space."""
+    if given is not None:
+        mask = as_volume(given, "brain mask")
+        inside = np.nan_to_num(mask.array.astype(np.float32)) > 0.5
+        if not inside.any():
+            raise InputError(f"{checks.describe(mask, 'brain mask')} is empty; give a mask that covers the brain.")
+        same = mask.grid.same_as(t1w.grid)
+        note.append("given" if same else "given, resampled from its own grid")
+        return Volume(inside.astype(np.float32), mask.affine, mask.path)
+    from . import brainmask
+
+    if skull_strip == "none":
+        note.append("off; all but the empty background is kept")
+        return t1w.with_array(brainmask.foreground(t1w.array).astype(np.float32))
+    if skull_strip == "auto":
+        stripped = brainmask.recognise_stripped(t1w)
+        if stripped is not None:
+            note.append("the T1w is skull-stripped already")
+            return stripped
+    note.append("deepbet")
+    return brainmask.extract_brain(t1w, device)
+
+
+def _require_brain(native_brain: np.ndarray, t1w: Volume, given: Source | None) -> None:
+    if native_brain.any():
+        return
+    label = checks.describe(t1w, "T1w")
+    if given is not None:
+        name = given.path or "The brain mask" if isinstance(given, Volume) else given
+        raise InputError(f"{name} does not overlap {label}; give a mask in the T1w's space.")
+    raise InputError(f"No brain was found in {label}; give a brain mask (--brain-mask).")
+
+
+def _check_coverage(brain: np.ndarray, covered: np.ndarray, flair: Volume, run: _Recorder) -> None:
+    """Say so if the FLAIR does not show all of the brain."""
+    missing = 1.0 - np.count_nonzero(brain & covered) / np.count_nonzero(brain)
+    label = checks.describe(flair, "FLAIR")
+    if missing > 0.9:
+        raise InputError(f"{label} shows less than a tenth of the brain in the T1w; give two images of one person.")
+    if missing > 0.01:
+        run.warn(f"{label} does not show {missing:.0%} of the brain in the T1w; that part of the result stays empty.")
+
+
+def _check_volume(native_mask: Volume, inside: np.ndarray, grid: Grid, run: _Recorder) -> None:
+    """Draw attention to brains of unlikely size and to grids that cut the brain."""
+    volume = np.count_nonzero(native_mask.array) * native_mask.grid.voxel_volume_ml
+    low, high = USUAL_BRAIN_ML
+    if not low <= volume <= high:
+        run.warn(f"The brain mask holds {volume:.0f} ml, which is unusual; look at it, or give a brain mask.")
+    kept = np.count_nonzero(inside) * grid.voxel_volume_ml
+    if kept == 0:
+        raise InputError("No brain is left on the model grid; give a brain mask or a larger shape.")
+    if kept < 0.97 * volume:
+        run.warn(f"The model grid holds only {kept / volume:.0%} of the brain; give a larger shape.")
+
+
+def _check_contrasts(pair: list[np.ndarray], inside: np.ndarray, spacing: float, run: _Recorder) -> None:
+    from .intensity import contrast_warning
+
+    sentence = contrast_warning(pair[0], pair[1], inside, spacing)
+    if sentence:
+        run.warn(sentence)
+
+
+def _grid_note(volume: Volume) -> str:
+    size = " x ".join(map(str, volume.shape))
+    return f"{size} voxels of {' x '.join(f'{s:.3g}' for s in volume.spacing)} mm, {volume.axcodes}"

@@ -1,0 +1,97 @@
+"""Train: ``python -m DEMISTCore.train {autoencoder,backbone,demist,regression,export} ...``.
+
+The three stages of DEMIST, each a run folder that the next one takes:
+
+    python -m DEMISTCore.train autoencoder --data BIDS --out runs/autoencoder
+    python -m DEMISTCore.train backbone    --data BIDS --out runs/backbone --foundation runs/autoencoder
+    python -m DEMISTCore.train demist      --data BIDS --out runs/demist --foundation runs/backbone
+    python -m DEMISTCore.train export runs/backbone runs/demist --out bundles/my-model
+
+Any setting can be given as key=value, for example: max_minutes=40 batch=4 model.streams.tokens=32 seed=1
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli import run, set_up_logging
+
+_STAGES = {
+    "autoencoder": "stage 1: the PSR and the condition autoencoder",
+    "backbone": "an unconditional diffusion model on PSR latents, to be frozen",
+    "demist": "stage 2: the three streams on the frozen backbone",
+    "regression": "the rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m DEMISTCore.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="stage", required=True, metavar="{" + ",".join([*_STAGES, "export"]) + "}")
+    for stage, what in _STAGES.items():
+        p = commands.add_parser(
+            stage, help=what, description=what[0].upper() + what[1:] + ".",
+            epilog="Settings are given as key=value, for example max_minutes=40 batch=4; --list-keys shows them all.",
+        )  # fmt: skip
+        p.add_argument("--out", required=True, type=Path, metavar="RUN", help="run folder: checkpoints, metrics, previews")
+        p.add_argument("--data", metavar="BIDS", help="BIDS data set with T1w, FLAIR and, in derivatives, PSR maps")
+        p.add_argument("--config", metavar="NAME|FILE", help="preset small (default), tiny or brats, or a YAML file")
+        p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+        p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning")
+        if stage in ("backbone", "demist"):
+            p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: "
+                           + ("the autoencoder run" if stage == "backbone" else "the backbone run")
+                           + ", or a foundation bundle")  # fmt: skip
+        p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
+        p.add_argument("-v", "--verbose", action="store_true", help="say more")
+        p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
+    p = commands.add_parser("export", help="write bundles from finished runs",
+                            description="Write the foundation bundle (from a backbone run) and the DEMIST bundle "
+                            "(from a demist run) to OUT; with both, the foundation goes to OUT-base.")  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="backbone run, demist run, or both")
+    p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="bundle folder; its name is the bundle's")
+    p.add_argument("--base", metavar="BUNDLE", help="the foundation bundle that a demist run alone builds on")
+    p.add_argument("--weights", choices=("ema", "best"), default="ema", help="averaged weights: last or best validated")
+    p.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="number format of the weights")
+    p.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in the bundle")
+    p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
+    p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and hand over."""
+    top = parser()
+    args, overrides = top.parse_known_args(argv)
+    unknown = [word for word in overrides if word.startswith("-") or args.stage == "export"]
+    if unknown:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    set_up_logging(args.verbose)
+    if args.stage == "export":
+        from .training.export import export
+
+        export(args.runs, args.out, base=args.base, weights=args.weights, dtype=args.dtype, card=args.card,
+               licence=args.licence, overwrite=args.overwrite)  # fmt: skip
+        return 0
+    if args.list_keys:
+        import yaml
+
+        from .training.settings import resolve, to_dict
+
+        print(yaml.safe_dump(to_dict(resolve(args.stage, args.config, overrides)), sort_keys=False))
+        return 0
+    from .training.start import start
+
+    return start(
+        args.stage, out=args.out, data=args.data, config=args.config, overrides=overrides, resume=args.resume,
+        init=args.init, foundation=getattr(args, "foundation", None),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,1 @@
+"""Training: one loop (:mod:`.loop`) and one file per stage."""

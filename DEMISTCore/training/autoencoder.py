@@ -1,0 +1,171 @@
+"""Stage 1: the PSR autoencoder and the condition autoencoder, trained together on patches.
+
+    L1(recon) + beta KL + lambda_adv PatchGAN (after warm-up) + lambda_e |G(y_hat) - G(y)|_1 + lambda_align Align(z, c)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..losses import Align, PatchGAN, edge_loss, kl_loss
+from ..networks.autoencoder import build_autoencoder
+from ..networks.config import PSR_RANGE, ModelConfig
+from . import previews
+from .data import Prepared, augment, crop, pick, random, random_patch
+from .settings import AutoencoderSettings
+
+
+class AutoencoderObjective(nn.Module):
+    """Both autoencoders and their losses; keeps the last reconstructions for the discriminator."""
+
+    def __init__(self, model: ModelConfig, settings: AutoencoderSettings, gan: PatchGAN | None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.psr = build_autoencoder(model.psr)
+        self.condition = build_autoencoder(model.condition)
+        if settings.lambda_align > 0:
+            self.align = Align(
+                model.psr.latent_channels, model.condition.latent_channels, settings.align_width,
+                settings.align_positions, settings.align_temperature,
+            )  # fmt: skip
+        self._gan = [gan]  # in a list: its parameters are not this objective's
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Losses of a batch: y (B, 1, X, Y, Z) in units of the PSR range, x (B, 2, X, Y, Z), noise of both latents."""
+        s, y, x = self.settings, batch["y"], batch["x"]
+        z_mu, z_sigma = self.psr.encode(y)
+        c_mu, c_sigma = self.condition.encode(x)
+        y_hat = self.psr.decode(z_mu + z_sigma * batch["z_noise"].to(z_mu.dtype)).float()
+        x_hat = self.condition.decode(c_mu + c_sigma * batch["c_noise"].to(c_mu.dtype)).float()
+        batch["y_hat"] = y_hat.detach()
+        parts = {
+            "psr": (y_hat - y).abs().mean(),
+            "condition": (x_hat - x).abs().mean(),
+            "kl": kl_loss(z_mu, z_sigma) + kl_loss(c_mu, c_sigma),
+        }
+        loss = parts["psr"] + s.lambda_condition * parts["condition"] + s.beta_kl * parts["kl"]
+        if s.lambda_edge > 0:
+            parts["edge"] = edge_loss(y_hat, y)
+            loss = loss + s.lambda_edge * parts["edge"]
+        if s.lambda_align > 0:
+            parts["align"] = self.align(z_mu, c_mu, batch["brain"])
+            loss = loss + s.lambda_align * parts["align"]
+        if self._gan[0] is not None and progress >= s.adversarial_start:
+            parts["adversarial"] = self._gan[0].generator_loss(y_hat)
+            loss = loss + s.lambda_adversarial * parts["adversarial"]
+        return {"loss": loss, **parts}
+
+
+class DiscriminatorObjective(nn.Module):
+    """The PatchGAN's own loss, zero before it joins."""
+
+    def __init__(self, gan: PatchGAN, settings: AutoencoderSettings) -> None:
+        super().__init__()
+        self.gan, self.settings = gan, settings
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Loss on the batch's true patches and the reconstructions that the generator's pass left in it."""
+        if progress < self.settings.adversarial_start:
+            return {"loss": batch["y"].new_zeros(())}
+        return {"loss": self.gan.discriminator_loss(batch["y"], batch["y_hat"])}
+
+
+class AutoencoderStage:
+    """See :class:`.loop.Stage`."""
+
+    score = "psr_mae"
+
+    def __init__(
+        self, model: ModelConfig, settings: AutoencoderSettings, train: Sequence[Prepared], held: Sequence[Prepared]
+    ) -> None:
+        self.model, self.settings, self.train, self.held = model, settings, train, held
+        gan = None
+        if settings.lambda_adversarial > 0:
+            gan = PatchGAN(model.psr.out_channels, settings.discriminator_channels)
+        self.objective = AutoencoderObjective(model, settings, gan)
+        self.objectives: dict[str, nn.Module] = {"autoencoder": self.objective}
+        self.lr_factors = {}
+        if gan is not None:
+            self.objectives["discriminator"] = DiscriminatorObjective(gan, settings)
+            self.lr_factors["discriminator"] = settings.discriminator_lr / settings.lr
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random patches, flipped and with random contrast."""
+        s, samples = self.settings, []
+        for i in indices:
+            rng = random(s.seed, "autoencoder", i)
+            entry = self.train[pick(len(self.train), s.seed, "autoencoder", i)]
+            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
+            sample["x"] = augment(sample["x"], s.augment, rng)
+            samples.append({**sample, **self._noise(rng)})
+        return collate(samples)
+
+    def _noise(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        grid = [n // self.model.psr.factor for n in self.settings.patch]
+        return {
+            name: rng.standard_normal((channels, *grid), np.float32)
+            for name, channels in (("z_noise", self.model.psr.latent_channels),
+                                   ("c_noise", self.model.condition.latent_channels))
+        }  # fmt: skip
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Reconstruction of fixed patches of held-out subjects, from the latents' means, inside the brain."""
+        s, errors = self.settings, []
+        entries = self.held or self.train
+        for i in range(s.validation_patches):
+            rng = random(s.seed, "validation", i)
+            entry = entries[i % len(entries)]
+            batch = collate([read_patch(entry, s.patch, random_patch(entry, s.patch, rng), False)])
+            y, x, brain = (batch[k].to(device) for k in ("y", "x", "brain"))
+            z, c = self.objective.psr.encode(y)[0], self.objective.condition.encode(x)[0]
+            dy = (self.objective.psr.decode(z).float() - y)[brain > 0]
+            dx = (self.objective.condition.decode(c).float() - x)[(brain > 0).expand_as(x)]
+            align = self.objective.align(z, c, brain, torch.Generator().manual_seed(i)) if s.lambda_align > 0 else 0.0
+            errors.append([float(v) for v in (dy.square().mean(), dy.abs().mean(), dx.square().mean(), z.std(), align)])
+        psr_mse, psr_mae, condition_mse, spread, align = np.mean(errors, axis=0)
+        return {
+            "psr_psnr": float(-10 * np.log10(psr_mse)),  # in units of the PSR range, the peak is 1
+            "psr_mae": float(psr_mae),
+            "condition_rmse": float(condition_mse**0.5),
+            "latent_std": float(spread),
+            "align": float(align),
+        }
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """Slices of one held-out patch: images, their reconstructions, PSR, its reconstruction, the difference."""
+        s = self.settings
+        entry = (self.held or self.train)[0]
+        start = random_patch(entry, s.patch, random(s.seed, "preview"))
+        batch = collate([read_patch(entry, s.patch, start, False)])
+        y, x = batch["y"].to(device), batch["x"].to(device)
+        y_hat = self.objective.psr.decode(self.objective.psr.encode(y)[0]).float()
+        x_hat = self.objective.condition.decode(self.objective.condition.encode(x)[0]).float()
+        rows = [
+            ("T1w", x[0, 0], "image"), ("T1w again", x_hat[0, 0], "image"),
+            ("FLAIR", x[0, 1], "image"), ("FLAIR again", x_hat[0, 1], "image"),
+            ("PSR", y[0, 0] * PSR_RANGE, "psr"), ("PSR again", y_hat[0, 0] * PSR_RANGE, "psr"),
+            ("difference", (y_hat - y)[0, 0] * PSR_RANGE, "difference"),
+        ]  # fmt: skip
+        previews.draw(path, rows, title=f"{entry.name}, reconstruction")
+
+
+def read_patch(entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool) -> dict[str, np.ndarray]:
+    """x (2, ...), y (1, ...) in units of the PSR range, brain (1, ...), labels (1, ...) of a patch, float32."""
+    labels = crop(entry.labels, start, size)[None]
+    sample = {
+        "x": crop(entry.x, start, size).astype(np.float32),
+        "y": crop(entry.y, start, size)[None].astype(np.float32) / PSR_RANGE,
+        "labels": labels,
+        "brain": (labels > 0).astype(np.float32),
+    }
+    return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
+
+
+def collate(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Stack samples into a batch of tensors."""
+    return {k: torch.from_numpy(np.stack([np.ascontiguousarray(s[k]) for s in samples])) for k in samples[0]}

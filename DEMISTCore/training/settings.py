@@ -1,0 +1,397 @@
+"""What can be set for a training run: dataclasses with defaults, YAML presets, ``key=value`` overrides.
+
+Order, later wins: the defaults below, the preset's common keys, the preset's section of the stage, the overrides.
+No torch here: ``--help`` lists the keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass
+class PreprocessSettings:
+    """How raw images become the model grid, see :func:`DEMISTCore.preprocess.prepare`."""
+
+    register: bool = False  # simulated and research pairs usually share a grid; the pipeline registers real ones
+    bias_correct: bool = True
+    skull_strip: str = "auto"
+    brain_mask: str = "truth"  # "truth": the data set's own mask where there is one; "none": always extract
+    spacing: float = 1.0
+    shape: tuple[int, ...] | None = None
+    multiple: int = 16
+
+
+@dataclass
+class Settings:
+    """Keys that every stage has."""
+
+    # data
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    cache: str | None = None  # None: a folder "cache" beside the run
+    validation: float = 0.1  # fraction of the subjects held out, at least one
+    validation_subjects: tuple[str, ...] = ()  # names instead of a fraction
+    exclude_subjects: tuple[str, ...] = ()  # never read: the test set
+    workers: int = 1  # processes that preprocess subjects
+    # model and noise
+    model: dict = field(default_factory=dict)  # a preset's name, or networks.config.ModelConfig as a mapping
+    schedule: dict = field(default_factory=dict)  # keyword arguments of diffusion.NoiseSchedule
+    # loop
+    seed: int = 0
+    steps: int | None = None
+    max_minutes: float | None = None
+    batch: int = 2
+    accumulate: int = 1
+    lr: float = 3e-4
+    betas: tuple[float, ...] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    decay: str = "cosine"  # "cosine" or "constant"
+    lr_end: float = 0.01  # where the cosine ends, as a fraction of lr
+    ema: float = 0.999
+    clip: float = 1.0  # gradient norm; 0: none
+    # machine
+    precision: str = "bf16"  # "bf16", "fp16" or "fp32"
+    device: str = "auto"  # auto, cpu, cuda, mps
+    devices: int = 1
+    nodes: int = 1
+    threads: int = 0  # 0: torch decides
+    channels_last: bool = True
+    checkpoint_activations: bool = False
+    # report
+    log_every: int = 20
+    validate_every: int = 500
+    preview_every: int = 500
+    save_every: int = 250
+
+
+@dataclass
+class AugmentSettings:
+    """Random changes of the condition images' contrast; see :func:`.data.augment`."""
+
+    probability: float = 0.8
+    gain: float = 0.15
+    offset: float = 0.08
+    gamma: float = 0.3
+    bias: float = 0.15
+    noise: float = 0.05
+    blur: float = 0.8
+
+
+@dataclass
+class AutoencoderSettings(Settings):
+    """Stage 1: both autoencoders in one loop on patches."""
+
+    lr: float = 1e-3
+    patch: tuple[int, ...] = (64, 64, 64)
+    flip: bool = True
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    beta_kl: float = 1e-6
+    lambda_condition: float = 0.5  # weight of the condition's reconstruction
+    lambda_edge: float = 0.1
+    lambda_adversarial: float = 0.01
+    lambda_align: float = 0.01
+    adversarial_start: float = 0.3  # share of the training after which PatchGAN joins
+    discriminator_lr: float = 3e-4
+    discriminator_channels: int = 16
+    align_width: int = 32
+    align_positions: int = 256
+    align_temperature: float = 0.1
+    validation_patches: int = 8
+
+
+@dataclass
+class LatentSettings(Settings):
+    """What both diffusion stages share."""
+
+    crop: tuple[int, ...] | None = (24, 28, 24)  # latent positions; None: the whole volume
+    flip: bool = True
+    latent_augmentations: int = 0  # encodings of contrast-augmented copies of x, cached beside the plain one
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    validation_crops: int = 8
+    preview_steps: int = 12
+
+
+@dataclass
+class BackboneSettings(LatentSettings):
+    """Unconditional diffusion on PSR latents."""
+
+    lr: float = 4e-4
+
+
+@dataclass
+class DemistSettings(LatentSettings):
+    """Stage 2: the three streams on the frozen backbone."""
+
+    lr: float = 4e-4
+    dropout_semantic: float = 0.1
+    dropout_spatial: float = 0.1
+    dropout_adaptive: float = 0.1
+    dropout_all: float = 0.0
+    use_semantic: bool = True  # ablation: a stream switched off is neither trained nor used
+    use_spatial: bool = True
+    use_adaptive: bool = True
+    lambda_edge: float = 0.1
+    lambda_tissue: float = 0.5
+    decode: tuple[int, ...] = (12, 12, 12)  # latent positions decoded for the losses in image space
+    decode_halo: int = 2
+    decode_every: int = 4  # steps between those losses; 0: never
+
+
+@dataclass
+class RegressionSettings(Settings):
+    """The rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR."""
+
+    lr: float = 1e-3
+    patch: tuple[int, ...] = (64, 64, 64)
+    flip: bool = True
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    channels: tuple[int, ...] = (24, 48, 96, 192, 288)
+    validation_patches: int = 8
+
+
+STAGES: dict[str, type[Settings]] = {
+    "autoencoder": AutoencoderSettings,
+    "backbone": BackboneSettings,
+    "demist": DemistSettings,
+    "regression": RegressionSettings,
+}
+
+# A resumed run must go on as it began; only what does not touch the numbers, and its length, may change.
+RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "devices", "nodes"} | {
+    f"{what}_every" for what in ("log", "validate", "preview", "save")
+}
+_CHOICES = {
+    "decay": ("cosine", "constant"),
+    "precision": ("bf16", "fp16", "fp32"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "brain_mask": ("truth", "none"),
+    "skull_strip": ("auto", "deepbet", "none"),
+}
+_POSITIVE = ("batch", "accumulate", "lr", "log_every", "validate_every", "preview_every", "save_every", "steps",
+             "max_minutes", "devices", "nodes", "workers", "patch", "crop", "decode", "spacing", "shape", "multiple",
+             "validation_patches", "validation_crops", "preview_steps", "channels")  # fmt: skip
+
+
+def resolve(stage: str, config: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a stage from a preset's name or a YAML file, and ``key=value`` overrides.
+
+    Raises:
+        InputError: unknown preset or key (the nearest is named), a value of the wrong type, bad YAML.
+    """
+    tree = _tree(STAGES[stage])
+    tree["model"], tree["schedule"] = _model("small", "model"), _schedule()
+    _apply_file(tree, stage, str(config or "small"), seen=())
+    return build(stage, override(tree, overrides))
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key=value`` overrides (``a.b=value`` for nested keys) to a resolved mapping, a copy of it."""
+    tree = _plain(tree)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"{text!r} is not an override; write key=value, for example steps=1000.")
+        _merge(tree, _nest(key.split("."), _parse(value, text)), origin=text)
+    return tree
+
+
+def build(stage: str, tree: Mapping[str, Any]) -> Settings:
+    """Settings from a fully resolved mapping (a run's ``config.yaml``)."""
+    settings = _construct(STAGES[stage], tree)
+    if settings.steps is None and settings.max_minutes is None:
+        raise InputError("Say how long to train: steps=... or max_minutes=... (or both; the first to end ends it).")
+    for name, choices in _CHOICES.items():
+        for owner in (settings, settings.preprocess):
+            if hasattr(owner, name) and getattr(owner, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(owner, name)!r}.")
+    for name in _POSITIVE:
+        for owner in (settings, settings.preprocess):
+            value = getattr(owner, name, None)
+            if value is not None and min(value if isinstance(value, tuple) else (value,), default=1) <= 0:
+                raise InputError(f"{name} must be above 0, not {value}.")
+    for name in ("patch", "crop", "decode"):
+        value = getattr(settings, name, None)
+        if value is not None and len(value) != 3:
+            raise InputError(f"{name} needs three numbers, for example [64, 64, 64], not {list(value)}.")
+    if not 0 <= settings.ema < 1:
+        raise InputError(f"ema must be at least 0 and below 1, not {settings.ema}.")
+    return settings
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Plain YAML-ready mapping; :func:`build` reads it back."""
+    return _plain(asdict(settings))
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as YAML, atomically, keys in the order given."""
+    import yaml
+
+    from ..files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, default_flow_style=None, width=100))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; InputError where it is none."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise InputError(f"{path} is not valid YAML{where}; mend or remove it.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should hold 'key: value' lines, not a {type(content).__name__}.")
+    return content
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+# --- from here on: how it is done -----------------------------------------------------------------------------------
+
+
+def _apply_file(tree: dict[str, Any], stage: str, name: str, seen: tuple[str, ...]) -> None:
+    path = PRESET_FOLDER / f"{name}.yaml" if name in presets() else Path(name)
+    if not path.is_file():
+        raise InputError(f"There is no preset or file {name!r}; presets are {', '.join(presets())}.")
+    if str(path) in seen:
+        raise InputError(f"{path} names itself as its base; remove that 'base:' line.")
+    content = read_yaml(path)
+    if "base" in content:
+        _apply_file(tree, stage, str(content.pop("base")), (*seen, str(path)))
+    section = content.pop(stage, None) or {}
+    for other in STAGES:
+        content.pop(other, None)
+    for part in (content, section):
+        if not isinstance(part, dict):
+            raise InputError(f"{path}: the section '{stage}' should hold 'key: value' lines.")
+        _merge(tree, part, origin=str(path))
+
+
+def _parse(text: str, override: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"The value of {override!r} is not valid; write for example key=3 or key=[1,2,3].") from error
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+
+
+def _merge(tree: dict[str, Any], update: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    for key, value in update.items():
+        name = f"{prefix}{key}"
+        if key not in tree:
+            near = difflib.get_close_matches(str(key), list(tree), 1, 0.5)
+            hint = f"; did you mean {prefix}{near[0]!s}?" if near else f"; there are {', '.join(map(str, tree))}."
+            raise InputError(f"Unknown key {name!r} in {origin}{hint}")
+        if name == "model" and isinstance(value, str):
+            tree[key] = _model(value, origin)
+        elif isinstance(tree[key], dict):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name} in {origin} has keys of its own: {', '.join(tree[key])}.")
+            _merge(tree[key], value, origin, prefix=f"{name}.")
+        else:
+            tree[key] = value
+
+
+def _model(name: str, origin: str) -> dict[str, Any]:
+    from ..networks.config import PRESETS
+
+    if name not in PRESETS:
+        raise InputError(f"There is no model {name!r} ({origin}); there are {', '.join(PRESETS)}.")
+    return _plain(PRESETS[name].to_dict())
+
+
+def _schedule() -> dict[str, Any]:
+    # Mirrors diffusion.NoiseSchedule, which needs torch; a test compares the two. What is predicted, v or epsilon, is
+    # said once, in model.backbone.prediction.
+    return {"steps": 1000, "kind": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195,
+            "zero_snr": False, "spacing": "trailing"}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _tree(cls: type) -> dict[str, Any]:
+    tree = {}
+    for item in fields(cls):
+        value = item.default_factory() if item.default_factory is not MISSING else item.default
+        tree[item.name] = _tree(type(value)) if is_dataclass(value) else _plain(value)
+    return tree
+
+
+def _construct(cls: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in fields(cls)}
+    for key in tree:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0.5)
+            raise InputError(f"Unknown key {prefix + str(key)!r}" + (f"; did you mean {near[0]}?" if near else "."))
+    return cls(**{key: _typed(value, hints[key], prefix + key) for key, value in tree.items()})
+
+
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    """The value as its type says; YAML reads 1e-4 as text and 3 where 3.0 is meant."""
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if is_dataclass(hint):
+        return _construct(hint, value, f"{name}.") if isinstance(value, Mapping) else _wrong(name, value, "a mapping")
+    if hint is dict:
+        return dict(value) if isinstance(value, Mapping) else _wrong(name, value, "a mapping")
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        if inner is int and isinstance(value, int) and not isinstance(value, bool):
+            value = [value] * 3
+        if inner is str and isinstance(value, str):
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            return _wrong(name, value, "a list")
+        return tuple(_typed(item, inner, name) for item in value)
+    if hint is bool:
+        return value if isinstance(value, bool) else _wrong(name, value, "true or false")
+    if hint is int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(name, value, "a whole number")
+    if hint is float:
+        try:
+            return float(value) if not isinstance(value, bool) else _wrong(name, value, "a number")
+        except (TypeError, ValueError):
+            return _wrong(name, value, "a number")
+    return str(value) if isinstance(value, (str, int)) else _wrong(name, value, "text")
+
+
+def _wrong(name: str, value: Any, wanted: str) -> Any:
+    raise InputError(f"{name} must be {wanted}, not {value!r}.")

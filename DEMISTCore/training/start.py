@@ -1,0 +1,180 @@
+"""From a command line to a running stage: settings, data, the earlier stage's weights, the run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from . import checkpoint
+from .checkpoint import Run
+from .settings import RESUMABLE, STAGES, Settings, build, resolve, to_dict
+
+log = logging.getLogger(__name__)
+
+
+def start(
+    stage: str,
+    *,
+    out: Path,
+    data: str | None = None,
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    init: str | None = None,
+    foundation: str | None = None,
+) -> int:
+    """Begin or resume a run of ``stage`` in the folder ``out``; return the exit code.
+
+    Raises:
+        InputError: settings, data set, run folder or the earlier stage's run cannot be used as given.
+    """
+    out = Path(out)
+    if resume:
+        run = _resumed(stage, out, data, config, overrides, foundation)
+    else:
+        if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+            raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
+        settings = resolve(stage, config, overrides)
+        if not data:
+            raise InputError("Say what to train on: --data takes a BIDS data set.")
+        if stage in ("backbone", "demist") and not foundation:
+            earlier = "autoencoder" if stage == "backbone" else "backbone"
+            raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
+        run = Run(out, stage, settings, str(data), foundation, init=init)
+    with _sigterm_interrupts():
+        ready = _assemble(run, resume)
+    return _train(run, ready, resume)
+
+
+def _train(run: Run, stage: Any, resume: bool) -> int:
+    from .loop import fit
+
+    if not resume:
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            run.write()
+        except OSError as error:
+            raise InputError(f"Cannot write {run.folder}: {error.strerror or error}.") from error
+    handler = logging.FileHandler(run.folder / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.getLogger().addHandler(handler)
+    try:
+        log.info("%s -> %s", run.stage, run.folder)
+        if hasattr(stage, "table"):
+            log.info("%s", stage.table())
+        code = fit(stage, run, resume=resume)
+        if hasattr(stage, "finish"):
+            stage.finish()
+        return code
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _resumed(
+    stage: str, out: Path, data: str | None, config: str | None, overrides: Sequence[str], foundation: str | None
+) -> Run:
+    run = Run.read(out)
+    if run.stage != stage:
+        raise InputError(f"{out} is a run of {run.stage}, not of {stage}.")
+    if config:
+        raise InputError("--resume goes on with the run's own configuration; leave out --config.")
+    run.latest()
+    before = to_dict(run.settings)
+    after = to_dict(_overridden(stage, before, overrides))
+    changed = [key for key in after if after[key] != before[key] and key not in RESUMABLE]
+    if changed:
+        raise InputError(
+            f"A resumed run goes on as it began: {changed[0]} cannot change; start a new run with --init {out}."
+        )
+    run.settings = build(stage, after)
+    run.data, run.foundation = data or run.data, foundation or run.foundation
+    run.write()
+    return run
+
+
+def _overridden(stage: str, tree: dict[str, Any], overrides: Sequence[str]) -> Settings:
+    from .settings import override
+
+    return build(stage, override(tree, overrides))
+
+
+def _assemble(run: Run, resume: bool) -> Any:
+    """Data and networks: everything up to the first step."""
+    from ..networks.config import ModelConfig
+    from . import data
+
+    s = run.settings
+    sessions = data.index(run.data)
+    train, held = data.split(sessions, s)
+    try:
+        model = ModelConfig.from_dict(s.model)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"The model's settings do not fit together: {error}") from error
+
+    # What needs torch comes after what can fail quickly.
+    import torch
+
+    from .foundation import read_foundation
+
+    torch.manual_seed(s.seed)
+    if s.threads:
+        torch.set_num_threads(s.threads)
+    cache = Path(s.cache) if s.cache else run.folder.parent / "cache"
+    foundation = None
+    if run.stage in ("backbone", "demist"):
+        foundation = read_foundation(run.foundation, need_backbone=run.stage == "demist")
+        if resume and run.foundation_hash not in (None, foundation.hash):
+            raise InputError(f"{run.foundation} has changed since {run.folder} began; give the same one, or start anew.")
+        run.foundation_hash = foundation.hash
+    train, held = (data.prepare_cohort(part, s, cache) for part in (train, held))
+    log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
+
+    if run.stage == "autoencoder":
+        from .autoencoder import AutoencoderStage as Stage
+
+        stage = Stage(model, s, train, held)
+    elif run.stage == "backbone":
+        from .backbone import BackboneStage
+
+        stage = BackboneStage(model, s, foundation, train, held, cache)
+    elif run.stage == "demist":
+        from .demist import DemistStage
+
+        stage = DemistStage(model, s, foundation, train, held, cache)
+    else:
+        from .regression import RegressionStage
+
+        stage = RegressionStage(s, train, held)
+    # The model as it really is (the foundation decides its own part), so that config.yaml alone says it.
+    if hasattr(stage, "model"):
+        run.settings.model = stage.model.to_dict()
+    if run.init and not resume:
+        from .foundation import initialise
+
+        initialise(stage, run.stage, run.init)
+    return stage
+
+
+class _sigterm_interrupts:  # noqa: N801
+    """While data are prepared, SIGTERM is as Ctrl-C: temporary files are removed on the way out."""
+
+    def __enter__(self) -> None:
+        self.previous = None
+        try:
+            self.previous = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:  # not in the main thread
+            pass
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    def __exit__(self, *exception: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGTERM, self.previous)
