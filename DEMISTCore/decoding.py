@@ -8,7 +8,8 @@ whole volume gives at that place, up to rounding, and needs no blending. Two thi
 - GroupNorm takes its statistics over all it is given. :func:`decode` finds them for the whole volume first, one
   normalisation after the other, by running the tiles up to it; then tiles are decoded with these statistics fixed.
   With n normalisations the work is that of up to n partial decodings more, for networks that have GroupNorm (the
-  published BraTS autoencoder); the shipped ones normalise per position and need none of it.
+  published BraTS autoencoder); the shipped ones normalise per position and need none of it. Such tiles run in
+  float32: in bf16 the two ways round differently, by more than a seam may show.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,74 +36,74 @@ _ALIVE = 3.5
 
 def reach(autoencoder: nn.Module) -> int:
     """How far, in latent voxels, an output voxel can see: the margin that tiles need."""
-    radius, scale = 0.0, 1.0
-    for module in _leaves(autoencoder.decoder):
+    radius, voxel = 0.0, 1.0
+    for module in _layers(autoencoder):
         if isinstance(module, nn.Upsample):
-            scale /= module.scale_factor[0] if isinstance(module.scale_factor, tuple) else module.scale_factor
-        elif isinstance(module, nn.Conv3d):
-            radius += scale * (module.kernel_size[0] // 2)
-    # Shortcut convolutions (1x1x1) add nothing. Nearest-neighbour upsampling looks at its own voxel only, but the
-    # sum is over fractions of a latent voxel, counted from its centre: one is added for the voxel's own extent.
+            voxel /= _zoom(module)
+        else:
+            radius += voxel * (module.kernel_size[0] // 2)
+    # Nearest-neighbour upsampling stays within its own voxel, whose centre may be half a latent voxel away.
     return math.ceil(radius + 0.5)
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if isinstance(m, (nn.Conv3d, nn.Upsample))]
 
 
 def factor(autoencoder: nn.Module) -> int:
     """Output voxels per latent voxel along each axis."""
-    return round(math.prod(_scale(m) for m in _leaves(autoencoder.decoder) if isinstance(m, nn.Upsample)))
-
-
-def _scale(module: nn.Upsample) -> float:
-    return module.scale_factor[0] if isinstance(module.scale_factor, tuple) else module.scale_factor
+    return math.prod(_zoom(m) for m in _layers(autoencoder) if isinstance(m, nn.Upsample))
 
 
 def decode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     """About how many bytes decoding latents of extents ``shape`` (x, y, z) takes at its peak."""
-    widest, scale = 0.0, 1
-    for module in _leaves(autoencoder.decoder):
+    widest, zoom = 0, 1
+    for module in _layers(autoencoder):
         if isinstance(module, nn.Upsample):
-            scale *= round(_scale(module))
+            zoom *= _zoom(module)
         else:
-            widest = max(widest, scale**3 * max(module.in_channels, module.out_channels))
-    size = torch.finfo(dtype).bits // 8
+            widest = max(widest, zoom**3 * max(module.in_channels, module.out_channels))
+    alive = _ALIVE + 1 if _group_norms(autoencoder) else _ALIVE  # see _accurate
     # The last convolution runs in float32 on its own copy; the result is float32 too.
-    return int(math.prod(shape) * (_ALIVE * widest * size + 8 * scale**3))
+    return int(math.prod(shape) * (alive * widest * torch.finfo(dtype).bits // 8 + 8 * zoom**3))
+
+
+def _layers(autoencoder: nn.Module) -> list[nn.Conv3d | nn.Upsample]:
+    return [m for m in autoencoder.decoder.modules() if isinstance(m, (nn.Conv3d, nn.Upsample))]
+
+
+def _group_norms(autoencoder: nn.Module) -> list[nn.GroupNorm]:
+    return [m for m in autoencoder.decoder.modules() if isinstance(m, nn.GroupNorm)]
+
+
+def _zoom(module: nn.Upsample) -> int:
+    zoom = module.scale_factor
+    return round(zoom[0] if isinstance(zoom, tuple) else zoom)
 
 
 def plan_tiles(shape: tuple[int, ...], margin: int, fits: Callable[[tuple[int, ...]], bool]) -> list[tuple[Box, Box]]:
     """Cut latents of extents ``shape`` into cores, each with the margin it is decoded with.
 
-    The longest side of the core is halved until ``fits`` accepts the tile (core and margin), or the core is so small
-    that cutting further would only decode margins.
+    Of all cuts into boxes whose tiles (core and margin) ``fits`` accepts, the one that decodes fewest voxels. If none
+    fits, the cut into the smallest boxes that are not nearly all margin.
 
     Returns:
         (core, tile) per tile, as slices of the latent volume; one whole tile if all of it fits.
     """
-    pieces = [1, 1, 1]
+    axes = []
+    for n in shape:
+        cores = sorted({math.ceil(n / pieces) for pieces in range(1, n + 1)} - set(range(1, max(2, margin // 2))) | {n})
+        axes.append([_cut(n, core, margin) for core in cores])
+    largest = [[max(t.stop - t.start for _, t in cut) for cut in axis] for axis in axes]
+    total = [[sum(t.stop - t.start for _, t in cut) for cut in axis] for axis in axes]
+    choices = list(itertools.product(*(range(len(axis)) for axis in axes)))
+    fitting = [c for c in choices if fits(tuple(size[i] for size, i in zip(largest, c)))]
+    best = min(fitting, key=lambda c: math.prod(t[i] for t, i in zip(total, c))) if fitting else choices[0]
+    cuts = itertools.product(*(axis[i] for axis, i in zip(axes, best)))
+    return [(tuple(core for core, _ in cut), tuple(tile for _, tile in cut)) for cut in cuts]
 
-    def sizes(axis: int) -> tuple[int, int]:
-        core = math.ceil(shape[axis] / pieces[axis])
-        return core, min(shape[axis], core + 2 * margin)
 
-    while not fits(tuple(sizes(axis)[1] for axis in range(3))):
-        axis = max(range(3), key=lambda a: sizes(a)[0])
-        if sizes(axis)[0] <= max(2, margin // 2):
-            break
-        pieces[axis] += 1
-    cuts = []
-    for axis, n in enumerate(shape):
-        core = sizes(axis)[0]
-        starts = range(0, n, core)
-        cuts.append(
-            [
-                (slice(a, min(a + core, n)), slice(max(a - margin, 0), min(a + core + margin, n)))
-                for a in starts
-            ]
-        )
-    return [(tuple(c for c, _ in axes), tuple(t for _, t in axes)) for axes in itertools.product(*cuts)]
+def _cut(n: int, core: int, margin: int) -> list[tuple[slice, slice]]:
+    """(core, tile) along one axis of length ``n``."""
+    return [
+        (slice(a, min(a + core, n)), slice(max(a - margin, 0), min(a + core + margin, n))) for a in range(0, n, core)
+    ]
 
 
 @torch.no_grad()
@@ -126,7 +128,10 @@ def decode(
         (B, C, X, Y, Z), float32, on the CPU.
     """
     memory = int(MEMORY_SHARE * available_memory(z.device)) if memory is None else memory
-    tiles = plan_tiles(tuple(z.shape[2:]), reach(autoencoder), lambda s: decode_memory(autoencoder, s, dtype) <= memory)
+    shape, margin = tuple(z.shape[2:]), reach(autoencoder)
+    if _group_norms(autoencoder) and decode_memory(autoencoder, shape, dtype) > memory:
+        dtype = torch.float32
+    tiles = plan_tiles(shape, margin, lambda size: decode_memory(autoencoder, size, dtype) <= memory)
     images = []
     for i, sample in enumerate(z.split(1)):
         report = (lambda done, i=i: progress((i + done) / len(z))) if progress else (lambda done: None)
@@ -141,20 +146,22 @@ def _decode_one(
     dtype: torch.dtype,
     report: Callable[[float], None],
 ) -> Tensor:
+    norms = _group_norms(autoencoder)
     if len(tiles) == 1:
-        image = _run(autoencoder, z, dtype)
+        with _replaced(norms):
+            image = _run(autoencoder, z, dtype)
         report(1.0)
         return image.cpu()
-    norms = [m for m in autoencoder.decoder.modules() if isinstance(m, nn.GroupNorm)]
     passes, zoom, image = len(norms) + 1, factor(autoencoder), None
-    with _whole_volume_statistics(norms) as freeze:
+    with _replaced(norms):
         for done, norm in enumerate(norms):
+            sums = []
             for i, (core, tile) in enumerate(tiles):
-                freeze.measure(norm, lambda tile=tile: _run(autoencoder, _crop(z, tile), dtype), core, tile)
+                sums.append(_measure(norm, lambda tile=tile: _run(autoencoder, z[(..., *tile)], dtype), core, tile))
                 report((done + (i + 1) / len(tiles)) / passes)
-            freeze.fix(norm)
+            _fix(norm, sum(sums))
         for i, (core, tile) in enumerate(tiles):
-            piece = _run(autoencoder, _crop(z, tile), dtype)
+            piece = _run(autoencoder, z[(..., *tile)], dtype)
             if image is None:
                 image = torch.empty(1, piece.shape[1], *(zoom * n for n in z.shape[2:]))
             image[(..., *_scaled(core, zoom))] = piece[(..., *_scaled(_within(core, tile), zoom))].cpu()
@@ -177,10 +184,6 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d) if x.device.type != "mps" else x.contiguous()
 
 
-def _crop(x: Tensor, box: Box) -> Tensor:
-    return x[(..., *box)]
-
-
 def _within(core: Box, tile: Box) -> Box:
     return tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile))
 
@@ -189,51 +192,59 @@ def _scaled(box: Box, zoom: int) -> Box:
     return tuple(slice(s.start * zoom, s.stop * zoom) for s in box)
 
 
+# GroupNorm, replaced for the time of a decoding ----------------------------------------------------------------------
+
+
+@contextmanager
+def _replaced(norms: list[nn.GroupNorm]) -> Iterator[None]:
+    """Let each normalisation compute accurately; afterwards they are what they were."""
+    try:
+        for norm in norms:
+            norm.forward = partial(_accurate, norm)
+        yield
+    finally:
+        for norm in norms:
+            norm.__dict__.pop("forward", None)
+
+
+def _accurate(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """GroupNorm of a contiguous copy.
+
+    On the CPU torch (2.13 and before) sums channels-last input one by one in float32: over the five million voxels of
+    a head that is wrong in the third digit. In contiguous order it sums in a tree, accurate to the last.
+    """
+    return functional.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
 class _Measured(Exception):
     """Raised by a normalisation that is being measured: the rest of the network is not needed."""
 
 
-class _Frozen:
-    """GroupNorms that use the statistics of a volume which is never there as a whole."""
+def _measure(norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box) -> Tensor:
+    """Run a tile up to ``norm``; return (sum, sum of squares, count) of its core per group, float64, (3, groups)."""
+    found = []
 
-    def __init__(self) -> None:
-        self.sums: dict[nn.GroupNorm, list[Tensor]] = {}
+    def stop(x: Tensor) -> Tensor:
+        box = _scaled(_within(core, tile), x.shape[2] // (tile[0].stop - tile[0].start))
+        groups = x[(0, slice(None), *box)].float().reshape(norm.num_groups, -1)
+        # In blocks, so that float64 never needs a copy of the whole.
+        for block in groups.split(1 << 20, dim=1):
+            block = block.double() if x.device.type != "mps" else block.cpu().double()
+            count = torch.full_like(block[:, 0], block.shape[1])
+            found.append(torch.stack([block.sum(1), (block * block).sum(1), count]).cpu())
+        raise _Measured
 
-    def measure(self, norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box) -> None:
-        """Run a tile up to ``norm`` and add its core's share of the sums."""
-
-        def stop(x: Tensor) -> Tensor:
-            zoom = x.shape[2] // (tile[0].stop - tile[0].start)
-            x = x[(..., *_scaled(_within(core, tile), zoom))]
-            # Sums over small blocks in float32, over the blocks in float64: exact enough, and no float64 copy.
-            x = x.float().flatten(3).unflatten(1, (norm.num_groups, -1))
-            rows = torch.stack([x.sum((2, 4)), (x * x).sum((2, 4)), torch.full_like(x[:, :, 0, :, 0], x[0, 0, :, 0].numel())])
-            self.sums.setdefault(norm, []).append(rows.double().sum(-1).cpu() if x.device.type != "mps" else rows.cpu().double().sum(-1))
-            raise _Measured
-
-        norm.forward = stop
-        try:
-            run()
-        except _Measured:
-            return
-        finally:
-            del norm.forward
-
-    def fix(self, norm: nn.GroupNorm) -> None:
-        """From now on ``norm`` uses what was measured: a batch normalisation with fixed statistics."""
-        total, squares, count = torch.stack(self.sums.pop(norm)).sum(0)[:, 0]
-        mean = total / count
-        variance = (squares / count - mean**2).clamp_min(0)
-        each = norm.num_channels // norm.num_groups
-        mean, variance = (v.repeat_interleave(each).float().to(norm.weight.device) for v in (mean, variance))
-        norm.forward = lambda x: functional.batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
+    norm.forward = stop
+    with suppress(_Measured):
+        run()
+    return torch.stack(found).sum(0)
 
 
-@contextmanager
-def _whole_volume_statistics(norms: list[nn.GroupNorm]) -> Iterator[_Frozen]:
-    """Hand out a :class:`_Frozen`; afterwards the normalisations are what they were."""
-    try:
-        yield _Frozen()
-    finally:
-        for norm in norms:
-            norm.__dict__.pop("forward", None)
+def _fix(norm: nn.GroupNorm, sums: Tensor) -> None:
+    """From now on ``norm`` uses these statistics: a batch normalisation with fixed mean and variance."""
+    total, squares, count = sums
+    mean = total / count
+    variance = (squares / count - mean**2).clamp_min(0)
+    each = norm.num_channels // norm.num_groups
+    mean, variance = (v.repeat_interleave(each).float().to(norm.weight.device) for v in (mean, variance))
+    norm.forward = lambda x: functional.batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -546,7 +546,8 @@ def _itk_resample(
     resampler.SetTransform(transform)
     resampler.SetInterpolator(kind)
     resampler.SetDefaultPixelValue(float(fill))
-    return np.ascontiguousarray(SimpleITK.GetArrayViewFromImage(resampler.Execute(image)).transpose(2, 1, 0))
+    result = resampler.Execute(image)  # the view below lives only as long as this name does
+    return np.ascontiguousarray(SimpleITK.GetArrayViewFromImage(result).transpose(2, 1, 0))
 
 
 def _limit_to_neighbours(values: np.ndarray, source: np.ndarray, step: np.ndarray, fill: float) -> np.ndarray:

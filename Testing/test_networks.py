@@ -31,7 +31,7 @@ from DEMISTCore.networks import (
     encode,
     sample_latent,
 )
-from DEMISTCore.networks.autoencoder import ChannelNorm
+from DEMISTCore.networks.autoencoder import ChannelNorm, fold_voxels, unfold_voxels
 from DEMISTCore.networks.streams import GatedCrossAttention, positions
 from DEMISTCore.networks.wiring import Site
 
@@ -120,7 +120,7 @@ def test_parameter_counts():
     assert sum(map(count, build("tiny"))) < 500_000
     assert sum(map(count, build("small"))) <= 23_000_000
     psr, _, demist = build("brats")
-    # The published bundle (MONAI model zoo, brats_mri_generative_diffusion 1.1.4) has exactly these.
+    # The published bundle (MONAI model zoo, brats_mri_generative_diffusion) has exactly these.
     assert count(psr) == 21_000_353
     assert count(demist.backbone) == 189_325_576
 
@@ -139,9 +139,35 @@ def test_channel_norm_is_layer_norm_over_channels():
     assert norm(last.bfloat16()).dtype == torch.bfloat16
 
 
+FOLDED = replace(TINY.psr, channels=(16, 16), fold=2)
+
+
+def test_folding_moves_blocks_into_channels():
+    x = torch.randn(2, 3, 4, 6, 8)
+    folded = fold_voxels(x, 2)
+    assert folded.shape == (2, 24, 2, 3, 4)
+    assert torch.equal(folded[0, 8:16, 1, 2, 3], x[0, 1, 2:4, 4:6, 6:8].flatten())
+    assert torch.equal(unfold_voxels(folded, 2), x)
+
+
+def test_folded_autoencoder_has_the_same_face():
+    autoencoder = build_autoencoder(FOLDED).eval()
+    assert FOLDED.factor == TINY.psr.factor == 4
+    x = torch.rand(1, 1, 16, 12, 8)
+    with torch.no_grad():
+        z = encode(autoencoder, x)
+        assert z.shape == (1, 4, 4, 3, 2)
+        assert autoencoder.decode(z).shape == autoencoder(x)[0].shape == x.shape
+    with pytest.raises(ValueError, match="multiple of 4"):
+        encode(autoencoder, x[..., :6])
+    with pytest.raises(ValueError, match="block edge"):
+        replace(FOLDED, fold=0)
+
+
+@pytest.mark.parametrize("fold", [1, 2])
 @pytest.mark.parametrize("norm", ["channel", "group"])
-def test_autoencoder_decodes_a_tile_as_the_whole(norm):
-    autoencoder = build_autoencoder(replace(TINY.psr, norm=norm)).eval()
+def test_autoencoder_decodes_a_tile_as_the_whole(norm, fold):
+    autoencoder = build_autoencoder(replace(TINY.psr if fold == 1 else FOLDED, norm=norm)).eval()
     z = torch.randn(1, 4, 16, 4, 4)
     with torch.no_grad():
         whole, tile = autoencoder.decode(z), autoencoder.decode(z[:, :, :12])
@@ -259,7 +285,7 @@ def test_a_stream_switched_off_costs_nothing():
     z, c = latents()
     for name, _ in ALL:
         called.clear()
-        streams = NONE.without() if name is None else replace(NONE, **{name: True})
+        streams = replace(NONE, **{name: True})
         condition = model.condition(c, streams)
         model(z, T, condition, streams)
         assert set(called) == {name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 
@@ -39,6 +40,35 @@ class ChannelNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
+def fold_voxels(x: Tensor, edge: int) -> Tensor:
+    """Fold blocks of ``edge``^3 voxels into channels: (B, C, X, Y, Z) -> (B, C edge^3, X/edge, Y/edge, Z/edge).
+
+    The 3-D form of sub-pixel convolution's inverse (Shi et al., CVPR 2016).
+    """
+    pattern = "b c (x i) (y j) (z k) -> b (c i j k) x y z"
+    return rearrange(x, pattern, i=edge, j=edge, k=edge).contiguous(memory_format=torch.channels_last_3d)
+
+
+def unfold_voxels(x: Tensor, edge: int) -> Tensor:
+    """The way back of :func:`fold_voxels`."""
+    return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=edge, j=edge, k=edge)
+
+
+class FoldedAutoencoderKL(AutoencoderKL):
+    """MONAI's autoencoder working on voxel blocks folded into channels (see :class:`AutoencoderConfig`, `fold`)."""
+
+    fold = 1
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, X, Y, Z) to mean and standard deviation of the latent."""
+        return super().encode(fold_voxels(x, self.fold) if self.fold > 1 else x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent to (B, C, X, Y, Z)."""
+        x = super().decode(z)
+        return unfold_voxels(x, self.fold) if self.fold > 1 else x
+
+
 def _swap_group_norms(module: nn.Module) -> None:
     """Replace each GroupNorm by a ChannelNorm of the same width: same parameter names, same shapes."""
     for name, child in module.named_children():
@@ -54,10 +84,10 @@ def build_autoencoder(cfg: AutoencoderConfig) -> AutoencoderKL:
     `.encode(x) -> (mu, sigma)` and `.decode(z) -> x` are MONAI's; image extents must be multiples of `cfg.factor`.
     Convolution weights are laid out channels-last, the faster order on a CPU; give it channels-last volumes too.
     """
-    autoencoder = AutoencoderKL(
+    autoencoder = FoldedAutoencoderKL(
         spatial_dims=3,
-        in_channels=cfg.in_channels,
-        out_channels=cfg.out_channels,
+        in_channels=cfg.in_channels * cfg.fold**3,
+        out_channels=cfg.out_channels * cfg.fold**3,
         latent_channels=cfg.latent_channels,
         channels=cfg.channels,
         num_res_blocks=cfg.num_res_blocks,
@@ -68,6 +98,7 @@ def build_autoencoder(cfg: AutoencoderConfig) -> AutoencoderKL:
         with_decoder_nonlocal_attn=False,
         include_fc=False,
     )
+    autoencoder.fold = cfg.fold
     if cfg.norm == "channel":
         _swap_group_norms(autoencoder)
     return autoencoder.to(memory_format=torch.channels_last_3d)
@@ -87,7 +118,7 @@ def encode(
     Raises:
         ValueError: if an extent is not a multiple of the down-sampling factor.
     """
-    factor = 2 ** (len(autoencoder.encoder.channels) - 1)
+    factor = getattr(autoencoder, "fold", 1) * 2 ** (len(autoencoder.encoder.channels) - 1)
     if any(n % factor for n in x.shape[2:]):
         raise ValueError(f"Volume of {tuple(x.shape[2:])} voxels: each extent must be a multiple of {factor}.")
     mu, sigma = autoencoder.encode(x)

@@ -75,6 +75,8 @@ class AutoencoderConfig(_Config):
 
     `norm` is "channel" (statistics over the channels of one position: local, so patches, tiles and whole volumes
     agree) or "group" (MONAI's GroupNorm, as published models need it; statistics over the whole field of view).
+    `fold` is the edge of the voxel blocks folded into channels before the first and after the last convolution: 2
+    makes 8 channels of each 2x2x2 block, so that no convolution runs at full resolution (five times faster on a CPU).
     """
 
     in_channels: int
@@ -85,15 +87,18 @@ class AutoencoderConfig(_Config):
     norm: str = "channel"
     norm_groups: int = 16
     norm_eps: float = 1e-6
+    fold: int = 1
 
     def __post_init__(self) -> None:
+        if self.fold < 1:
+            raise ValueError(f"fold is a block edge of at least 1 voxel, not {self.fold}.")
         if self.norm not in ("channel", "group"):
             raise ValueError(f'norm is "channel" or "group", not {self.norm!r}.')
 
     @property
     def factor(self) -> int:
         """Down-sampling factor; image extents must be multiples of it."""
-        return 2 ** (len(self.channels) - 1)
+        return self.fold * 2 ** (len(self.channels) - 1)
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,8 @@ PRESETS: dict[str, ModelConfig] = {
     ),
     # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.
     "small": ModelConfig(
-        psr=AutoencoderConfig(1, 1, 8, (16, 32, 64)),
-        condition=AutoencoderConfig(2, 2, 16, (16, 32, 64)),
+        psr=AutoencoderConfig(1, 1, 8, (48, 96), fold=2),
+        condition=AutoencoderConfig(2, 2, 16, (48, 96), fold=2),
         backbone=BackboneConfig(8, (48, 96, 160), (False, False, True)),
         streams=StreamsConfig(),
     ),

@@ -26,8 +26,8 @@ _SPACING = 2.0
 _LEVELS = ((4, 4.0, 1.0), (2, 2.0, 0.5), (1, 0.0, 0.2))
 #: The rim around the brain that takes part, mm: it holds the brain's outline.
 _RIM = 6.0
-#: Mean displacement in the brain (mm) below which images count as aligned and stay as they are.
-_ALIGNED = 0.25
+#: Mutual information must grow by this share to move the FLAIR: aligned pairs are not blurred for nothing.
+_GAIN = 0.005
 #: Displacements (mm) beyond which a person should look.
 _SUSPICIOUS = 40.0
 _SEED = 20251112
@@ -89,8 +89,8 @@ def register_rigid(
         if min(np.linalg.norm(shift - other) for other in shifts) > 5.0:
             shifts.append(shift)
 
-    coarse = [matcher.match(matcher.transform(shift), 0, (i / len(shifts) * 0.3)) for i, shift in enumerate(shifts)]
-    found = min(coarse, key=lambda t: matcher.metric(t, 1))
+    coarse = [matcher.match(matcher.transform(shift), 0, 0.3 * i / len(shifts)) for i, shift in enumerate(shifts)]
+    found = min(coarse, key=lambda transform: matcher.metric(transform, 1))
     for level in range(1, len(_LEVELS)):
         found = matcher.match(found, level, 0.1 + 0.3 * level)
 
@@ -100,10 +100,9 @@ def register_rigid(
     displacement = float(np.linalg.norm(moved, axis=1).mean())
     angle = float(np.degrees(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
     log.debug("Mutual information %.4f before, %.4f after; %.2f mm, %.2f deg", -before, -after, displacement, angle)
-    if after >= before or not np.isfinite(after):
-        return Registration(np.eye(4), "no better position found; the FLAIR stays where it is")
-    if displacement < _ALIGNED:
-        return Registration(np.eye(4), f"aligned already (within {displacement:.2f} mm)")
+    # Negative metrics: a gain makes them smaller.
+    if not after < before - _GAIN * abs(before):
+        return Registration(np.eye(4), "in place already: no better position than the given one")
     note = f"FLAIR moved by {displacement:.1f} mm in the brain, turned by {angle:.1f} degrees"
     warning = None
     if displacement > _SUSPICIOUS:
@@ -176,7 +175,7 @@ class _Matcher:
         if raised:
             raise raised[0]
         log.debug("Level %d: %d iterations, %s", level, method.GetOptimizerIteration(), method.GetMetricValue())
-        return SimpleITK.Euler3DTransform(result.GetNthTransform(0) if result.GetDimension() != 3 else result)
+        return SimpleITK.Euler3DTransform(result)
 
     def _method(self, level: int, everything: bool = False) -> SimpleITK.ImageRegistrationMethod:
         import SimpleITK
@@ -186,10 +185,9 @@ class _Matcher:
         method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
         method.SetMetricFixedMask(self._mask)
         method.SetInterpolator(SimpleITK.sitkLinear)
-        share = _LEVELS[level][2]
-        if not everything and share < 1:
-            method.SetMetricSamplingStrategy(method.REGULAR)
-            method.SetMetricSamplingPercentage(share, _SEED)
+        # ITK jitters regular samples within their voxels, so that coinciding lattices do not shape the metric.
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(1.0 if everything else _LEVELS[level][2], _SEED)
         return method
 
     def _images(self, level: int) -> tuple[SimpleITK.Image, SimpleITK.Image]:

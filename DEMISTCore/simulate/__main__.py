@@ -19,14 +19,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--subjects", type=int, default=4, help="number of subjects")
     p.add_argument("--scans", type=int, default=1, help="scanners a subject is scanned on (sessions)")
     p.add_argument("--seed", type=int, default=0, help="seed; subject i uses seed + i")
-    p.add_argument("--anatomies", nargs="+", default=["icbm152"],
-                   help="'icbm152', FreeSurfer-numbered label maps, or folders of them")
-    p.add_argument("--exclude", nargs="*", default=[], help="file names in --anatomies (or --lesion-masks) to leave out")
+    p.add_argument(
+        "--anatomies",
+        nargs="+",
+        default=["icbm152"],
+        help="'icbm152', FreeSurfer-numbered label maps, or folders of them",
+    )
+    p.add_argument(
+        "--exclude", nargs="*", default=[], help="file names in --anatomies (or --lesion-masks) to leave out"
+    )
     p.add_argument("--lesion-masks", help="folder of lesion masks in MNI space; half of the subjects recombine them")
     p.add_argument("--healthy", action="store_true", help="no lesions")
     p.add_argument("--no-skull", action="store_true", help="brain only, as after skull-stripping")
     p.add_argument("--bias", type=float, default=0.25, help="largest log-SD of the bias fields")
-    p.add_argument("--misregistration", type=float, default=2.0, help="SD of movement between the scans, mm and degrees")
+    p.add_argument(
+        "--misregistration", type=float, default=2.0, help="SD of movement between the scans, mm and degrees"
+    )
     p.add_argument("--thick-slices", type=float, default=0.4, help="share of FLAIR scans with 2-5 mm slices")
     p.add_argument("--obliquity", type=float, default=6.0, help="tilt of the image axes, degrees")
     p.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")

@@ -41,7 +41,9 @@ def list_anatomies(source: str | Path = TEMPLATE) -> list[str]:
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
-        raise InputError(f"No label maps at {path}: give a folder of FreeSurfer-numbered .nii.gz files or '{TEMPLATE}'.")
+        raise InputError(
+            f"No label maps at {path}: give a folder of FreeSurfer-numbered .nii.gz files or '{TEMPLATE}'."
+        )
     found = sorted(str(p) for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz", ".mgz")))
     if not found:
         raise InputError(f"{path} holds no .nii, .nii.gz or .mgz file; give a folder of label maps or '{TEMPLATE}'.")

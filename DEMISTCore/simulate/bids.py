@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..files import write_json
+from ..files import atomic_path, write_json
 from ..volume import Volume
 from .protocol import Protocol
 from .scanner import Scan
@@ -16,43 +17,71 @@ from .subject import Subject
 from .tissues import DSEG_NAMES
 
 
-def write_description(root: Path, *, overwrite: bool = False) -> None:
-    """Create ``dataset_description.json`` of the data set and of its ``derivatives/truth``.
+def check_free(root: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that is in use.
 
     Raises:
-        InputError: ``root`` holds files already and ``overwrite`` is off.
+        InputError: ``root`` is a file, or holds files already and ``overwrite`` is off.
     """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file; give a folder for the data set.")
     if root.exists() and any(root.iterdir()) and not overwrite:
-        raise InputError(f"{root} is not empty; give a new folder or --overwrite.")
-    generated = [{"Name": "DEMISTCore.simulate", "Version": __version__}]
-    write_json(root / "dataset_description.json", {
-        "Name": "Simulated T1w, FLAIR and PSR", "BIDSVersion": "1.9.0", "DatasetType": "raw", "License": "CC0",
-        "GeneratedBy": generated,
-    })
-    write_json(root / "derivatives" / "truth" / "dataset_description.json", {
-        "Name": "Ground truth of the simulation", "BIDSVersion": "1.9.0", "DatasetType": "derivative",
-        "GeneratedBy": generated,
-    })
-    table = "index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in DSEG_NAMES.items())
-    (root / "derivatives" / "truth" / "desc-tissue_dseg.tsv").write_text(table)
+        raise InputError(f"{root} is not empty; give a new folder, --resume or --overwrite.")
+
+
+def write_description(root: Path) -> None:
+    """Create ``dataset_description.json`` of the data set and of its ``derivatives/truth``."""
+    common = {"BIDSVersion": "1.9.0", "GeneratedBy": [{"Name": "DEMISTCore.simulate", "Version": __version__}]}
+    raw = {"Name": "Simulated T1w, FLAIR and PSR", "DatasetType": "raw", "License": "CC0"}
+    derivative = {"Name": "Ground truth of the simulation", "DatasetType": "derivative"}
+    truth = root / "derivatives" / "truth"
+    write_json(root / "dataset_description.json", raw | common)
+    write_json(truth / "dataset_description.json", derivative | common)
+    with atomic_path(truth / "desc-tissue_dseg.tsv") as temporary:
+        temporary.write_text("index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in DSEG_NAMES.items()))
 
 
 def subject_done(root: Path, name: str) -> bool:
-    """True where ``name``'s truth is complete (its parameters are written last)."""
-    return (root / "derivatives" / "truth" / name / "anat" / f"{name}_desc-truth_parameters.json").exists()
+    """True where ``name`` is complete: its truth and its scans are in place."""
+    truth = root / "derivatives" / "truth" / name / "anat" / f"{name}_desc-truth_parameters.json"
+    return truth.exists() and (root / name).is_dir()
 
 
 def write_subject(root: Path, name: str, subject: Subject, scans: list[Scan]) -> None:
-    """Write one subject: its scans (one session a scanner when there are several) and its truth."""
+    """Write one subject whole or not at all: its scans (a session for each of several scanners) and its truth.
+
+    Everything is written aside and then moved: the truth first, the scans last, so that a subject with scans has its
+    truth. What a killed run left aside is removed by the next.
+    """
+    aside = root / f".tmp-{name}"
+    truth = root / "derivatives" / "truth"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        _write_scans(aside / "scans", name, scans)
+        _write_truth(aside / "truth", name, subject, scans)
+        for old in (root / name, truth / name):
+            if old.exists():
+                shutil.rmtree(old)
+        (aside / "truth").rename(truth / name)
+        (aside / "scans").rename(root / name)
+    except OSError as error:
+        raise InputError(f"Cannot write {root / name}: {error.strerror}; choose a folder you can write to.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_scans(folder: Path, name: str, scans: list[Scan]) -> None:
     for index, scan in enumerate(scans, start=1):
         session = f"ses-{index:02d}" if len(scans) > 1 else ""
-        folder = root / name / session / "anat" if session else root / name / "anat"
         stem = f"{name}_{session}" if session else name
         for suffix, volume in (("T1w", scan.t1w), ("FLAIR", scan.flair)):
-            volume.write(folder / f"{stem}_{suffix}.nii.gz", dtype=np.int16)
-            write_json(folder / f"{stem}_{suffix}.json", _sidecar(scan.protocol, suffix))
-    folder = root / "derivatives" / "truth" / name / "anat"
-    # Six significant digits of a fraction compress to half the size of full single precision.
+            volume.write(folder / session / "anat" / f"{stem}_{suffix}.nii.gz", dtype=np.int16)
+            write_json(folder / session / "anat" / f"{stem}_{suffix}.json", _sidecar(scan.protocol, suffix))
+
+
+def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -> None:
+    folder = folder / "anat"
+    # Six decimals of a fraction compress to half the size of full single precision.
     Volume(np.round(subject.psr, 6), subject.affine).write(folder / f"{name}_desc-truth_PSRmap.nii.gz")
     for entity, array in (
         ("desc-tissue_dseg", subject.dseg),
@@ -61,9 +90,8 @@ def write_subject(root: Path, name: str, subject: Subject, scans: list[Scan]) ->
     ):
         Volume(array.astype(np.uint8), subject.affine).write(folder / f"{name}_{entity}.nii.gz", dtype=np.uint8)
     write_json(folder / f"{name}_desc-truth_PSRmap.json", {"Units": "fraction", "Description": "Pool size ratio"})
-    write_json(folder / f"{name}_desc-truth_parameters.json", {
-        **subject.parameters, "scans": [scan.protocol.to_dict() for scan in scans], "version": __version__,
-    })
+    parameters = {**subject.parameters, "scans": [scan.protocol.to_dict() for scan in scans], "version": __version__}
+    write_json(folder / f"{name}_desc-truth_parameters.json", parameters)
 
 
 def _sidecar(protocol: Protocol, suffix: str) -> dict:

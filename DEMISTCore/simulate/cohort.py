@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .anatomy import TEMPLATE, list_anatomies, load_anatomy
-from .bids import subject_done, write_description, write_subject
+from .bids import check_free, subject_done, write_description, write_subject
 from .protocol import draw_protocol
 from .scanner import Scan, acquire
 from .subject import Subject, simulate_subject
@@ -68,32 +68,48 @@ def simulate_cohort(
     """
     from tqdm import tqdm
 
-    if subjects < 1 or scans < 1:
-        raise InputError("Give --subjects and --scans of at least 1.")
+    _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity)
     root = Path(out)
     left_out = set(exclude)
     sources = [anatomies] if isinstance(anatomies, (str, Path)) else anatomies
     names = [name for source in sources for name in list_anatomies(source) if Path(name).name not in left_out]
     if not names:
         raise InputError(f"--exclude leaves no anatomy of {anatomies}; exclude fewer.")
-    write_description(root, overwrite=overwrite or resume)
+    masks = _masks(lesion_masks, left_out)
+    check_free(root, overwrite=overwrite or resume)
     digits = max(3, len(str(subjects)))
     with tqdm(total=subjects, desc="simulate", unit="subject") as bar:
         for index in range(subjects):
             name = f"sub-{index + 1:0{digits}d}"
             if not (resume and subject_done(root, name)):
                 subject = simulate_subject(
-                    seed + index, anatomy=load_anatomy(names[index % len(names)]),
-                    lesion_masks=_masks(lesion_masks, left_out), skull=skull, healthy=healthy,
+                    seed + index, anatomy=load_anatomy(names[index % len(names)]), lesion_masks=masks, skull=skull,
+                    healthy=healthy,
                 )  # fmt: skip
                 taken = [
                     scan_subject(subject, seed + index, scan, bias=bias, misregistration=misregistration,
                                  thick_slices=thick_slices, obliquity=obliquity)
                     for scan in range(scans)
                 ]  # fmt: skip
+                # Only now, so that a source that cannot be read leaves no folder behind.
+                write_description(root)
                 write_subject(root, name, subject, taken)
             bar.update()
     return root
+
+
+def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity) -> None:
+    """Refuse numbers that no scanner has."""
+    if subjects < 1 or scans < 1:
+        raise InputError("Give --subjects and --scans of at least 1.")
+    if seed < 0:
+        raise InputError(f"Give --seed of at least 0, not {seed}.")
+    for option, value, most in (
+        ("--bias", bias, 2.0), ("--misregistration", misregistration, 50.0),
+        ("--thick-slices", thick_slices, 1.0), ("--obliquity", obliquity, 45.0),
+    ):  # fmt: skip
+        if not 0.0 <= value <= most:
+            raise InputError(f"Give {option} from 0 to {most:g}, not {value:g}.")
 
 
 def _masks(folder: str | Path | None, left_out: set[str]) -> list[Path] | None:

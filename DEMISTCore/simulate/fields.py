@@ -97,7 +97,11 @@ def _pull(image, displacement):
 
 
 def pull(channels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    """Sample ``channels`` (C, X, Y, Z) at voxel ``coordinates`` (3, x, y, z), linearly; zero outside. Returns (C, x, y, z)."""
+    """Sample ``channels`` (C, X, Y, Z) at voxel ``coordinates`` (3, x, y, z), linearly; zero outside.
+
+    Returns:
+        Array (C, x, y, z), float32.
+    """
     import torch
 
     size = channels.shape[1:]

@@ -83,10 +83,16 @@ def grow(
         return Lesions(amount, severity, numbers)
     near_ventricle = np.exp(-np.maximum(ventricle_distance.flat[sites] - 1.0, 0) / 3.0)
     near_cortex = np.exp(-np.maximum(cortex_distance.flat[sites] - 1.0, 0) / 1.5)
-    weights = [near_ventricle / near_ventricle.sum(), near_cortex / near_cortex.sum(), np.full(sites.size, 1 / sites.size)]
+    weights = [
+        near_ventricle / near_ventricle.sum(),
+        near_cortex / near_cortex.sum(),
+        np.full(sites.size, 1 / sites.size),
+    ]
     cumulative = np.cumsum(0.4 * weights[0] + 0.2 * weights[1] + 0.4 * weights[2])
     for number in range(1, count + 1):
-        centre = np.array(np.unravel_index(sites[np.searchsorted(cumulative, rng.random() * cumulative[-1])], white.shape))
+        centre = np.array(
+            np.unravel_index(sites[np.searchsorted(cumulative, rng.random() * cumulative[-1])], white.shape)
+        )
         radius = float(np.clip(rng.lognormal(np.log(2.3), 0.5), 0.9, 13.0))
         axes = radius * np.exp(rng.normal(0, 0.25, 3))
         half = int(np.ceil(axes.max() * 1.6)) + 3

@@ -92,5 +92,8 @@ def flair_signal(
 
 
 def csf_null_ti(r1: float, tr: float) -> float:
-    """Inversion time that nulls a tissue of rate ``r1`` at repetition time ``tr`` (k = 1): ln(2 / (1 + e^-TR R1)) / R1."""
+    """Inversion time that nulls a tissue of rate ``r1`` at repetition time ``tr``.
+
+    ln(2 / (1 + exp(-TR R1))) / R1, the root of :func:`flair_signal` at k = 1.
+    """
     return float(np.log(2.0 / (1.0 + np.exp(-tr * r1))) / r1)

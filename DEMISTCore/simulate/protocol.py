@@ -135,7 +135,10 @@ def draw_protocol(
         gamma=(float(np.exp(rng.normal(0, 0.1))), float(np.exp(rng.normal(0, 0.1)))),
         misregistration=tuple(
             float(v)
-            for v in (*rng.normal(0, misregistration_mm / np.sqrt(3), 3), *rng.normal(0, misregistration_deg / np.sqrt(3), 3))
+            for v in (
+                *rng.normal(0, misregistration_mm / np.sqrt(3), 3),
+                *rng.normal(0, misregistration_deg / np.sqrt(3), 3),
+            )
         ),
         obliquity=tuple(float(v) for v in rng.normal(0, obliquity_deg / 2, 3)),  # type: ignore[arg-type]
     )

@@ -29,12 +29,26 @@ def acquire(subject: Subject, protocol: Protocol, rng: np.random.Generator) -> S
     """Scan ``subject`` with ``protocol``; ``rng`` draws noise, fields and extra-cerebral signals."""
     rigid = _rigid(protocol.misregistration, subject)
     t1w = _scan(
-        subject, _t1_signal(subject, protocol), _EXTRA_T1, protocol.t1_spacing, protocol.t1_slice_axis,
-        protocol, 0, np.eye(4), rng,
+        subject,
+        _t1_signal(subject, protocol),
+        _EXTRA_T1,
+        protocol.t1_spacing,
+        protocol.t1_slice_axis,
+        protocol,
+        0,
+        np.eye(4),
+        rng,
     )
     flair = _scan(
-        subject, _flair_signal(subject, protocol), _EXTRA_FLAIR, protocol.flair_spacing, protocol.flair_slice_axis,
-        protocol, 1, rigid, rng,
+        subject,
+        _flair_signal(subject, protocol),
+        _EXTRA_FLAIR,
+        protocol.flair_spacing,
+        protocol.flair_slice_axis,
+        protocol,
+        1,
+        rigid,
+        rng,
     )
     return Scan(t1w, flair, protocol)
 
@@ -81,13 +95,21 @@ def _sum_signals(subject: Subject, protocol: Protocol, equation) -> np.ndarray:
 
 def _t1_signal(subject: Subject, p: Protocol) -> np.ndarray:
     if p.t1_sequence == "mprage":
-        return _sum_signals(subject, p, lambda r1, r2, pd: mprage_signal(
-            r1, pd, tr=p.t1_tr, ti=p.t1_ti, echo_spacing=p.t1_echo_spacing, flip=p.t1_flip, echoes=p.t1_echoes))
+        return _sum_signals(
+            subject,
+            p,
+            lambda r1, r2, pd: mprage_signal(
+                r1, pd, tr=p.t1_tr, ti=p.t1_ti, echo_spacing=p.t1_echo_spacing, flip=p.t1_flip, echoes=p.t1_echoes
+            ),
+        )
     if p.t1_sequence == "spgr":
         cosine, sine = np.cos(np.radians(p.t1_flip)), np.sin(np.radians(p.t1_flip))
         # Ernst and Anderson, Rev Sci Instrum 37:93 (1966)
-        return _sum_signals(subject, p, lambda r1, r2, pd: pd * sine * (1 - np.exp(-p.t1_tr * r1))
-                            / (1 - cosine * np.exp(-p.t1_tr * r1)))
+        return _sum_signals(
+            subject,
+            p,
+            lambda r1, r2, pd: pd * sine * (1 - np.exp(-p.t1_tr * r1)) / (1 - cosine * np.exp(-p.t1_tr * r1)),
+        )
     return _sum_signals(subject, p, lambda r1, r2, pd: pd * (1 - np.exp(-p.t1_tr * r1)) * np.exp(-p.t1_te * r2))
 
 

@@ -156,9 +156,7 @@ def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -
     parameters["psr_means"] = {name: round(value, 5) for name, value in drawn.items()}
 
     def table(values: dict[str, float], compartment: int) -> np.ndarray:
-        return np.array(
-            [values.get(t.name, 0.0) if t.compartment == compartment else 0.0 for t in CLASSES], np.float32
-        )
+        return np.array([values.get(t.name, 0.0) if t.compartment == compartment else 0.0 for t in CLASSES], np.float32)
 
     def share(*names: str) -> np.ndarray:
         return np.array([t.name in names for t in CLASSES], np.float32)
@@ -220,8 +218,10 @@ def _fractions(maps: dict[str, np.ndarray], rng: np.random.Generator) -> dict[in
 
     sigma = rng.uniform(0.35, 0.6)
     extras = [name for name in maps if name.startswith("extra ")]
-    result = {key: gaussian_filter(maps[name], sigma, truncate=3) for key, name in
-              ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))}
+    result = {
+        key: gaussian_filter(maps[name], sigma, truncate=3)
+        for key, name in ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))
+    }
     if extras:
         stack = np.stack([maps[name] for name in extras])
         winner = np.array([int(name.split()[1]) for name in extras], np.uint8)[stack.argmax(0)]
@@ -286,7 +286,9 @@ def _tissue_maps(
     regional = 1 + rng.uniform(0.03, 0.06) * smooth_field(shape, 22.0, rng) + 0.03 * smooth_field(shape, 6.0, rng)
     depth = np.clip(cortex_distance / 8.0, 0, 1)
     white = inside("psr", "white", 0.12) * regional * (0.96 + rng.uniform(0.02, 0.1) * depth)
-    grey = inside("psr", "grey", 0.06) * (1 + 0.06 * smooth_field(shape, 18.0, rng) + 0.03 * smooth_field(shape, 5.0, rng))
+    grey = inside("psr", "grey", 0.06) * (
+        1 + 0.06 * smooth_field(shape, 18.0, rng) + 0.03 * smooth_field(shape, 5.0, rng)
+    )
 
     # Normal-appearing white matter loses myelin near lesions, a loss that decays with distance (Vrenken et al.,
     # AJNR 27:2005, 2006; MT and PSR gradients around lesions in Bagnato et al., 2020).

@@ -34,6 +34,7 @@ class AutoencoderObjective(nn.Module):
                 settings.align_positions, settings.align_temperature,
             )  # fmt: skip
         self._gan = [gan]  # in a list: its parameters are not this objective's
+        self.reconstructions: dict[int, Tensor] = {}  # by the batch's first index, taken by the discriminator
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: y (B, 1, X, Y, Z) in units of the PSR range, x (B, 2, X, Y, Z), noise of both latents."""
@@ -42,7 +43,6 @@ class AutoencoderObjective(nn.Module):
         c_mu, c_sigma = self.condition.encode(x)
         y_hat = self.psr.decode(z_mu + z_sigma * batch["z_noise"].to(z_mu.dtype)).float()
         x_hat = self.condition.decode(c_mu + c_sigma * batch["c_noise"].to(c_mu.dtype)).float()
-        batch["y_hat"] = y_hat.detach()
         parts = {
             "psr": (y_hat - y).abs().mean(),
             "condition": (x_hat - x).abs().mean(),
@@ -58,21 +58,24 @@ class AutoencoderObjective(nn.Module):
         if self._gan[0] is not None and progress >= s.adversarial_start:
             parts["adversarial"] = self._gan[0].generator_loss(y_hat)
             loss = loss + s.lambda_adversarial * parts["adversarial"]
+            self.reconstructions[int(batch["index"][0])] = y_hat.detach()
         return {"loss": loss, **parts}
 
 
 class DiscriminatorObjective(nn.Module):
     """The PatchGAN's own loss, zero before it joins."""
 
-    def __init__(self, gan: PatchGAN, settings: AutoencoderSettings) -> None:
+    def __init__(self, gan: PatchGAN, generator: AutoencoderObjective) -> None:
         super().__init__()
-        self.gan, self.settings = gan, settings
+        self.gan = gan
+        self._generator = [generator]
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Loss on the batch's true patches and the reconstructions that the generator's pass left in it."""
-        if progress < self.settings.adversarial_start:
+        """Loss on the batch's true patches and the reconstructions that the generator's pass has left."""
+        y_hat = self._generator[0].reconstructions.pop(int(batch["index"][0]), None)
+        if y_hat is None:
             return {"loss": batch["y"].new_zeros(())}
-        return {"loss": self.gan.discriminator_loss(batch["y"], batch["y_hat"])}
+        return {"loss": self.gan.discriminator_loss(batch["y"], y_hat)}
 
 
 class AutoencoderStage:
@@ -91,7 +94,7 @@ class AutoencoderStage:
         self.objectives: dict[str, nn.Module] = {"autoencoder": self.objective}
         self.lr_factors = {}
         if gan is not None:
-            self.objectives["discriminator"] = DiscriminatorObjective(gan, settings)
+            self.objectives["discriminator"] = DiscriminatorObjective(gan, self.objective)
             self.lr_factors["discriminator"] = settings.discriminator_lr / settings.lr
 
     def batch(self, indices: range) -> dict[str, Tensor]:
@@ -102,7 +105,7 @@ class AutoencoderStage:
             entry = self.train[pick(len(self.train), s.seed, "autoencoder", i)]
             sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
             sample["x"] = augment(sample["x"], s.augment, rng)
-            samples.append({**sample, **self._noise(rng)})
+            samples.append({**sample, **self._noise(rng), "index": np.array(i)})
         return collate(samples)
 
     def _noise(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ def prepare_cohort(sessions: Sequence[Session], settings: Settings, cache: Path)
             todo.setdefault(session.subject, []).append((session, entry))
     with tqdm(total=sum(map(len, todo.values())), desc="prepare", unit="session", disable=not todo) as bar:
         if settings.workers > 1 and len(todo) > 1:
-            with ProcessPoolExecutor(settings.workers, initializer=_quiet_worker) as pool:
+            # Spawned, not forked: a fork of a process whose torch has started its threads can hang.
+            with ProcessPoolExecutor(settings.workers, get_context("spawn"), _quiet_worker) as pool:
                 jobs = [pool.submit(_prepare_subject, pairs, settings.preprocess) for pairs in todo.values()]
                 try:
                     for job in as_completed(jobs):
@@ -257,16 +259,12 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
     from ..preprocess import prepare
     from ..volume import Volume
 
-    t1w = Volume.read(session.t1w)
-    mask = None
-    if settings.brain_mask == "truth" and session.mask:
-        mask = Volume.read(session.mask)
-        if not _same_grid(mask, t1w):  # thick slices: the truth has a grid of its own
-            mask = mask.resampled_to(t1w.grid, order="nearest")
+    # Six lines for each of a hundred sessions help nobody; warnings are kept in meta.json.
+    logging.getLogger("DEMISTCore.preprocess").setLevel(logging.ERROR)
     prepared = prepare(
-        t1w, Volume.read(session.flair), brain_mask=mask, register=settings.register, skull_strip=settings.skull_strip,
-        bias_correct=settings.bias_correct, spacing=settings.spacing,
-        shape=tuple(settings.shape) if settings.shape else None, multiple=settings.multiple,
+        session.t1w, session.flair, brain_mask=session.mask if settings.brain_mask == "truth" else None,
+        register=settings.register, skull_strip=settings.skull_strip, bias_correct=settings.bias_correct,
+        spacing=settings.spacing, shape=tuple(settings.shape) if settings.shape else None, multiple=settings.multiple,
     )  # fmt: skip
     grid = prepared.t1w.grid
     inside = prepared.mask.array > 0
@@ -305,10 +303,6 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
         raise InputError(f"Cannot write the cache {entry.folder}: {error.strerror or error}; set cache=.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _same_grid(a: Any, b: Any) -> bool:
-    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=1e-3)
 
 
 def _save_shared(path: Path, array: np.ndarray, siblings: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..devices import pick_device
 from ..errors import DemistError, InputError
 from . import checkpoint
 from .checkpoint import Run
@@ -209,14 +210,14 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
 
             ends = progress() >= 1 or bool(stop)
             if (step % s.validate_every == 0 or ends) and not stop and fabric.is_global_zero:
-                with _evaluating(stage, ema), torch.no_grad(), _autocast(fabric.device, s.precision):
+                with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
                     values = stage.validate(fabric.device)
                 reporter.validation(step, values)
                 if (score := values.get(stage.score, math.inf)) < best:
                     best = score
                     checkpoint.save_best(folder, step, score, ema.average)
             if (step % s.preview_every == 0 or ends) and not stop and fabric.is_global_zero:
-                with _evaluating(stage, ema), torch.no_grad(), _autocast(fabric.device, s.precision):
+                with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
                     stage.preview(folder / "previews" / f"step-{step:08d}.png", fabric.device)
             if step % s.save_every == 0:
                 save()
@@ -278,16 +279,6 @@ class _Recompute:
         return self.recompute(self.forward, *args, use_reentrant=False, **kwargs)
 
 
-def pick_device(name: str) -> str:
-    """``auto`` is cuda, then mps, then cpu; a device that is not there is an InputError."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(n for n in ("cuda", "mps", "cpu") if there[n])
-    if not there[name]:
-        raise InputError(f"device={name} is not available here; use device=cpu.")
-    return name
-
-
 # --- parts of the loop ------------------------------------------------------------------------------------------------
 
 
@@ -300,7 +291,7 @@ def _fabric(s: Settings) -> Any:
     if s.threads:
         torch.set_num_threads(s.threads)
     precision = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[s.precision]
-    device = pick_device(s.device)
+    device = pick_device(s.device).type
     if s.precision == "fp16" and device != "cuda":
         raise InputError("precision=fp16 is for CUDA GPUs; use precision=bf16 or fp32 here.")
     import warnings
@@ -450,7 +441,8 @@ def _evaluating(stage: Stage, ema: Ema) -> Iterator[None]:
             module.training = mode
 
 
-def _autocast(device: torch.device, precision: str) -> Any:
+def autocast(device: torch.device, precision: str) -> Any:
+    """Autocast as Fabric does it in training, for validation and encoding."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 

@@ -131,21 +131,19 @@ class BackboneSettings(LatentSettings):
 
 @dataclass
 class DemistSettings(LatentSettings):
-    """Stage 2: the three streams on the frozen backbone."""
+    """Stage 2: the three streams on the frozen backbone. Ablation: model.streams.semantic=false and so on."""
 
     lr: float = 4e-4
     dropout_semantic: float = 0.1
     dropout_spatial: float = 0.1
     dropout_adaptive: float = 0.1
     dropout_all: float = 0.0
-    use_semantic: bool = True  # ablation: a stream switched off is neither trained nor used
-    use_spatial: bool = True
-    use_adaptive: bool = True
     lambda_edge: float = 0.1
     lambda_tissue: float = 0.5
     decode: tuple[int, ...] = (12, 12, 12)  # latent positions decoded for the losses in image space
     decode_halo: int = 2
-    decode_every: int = 4  # steps between those losses; 0: never
+    decode_every: int = 4  # one sample in so many is decoded, and counts so much more; 0: none
+    validation_samples: int = 2  # crops sampled with preview_steps steps of DDIM and compared with the truth
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import checkpoint
+from ..files import write_json
 from .checkpoint import Run
 from .settings import RESUMABLE, STAGES, Settings, build, resolve, to_dict
 
@@ -53,12 +53,15 @@ def start(
 
 
 def _train(run: Run, stage: Any, resume: bool) -> int:
+    from .foundation import SCALES
     from .loop import fit
 
     if not resume:
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             run.write()
+            if hasattr(stage, "scales"):
+                write_json(run.folder / SCALES, stage.scales)
         except OSError as error:
             raise InputError(f"Cannot write {run.folder}: {error.strerror or error}.") from error
     handler = logging.FileHandler(run.folder / "train.log")
@@ -121,25 +124,26 @@ def _assemble(run: Run, resume: bool) -> Any:
     # What needs torch comes after what can fail quickly.
     import torch
 
-    from .foundation import read_foundation
-
     torch.manual_seed(s.seed)
     if s.threads:
         torch.set_num_threads(s.threads)
     cache = Path(s.cache) if s.cache else run.folder.parent / "cache"
     foundation = None
     if run.stage in ("backbone", "demist"):
+        from .foundation import read_foundation
+
         foundation = read_foundation(run.foundation, need_backbone=run.stage == "demist")
         if resume and run.foundation_hash not in (None, foundation.hash):
             raise InputError(f"{run.foundation} has changed since {run.folder} began; give the same one, or start anew.")
         run.foundation_hash = foundation.hash
-    train, held = (data.prepare_cohort(part, s, cache) for part in (train, held))
+    prepared = data.prepare_cohort([*train, *held], s, cache)
+    train, held = prepared[: len(train)], prepared[len(train) :]
     log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
 
     if run.stage == "autoencoder":
-        from .autoencoder import AutoencoderStage as Stage
+        from .autoencoder import AutoencoderStage
 
-        stage = Stage(model, s, train, held)
+        stage = AutoencoderStage(model, s, train, held)
     elif run.stage == "backbone":
         from .backbone import BackboneStage
 

@@ -1,0 +1,157 @@
+"""The backbone: an unconditional diffusion model on PSR latents, later frozen by the streams' stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import NoiseSchedule, SeededNoise, ddim
+from ..networks.backbone import build_backbone
+from ..networks.config import PSR_RANGE, ModelConfig
+from . import previews
+from .data import Prepared, random
+from .foundation import Foundation
+from .latents import (
+    Crop,
+    Latents,
+    check_crop,
+    draw_crop,
+    encode_cohort,
+    latent_scales,
+    low_discrepancy_time,
+    noise_like,
+    to_batch,
+)
+from .settings import BackboneSettings, LatentSettings
+
+BINS = 4
+
+
+class BackboneObjective(nn.Module):
+    """|eps - eps_theta(z_t, t)|^2, or with v for eps (Ho et al. 2020, eq. 14; Salimans and Ho 2022)."""
+
+    def __init__(self, model: ModelConfig, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.backbone = build_backbone(model.backbone)
+        self.schedule = schedule
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Loss of a batch: z (B, C, x, y, z) scaled, noise like z, t (B,)."""
+        z, noise, t = batch["z"], batch["noise"], batch["t"]
+        prediction = self.backbone(self.schedule.add_noise(z, noise, t), t).float()
+        return {"loss": (prediction - self.schedule.target(z, noise, t)).square().mean()}
+
+
+class BackboneStage:
+    """See :class:`.loop.Stage`."""
+
+    score = "loss"
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: BackboneSettings,
+        foundation: Foundation,
+        train: Sequence[Prepared],
+        held: Sequence[Prepared],
+        cache: Path,
+    ) -> None:
+        # The autoencoders come as they are; the backbone is this stage's to choose.
+        self.model = ModelConfig(foundation.model.psr, foundation.model.condition, model.backbone, model.streams)
+        self.settings, self.psr = settings, foundation.psr
+        self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
+        latents = encode_cohort([*train, *held], foundation, settings, cache)
+        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        check_crop(self.train, settings, model.backbone.multiple)
+        self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
+        self.autoencoder_hash = foundation.autoencoder_hash
+        self.objective = BackboneObjective(self.model, self.schedule)
+        self.objectives: dict[str, nn.Module] = {"backbone": self.objective}
+        self.lr_factors: dict[str, float] = {}
+
+    @property
+    def scales(self) -> dict[str, float | str]:
+        """What the run remembers beside its weights."""
+        return {
+            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
+            "autoencoder": self.autoencoder_hash,
+        }  # fmt: skip
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random crops of scaled latents, noise and times."""
+        s, samples = self.settings, []
+        for i in indices:
+            rng = random(s.seed, "backbone", i)
+            crop = draw_crop(self.train, s, i, rng, "backbone")
+            z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
+            t = low_discrepancy_time(i, s.seed, self.schedule.steps)
+            samples.append({"z": z, "noise": noise_like(rng, z.shape), "t": np.array(t)})
+        return to_batch(samples)
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Loss by time, on fixed crops with fixed noise."""
+        losses = []
+        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+            z = torch.from_numpy(sample.crop.read(sample.crop.latents.z[0]))[None].to(device) * self.latent_scale
+            noise, t = sample.noise(z), sample.times.to(device)
+            z = z.expand_as(noise)
+            z_t = self.schedule.add_noise(z, noise, t)
+            losses.append(error_by_time(self.objective.backbone, z_t, t, self.schedule.target(z, noise, t)))
+        return by_time(losses)
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """A PSR map out of nothing but noise, beside a held-out one and its reconstruction."""
+        latents = (self.held or self.train)[0]
+        truth = torch.from_numpy(np.asarray(latents.z[0], np.float32))[None].to(device)
+        noise = SeededNoise([self.settings.seed])
+        z = ddim(
+            self.objective.backbone, noise(truth.shape).to(device), self.schedule, self.settings.preview_steps,
+            noise=noise,
+        )  # fmt: skip
+        drawn = self.psr.decode(z / self.latent_scale)[0, 0].float() * PSR_RANGE
+        again = self.psr.decode(truth)[0, 0].float() * PSR_RANGE
+        rows = [
+            ("held-out PSR", np.asarray(latents.prepared.y, np.float32), "psr"),
+            ("reconstructed", again, "psr"),
+            ("drawn from noise", drawn, "psr"),
+        ]
+        previews.draw(path, rows, title=f"unconditional sample, {self.settings.preview_steps} steps of DDIM")
+
+
+class ValidationSample:
+    """A fixed crop, fixed times (one per bin), fixed noise."""
+
+    def __init__(self, crop: Crop, times: Tensor, seed: int) -> None:
+        self.crop, self.times, self.seed = crop, times, seed
+
+    def noise(self, z: Tensor) -> Tensor:
+        """Noise for every time, (BINS, C, x, y, z), from z (1, C, x, y, z)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn((BINS, *z.shape[1:]), generator=generator).to(z.device)
+
+
+def validation_samples(cohort: Sequence[Latents], settings: LatentSettings, steps: int) -> list[ValidationSample]:
+    """The same samples at every validation: unflipped, uncopied crops of held-out sessions."""
+    result = []
+    for i in range(settings.validation_crops):
+        rng = random(0, "validation", i)
+        crop = replace(draw_crop(cohort, settings, i, rng, "validation"), flip=0, copy=0)
+        times = torch.tensor([int((b + rng.random()) / BINS * steps) for b in range(BINS)])
+        result.append(ValidationSample(crop, times, i))
+    return result
+
+
+def error_by_time(model: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor, target: Tensor) -> list[float]:
+    """Mean squared error of each sample, one after the other: memory is not for validation to take."""
+    return [float((model(z_t[b : b + 1], t[b : b + 1]).float() - target[b : b + 1]).square().mean()) for b in range(BINS)]
+
+
+def by_time(losses: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Means by time, from the least noisy quarter (0) to the noisiest."""
+    means = np.mean(losses, axis=0)
+    return {"loss": float(means.mean()), **{f"loss_t{b}": float(value) for b, value in enumerate(means)}}

@@ -1,0 +1,222 @@
+"""Stage 2: the three streams, on the frozen backbone.
+
+    L = |eps - eps_hat|^2 (or v) + lambda_e w(t) |G(y0_hat) - G(y)|_1
+        + lambda_a w(t) sum over tissues |mean(y0_hat) - mean(y)|,        w(t) = alpha_bar_t
+
+y0_hat is decoded on a small crop of one sample in ``decode_every``, which counts ``decode_every`` times.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import NoiseSchedule, SeededNoise, ddim
+from ..errors import DemistError, InputError
+from ..losses import edge_loss, tissue_mean_loss
+from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.demist import STREAMS, Demist
+from . import previews
+from .backbone import by_time, error_by_time, validation_samples
+from .data import TISSUES, Prepared, random
+from .data import crop as crop_array
+from .foundation import Foundation
+from .latents import Crop, check_crop, draw_crop, encode_cohort, low_discrepancy_time, noise_like, to_batch
+from .loop import frozen_hash
+from .settings import DemistSettings
+
+log = logging.getLogger(__name__)
+
+
+class DemistObjective(nn.Module):
+    """The conditioned network and its losses; backbone and decoder are frozen."""
+
+    def __init__(
+        self, demist: Demist, decoder: nn.Module, schedule: NoiseSchedule, settings: DemistSettings, scale: float
+    ) -> None:
+        super().__init__()
+        self.demist, self.decoder = demist, decoder
+        self.schedule, self.settings, self.scale = schedule, settings, scale
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3)."""
+        z, noise, t = batch["z"], batch["noise"], batch["t"]
+        condition = self.demist.condition(batch["c"], offset=batch["offset"])
+        condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
+        z_t = self.schedule.add_noise(z, noise, t)
+        prediction = self.demist(z_t, t, condition).float()
+        parts = {"noise": (prediction - self.schedule.target(z, noise, t)).square().mean()}
+        loss = parts["noise"]
+        if "decode_which" in batch:
+            which = batch["decode_which"]
+            y_hat = self._decode(self.schedule.to_x0(prediction, z_t, t)[which], batch["decode_start"])
+            y, labels = batch["decode_y"], batch["decode_labels"]
+            weight = self.schedule.alphas_cumprod[t[which].cpu()].float().to(z.device)
+            share = self.settings.decode_every * len(which) / len(z)
+            for name, factor, value in (
+                ("edge", self.settings.lambda_edge, edge_loss(y_hat, y, weight=weight)),
+                ("tissue", self.settings.lambda_tissue, tissue_mean_loss(y_hat, y, labels, TISSUES, weight=weight)),
+            ):
+                parts[name] = value * share
+                loss = loss + factor * parts[name]
+        return {"loss": loss, **parts}
+
+    def _decode(self, z: Tensor, starts: Tensor) -> Tensor:
+        """Decode a crop of each sample with a halo, and cut the halo off: the decoder sees beyond its own voxel."""
+        size, halo = self.settings.decode, self.settings.decode_halo
+        factor = 2 ** (len(self.decoder.encoder.channels) - 1)
+        tiles = []
+        for sample, start in zip(z, starts.tolist()):
+            x, y, w = (slice(a - halo, a + n + halo) for a, n in zip(start, size))
+            tiles.append(sample[:, x, y, w])
+        decoded = self.decoder.decode(torch.stack(tiles) / self.scale).float()
+        edge = halo * factor
+        x, y, w = (slice(edge, edge + n * factor) for n in size)
+        return decoded[:, :, x, y, w]
+
+
+class DemistStage:
+    """See :class:`.loop.Stage`."""
+
+    score = "loss"
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: DemistSettings,
+        foundation: Foundation,
+        train: Sequence[Prepared],
+        held: Sequence[Prepared],
+        cache: Path,
+    ) -> None:
+        base = foundation.model
+        self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams)
+        settings.schedule = dict(foundation.schedule)  # the noise the backbone knows
+        self.settings = settings
+        self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
+        self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
+        self.autoencoder_hash = foundation.autoencoder_hash
+        latents = encode_cohort([*train, *held], foundation, settings, cache)
+        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        check_crop(self.train, settings, self.model.backbone.multiple)
+        if settings.crop and settings.decode_every:
+            for n, m in zip(settings.crop, settings.decode):
+                if m + 2 * settings.decode_halo > n:
+                    raise InputError("decode + 2 decode_halo must fit into crop; make decode smaller or crop larger.")
+        self.demist = Demist(foundation.backbone, self.model.streams, self.model.condition.latent_channels)
+        if not any(on for _, on in self.demist.built):
+            raise InputError("All three streams are switched off; there is nothing to train.")
+        self.objective = DemistObjective(self.demist, foundation.psr, self.schedule, settings, self.latent_scale)
+        self.objectives: dict[str, nn.Module] = {"demist": self.objective}
+        self.lr_factors: dict[str, float] = {}
+        self.frozen = frozen_hash(self.demist.backbone)
+
+    @property
+    def scales(self) -> dict[str, float | str]:
+        """What the run remembers beside its weights."""
+        return {
+            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
+            "autoencoder": self.autoencoder_hash,
+        }  # fmt: skip
+
+    def table(self) -> str:
+        """Frozen and trainable parameters."""
+        return self.demist.parameter_table()
+
+    def finish(self) -> None:
+        """The backbone must be what it was, bit for bit."""
+        if frozen_hash(self.demist.backbone) != self.frozen:
+            raise DemistError("The frozen backbone has changed during training; this is a fault of the program.")
+        log.info("The frozen backbone is unchanged (SHA-256 %s...).", self.frozen[:16])
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random crops of scaled latents with their condition, noise, times, dropout and what is to be decoded."""
+        s, samples, decoded = self.settings, [], []
+        drop = np.array([s.dropout_semantic, s.dropout_spatial, s.dropout_adaptive])
+        for place, i in enumerate(indices):
+            rng = random(s.seed, "demist", i)
+            crop = draw_crop(self.train, s, i, rng, "demist")
+            z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
+            draw = rng.random(4)
+            samples.append({
+                "z": z, "c": crop.read(crop.latents.c[crop.copy, crop.flip]) * np.float32(self.condition_scale),
+                "noise": noise_like(rng, z.shape), "t": np.array(low_discrepancy_time(i, s.seed, self.schedule.steps)),
+                "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
+            })  # fmt: skip
+            if s.decode_every and i % s.decode_every == 0 and (s.lambda_edge > 0 or s.lambda_tissue > 0):
+                decoded.append({"decode_which": np.array(place), **self._to_decode(crop, rng)})
+        return {**to_batch(samples), **(to_batch(decoded) if decoded else {})}
+
+    def _to_decode(self, crop: Crop, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A small box inside the crop, the best of a few by the brain it holds, with its PSR and labels."""
+        s, factor = self.settings, self.model.psr.factor
+        best: tuple[float, list[int], np.ndarray, list[int]] | None = None
+        voxels = [n * factor for n in s.decode]
+        for _ in range(4):
+            start = [int(rng.integers(s.decode_halo, n - m - s.decode_halo + 1)) for n, m in zip(crop.size, s.decode)]
+            origin = [(a + b) * factor for a, b in zip(crop.start, start)]
+            if crop.flip:  # the flipped copy's box lies mirrored in the stored arrays
+                origin[0] = crop.shape[0] * factor - origin[0] - voxels[0]
+            labels = crop_array(crop.latents.prepared.labels, origin, voxels)
+            share = float((labels > 0).mean())
+            if best is None or share > best[0]:
+                best = share, start, labels, origin
+        _, start, labels, origin = best
+        y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32) / PSR_RANGE
+        if crop.flip:
+            y, labels = np.flip(y, 0), np.flip(labels, 0)
+        return {"decode_start": np.array(start), "decode_y": y[None], "decode_labels": labels[None]}
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Loss by time on fixed crops with fixed noise; PSNR of short samples against the truth."""
+        losses, psnr = [], []
+        for i, sample in enumerate(validation_samples(self.held or self.train, self.settings, self.schedule.steps)):
+            crop = sample.crop
+            z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
+            c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
+            condition = self.demist.condition(c, offset=torch.from_numpy(crop.offset)[None].to(device))
+            noise, t = sample.noise(z), sample.times.to(device)
+            target = self.schedule.target(z.expand_as(noise), noise, t)
+            z_t = self.schedule.add_noise(z.expand_as(noise), noise, t)
+            losses.append(error_by_time(lambda a, b, k=condition: self.demist(a, b, k), z_t, t, target))
+            if i < self.settings.validation_samples:
+                psnr.append(self._sample_psnr(crop, condition, device, seed=i))
+        result = by_time(losses)
+        return result if not psnr else {**result, "sample_psnr": float(np.mean(psnr))}
+
+    def _sample_psnr(self, crop: Crop, condition: object, device: torch.device, seed: int) -> float:
+        factor = self.model.psr.factor
+        origin, voxels = [a * factor for a in crop.start], [n * factor for n in crop.size]
+        y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32)
+        brain = crop_array(crop.latents.prepared.labels, origin, voxels) > 0
+        y_hat = self._sample((1, self.model.psr.latent_channels, *crop.size), condition, device, seed)
+        error = np.square(y_hat - y)[brain].mean() if brain.any() else np.nan
+        return float(-10 * np.log10(error / PSR_RANGE**2))
+
+    def _sample(self, shape: Sequence[int], condition: object, device: torch.device, seed: int) -> np.ndarray:
+        noise = SeededNoise([seed])
+        z = ddim(
+            lambda a, b: self.demist(a, b, condition), noise(shape).to(device), self.schedule,
+            self.settings.preview_steps, noise=noise,
+        )  # fmt: skip
+        return (self.objective.decoder.decode(z / self.latent_scale)[0, 0].float() * PSR_RANGE).cpu().numpy()
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """A held-out subject: T1w, FLAIR, true PSR, a short sample, the difference."""
+        latents = (self.held or self.train)[0]
+        entry = latents.prepared
+        c = torch.from_numpy(np.asarray(latents.c[0, 0], np.float32))[None].to(device) * self.condition_scale
+        y = np.asarray(entry.y, np.float32)
+        y_hat = self._sample((1, *latents.z.shape[1:]), self.demist.condition(c), device, self.settings.seed)
+        y_hat = y_hat * (np.asarray(entry.labels) > 0)
+        rows = [
+            ("T1w", np.asarray(entry.x[0], np.float32), "image"), ("FLAIR", np.asarray(entry.x[1], np.float32), "image"),
+            ("PSR", y, "psr"), ("DEMIST", y_hat, "psr"), ("difference", y_hat - y, "difference"),
+        ]  # fmt: skip
+        previews.draw(path, rows, title=f"{entry.name}, {self.settings.preview_steps} steps of DDIM")

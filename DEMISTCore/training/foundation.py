@@ -1,0 +1,158 @@
+"""What a stage builds on: the weights of an earlier run, or of a foundation bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BundleError, InputError
+from ..networks.autoencoder import build_autoencoder
+from ..networks.backbone import build_backbone, freeze
+from ..networks.config import ModelConfig
+from .checkpoint import Run, part
+from .loop import frozen_hash
+
+SCALES = "scales.json"
+
+
+@dataclass
+class Foundation:
+    """Frozen networks; ``backbone``, scales and schedule are None where only the autoencoders are trained yet."""
+
+    source: str
+    model: ModelConfig
+    psr: nn.Module
+    condition: nn.Module
+    backbone: nn.Module | None
+    latent_scale: float | None
+    condition_scale: float | None
+    schedule: dict[str, Any] | None  # without "prediction", which the model's configuration says
+
+    @property
+    def autoencoder_hash(self) -> str:
+        """Hash of both autoencoders' weights."""
+        return frozen_hash(nn.ModuleDict({"psr": self.psr, "condition": self.condition}))
+
+    @property
+    def hash(self) -> str:
+        """Hash of all weights."""
+        modules = {"psr": self.psr, "condition": self.condition}
+        if self.backbone is not None:
+            modules["backbone"] = self.backbone
+        return frozen_hash(nn.ModuleDict(modules))
+
+
+def read_foundation(source: str | Path, need_backbone: bool = False, weights: str = "ema") -> Foundation:
+    """Read a run of ``autoencoder`` or ``backbone``, or a foundation bundle.
+
+    Raises:
+        InputError: it is neither, has no checkpoint yet, or lacks the backbone that is needed.
+    """
+    if (Path(source) / "config.yaml").is_file():
+        foundation = _from_run(Run.read(source), weights)
+    else:
+        foundation = _from_bundle(source)
+    if need_backbone and foundation.backbone is None:
+        raise InputError(f"{source} holds autoencoders only; give --foundation a backbone run or a foundation bundle.")
+    return foundation
+
+
+def _from_run(run: Run, weights: str) -> Foundation:
+    if run.stage not in ("autoencoder", "backbone"):
+        raise InputError(f"{run.folder} is a run of {run.stage}; --foundation takes an autoencoder or backbone run.")
+    model = ModelConfig.from_dict(run.settings.model)
+    tensors = run.weights(weights)
+    if run.stage == "autoencoder":
+        psr, condition = build_autoencoder(model.psr), build_autoencoder(model.condition)
+        load(psr, part(tensors, "psr"), run.folder)
+        load(condition, part(tensors, "condition"), run.folder)
+        return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None)
+    below = read_foundation(run.foundation)
+    backbone = build_backbone(model.backbone)
+    load(backbone, part(tensors, "backbone"), run.folder)
+    scales = read_scales(run.folder)
+    if scales["autoencoder"] != below.autoencoder_hash:
+        raise InputError(f"{run.foundation} has changed since {run.folder} was trained on its latents; train it again.")
+    return replace(
+        below, source=str(run.folder), model=model, backbone=freeze(backbone), schedule=dict(run.settings.schedule),
+        latent_scale=scales["latent_scale"], condition_scale=scales["condition_scale"],
+    )  # fmt: skip
+
+
+def _from_bundle(source: str | Path) -> Foundation:
+    from ..bundle import load_bundle
+
+    try:
+        bundle = load_bundle(str(source))
+    except BundleError as error:
+        raise InputError(f"{source} is neither a training run nor a bundle: {error}") from error
+    schedule = bundle.schedule.to_dict()
+    schedule.pop("prediction")
+    return Foundation(
+        str(source), bundle.config, freeze(bundle.autoencoder_psr), freeze(bundle.autoencoder_condition),
+        freeze(bundle.backbone), bundle.latent_scale, bundle.condition_scale, schedule,
+    )  # fmt: skip
+
+
+def read_scales(folder: Path) -> dict[str, Any]:
+    """The latent scales of a diffusion run."""
+    try:
+        return json.loads((folder / SCALES).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable {SCALES}; train that stage again.") from error
+
+
+@torch.no_grad()
+def load(module: nn.Module, tensors: dict[str, Tensor], source: Any) -> None:
+    """Load weights by name, in place.
+
+    Raises:
+        InputError: they belong to another architecture.
+    """
+    own = module.state_dict()
+    wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
+    if wrong:
+        raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
+    module.load_state_dict(tensors)
+
+
+def initialise(stage: Any, kind: str, source: str) -> None:
+    """Start a stage from the weights of a run or a bundle, for fine-tuning (``--init``).
+
+    Raises:
+        InputError: no such run or bundle, or its weights belong to another architecture.
+    """
+    objective = next(iter(stage.objectives.values()))
+    if (Path(source) / "config.yaml").is_file():
+        run = Run.read(source)
+        if run.stage != kind:
+            raise InputError(f"--init {source} is a run of {run.stage}, not of {kind}.")
+        tensors, own = run.weights(), {k: p for k, p in objective.named_parameters() if p.requires_grad}
+        wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
+        if wrong:
+            raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
+        with torch.no_grad():
+            for name, value in tensors.items():
+                own[name].copy_(value)
+        return
+    if kind == "regression":
+        raise InputError(f"--init {source} is not a regression run.")
+    if kind == "demist":
+        from ..bundle import load_bundle
+
+        try:
+            objective.demist.load_streams_state_dict(load_bundle(source).demist.streams_state_dict())
+        except (BundleError, ValueError) as error:
+            raise InputError(f"--init {source} cannot be used: {error}") from error
+        return
+    foundation = _from_bundle(source)
+    if kind == "autoencoder":
+        load(objective.psr, foundation.psr.state_dict(), source)
+        load(objective.condition, foundation.condition.state_dict(), source)
+    else:
+        load(objective.backbone, foundation.backbone.state_dict(), source)

@@ -1,0 +1,194 @@
+"""Latents of a cohort, encoded once by the frozen autoencoders and kept on disk; crops of them as samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..devices import pick_device
+from ..errors import InputError
+from ..networks.autoencoder import encode
+from ..networks.config import PSR_RANGE
+from .data import Prepared, augment, clamp_start, pick, random
+from .foundation import Foundation
+from .loop import autocast
+from .settings import LatentSettings
+
+_FORMAT = 1
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of one session, on disk, not yet scaled."""
+
+    prepared: Prepared
+    folder: Path
+
+    @property
+    def z(self) -> np.ndarray:
+        """Means of E_y(y): float16 (F, Cz, x, y, z); F = 1, and left-right flipped."""
+        return np.load(self.folder / "z.npy", mmap_mode="r")
+
+    @property
+    def c(self) -> np.ndarray:
+        """Means of E_x(x): float16 (A, F, Cc, x, y, z); A = 1, and copies with random contrast."""
+        return np.load(self.folder / "c.npy", mmap_mode="r")
+
+
+@torch.no_grad()
+def encode_cohort(
+    entries: Sequence[Prepared], foundation: Foundation, settings: LatentSettings, cache: Path
+) -> list[Latents]:
+    """Encode every session, once; what the cache has is not made again. Whole volumes, averaged latents (no sampling)."""
+    from tqdm import tqdm
+
+    augmentations = settings.latent_augmentations
+    key = {
+        "format": _FORMAT, "autoencoders": foundation.autoencoder_hash, "flip": settings.flip, "copies": augmentations,
+        "precision": settings.precision,
+        "augment": asdict(settings.augment) if augmentations else None, "seed": settings.seed if augmentations else 0,
+    }  # fmt: skip
+    root = cache / "latents" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    result = [Latents(entry, root / f"{entry.name}-{entry.key}") for entry in entries]
+    todo = [latents for latents in result if not (latents.folder / "c.npy").is_file()]
+    device = pick_device(settings.device)
+    psr, condition = foundation.psr.to(device), foundation.condition.to(device)
+    done: dict[tuple[int, int], Path] = {}  # inode of y -> latents of the same y
+
+    def run(autoencoder: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(device)
+        batch = batch.contiguous(memory_format=torch.channels_last_3d)
+        with autocast(device, settings.precision):
+            return encode(autoencoder, batch)[0].float().cpu().numpy().astype(np.float16)
+
+    for latents in tqdm(todo, desc="encode", unit="session", disable=not todo):
+        entry = latents.prepared
+        flips = (False, True) if settings.flip else (False,)
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
+        try:
+            status = (entry.folder / "y.npy").stat()
+            same = done.get((status.st_dev, status.st_ino))
+            if same is not None:
+                _link(same, temporary / "z.npy")
+            else:
+                y = np.asarray(entry.y, np.float32)[None] / PSR_RANGE
+                np.save(temporary / "z.npy", np.stack([run(psr, np.flip(y, -3) if f else y) for f in flips]))
+            copies = []
+            for a in range(1 + augmentations):
+                x = np.asarray(entry.x, np.float32)
+                if a:
+                    x = augment(x, settings.augment, random(settings.seed, "latents", entry.name, a))
+                copies.append([run(condition, np.flip(x, -3) if f else x) for f in flips])
+            np.save(temporary / "c.npy", np.array(copies))
+            shutil.rmtree(latents.folder, ignore_errors=True)
+            os.replace(temporary, latents.folder)
+            done[(status.st_dev, status.st_ino)] = latents.folder / "z.npy"
+        except OSError as error:
+            raise InputError(f"Cannot write the cache {root}: {error.strerror or error}; set cache=.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return result
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def latent_scales(cohort: Sequence[Latents], factor: int) -> tuple[float, float]:
+    """1 / standard deviation of z and of c over the brain of all sessions: scaled latents have variance one there."""
+    sums = np.zeros((2, 3))
+    for latents in cohort:
+        labels = latents.prepared.labels
+        shape = [n // factor for n in labels.shape]
+        brain = (np.asarray(labels) > 0).reshape(shape[0], factor, shape[1], factor, shape[2], factor).mean((1, 3, 5)) > 0.5
+        for i, array in enumerate((latents.z[0], latents.c[0, 0])):
+            values = np.asarray(array, np.float64)[:, brain]
+            sums[i] += values.size, values.sum(), np.square(values).sum()
+    deviations = [math.sqrt(square / n - (total / n) ** 2) for n, total, square in sums]
+    if not all(d > 1e-4 and math.isfinite(d) for d in deviations):
+        raise InputError("The autoencoder's latents are constant; train it longer, or with a smaller beta_kl.")
+    return 1 / deviations[0], 1 / deviations[1]
+
+
+def low_discrepancy_time(index: int, seed: int, steps: int) -> int:
+    """Time of sample ``index``: additive recurrence with the golden ratio, so that any stretch of samples covers
+    the times evenly; small batches have less noise in their gradients than with independent draws
+    (Kingma et al. 2021, appendix I.1, do so within one batch).
+    """  # noqa: D205
+    offset = random(seed, "time").random()
+    return min(int(((offset + index * _GOLDEN) % 1.0) * steps), steps - 1)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One sample's place: which session, flipped or not, which copy, where."""
+
+    latents: Latents
+    flip: int
+    copy: int
+    start: tuple[int, int, int]
+    size: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Latent extents of the whole volume."""
+        return self.latents.z.shape[-3:]
+
+    @property
+    def offset(self) -> np.ndarray:
+        """Crop's centre minus the volume's centre, latent voxels, float32 (3,)."""
+        ends = zip(self.start, self.size, self.shape)
+        return np.array([s + n / 2 - extent / 2 for s, n, extent in ends], np.float32)
+
+    def read(self, array: np.ndarray) -> np.ndarray:
+        """The crop of (C, x, y, z), float32; beyond the edge the edge goes on (it is background)."""
+        at = np.ix_(*[np.clip(np.arange(s, s + n), 0, e - 1) for s, n, e in zip(self.start, self.size, self.shape)])
+        return np.stack([np.asarray(channel[at], np.float32) for channel in array])
+
+
+def draw_crop(cohort: Sequence[Latents], settings: LatentSettings, index: int, rng: np.random.Generator, key: str) -> Crop:
+    """Where sample ``index`` comes from."""
+    latents = cohort[pick(len(cohort), settings.seed, key, index)]
+    z = latents.z
+    flip = int(rng.integers(z.shape[0]))
+    copy = int(rng.integers(1 + settings.latent_augmentations))
+    shape = z.shape[-3:]
+    size = tuple(settings.crop) if settings.crop else shape
+    # Uniform over the crops that touch the edge at most.
+    start = clamp_start([int(rng.integers(max(n - m, 0) + 1)) for n, m in zip(shape, size)], size, shape)
+    return Crop(latents, flip, copy, tuple(start), tuple(size))
+
+
+def check_crop(cohort: Sequence[Latents], settings: LatentSettings, multiple: int) -> None:
+    """InputError where crops do not fit the U-Net, or whole volumes cannot be stacked."""
+    if settings.crop:
+        if any(n % multiple for n in settings.crop):
+            raise InputError(f"crop={list(settings.crop)} must be multiples of {multiple}, as the U-Net halves it.")
+    elif settings.batch > 1 and len({latents.z.shape[-3:] for latents in cohort}) > 1:
+        raise InputError("Whole volumes of different shapes do not stack; set crop=, batch=1 or preprocess.shape=.")
+
+
+def noise_like(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """Standard normal float32."""
+    return rng.standard_normal(shape, np.float32)
+
+
+def to_batch(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Stack samples into a batch of tensors."""
+    return {k: torch.from_numpy(np.stack([np.ascontiguousarray(s[k]) for s in samples])) for k in samples[0]}
