@@ -64,6 +64,17 @@ def decode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.d
     return int(math.prod(shape) * (alive * widest * torch.finfo(dtype).bits // 8 + 8 * zoom**3))
 
 
+def encode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """About how many bytes encoding an image of extents ``shape`` (X, Y, Z) takes at its peak."""
+    widest, voxels = 0.0, 1.0
+    for module in autoencoder.encoder.modules():
+        if isinstance(module, nn.Conv3d):
+            widest = max(widest, voxels * module.in_channels)
+            voxels /= math.prod(module.stride)
+            widest = max(widest, voxels * module.out_channels)
+    return int(math.prod(shape) * _ALIVE * widest * torch.finfo(dtype).bits // 8)
+
+
 def _layers(autoencoder: nn.Module) -> list[nn.Conv3d | nn.Upsample]:
     return [m for m in autoencoder.decoder.modules() if isinstance(m, (nn.Conv3d, nn.Upsample))]
 

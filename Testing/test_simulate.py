@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage, stats
+from scipy.spatial.transform import Rotation
 
 from DEMISTCore.cli import run
 from DEMISTCore.errors import InputError
@@ -78,6 +79,12 @@ def label_map(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def drawn() -> list[protocol.Protocol]:
+    """Four hundred scanners of the default ranges."""
+    return [protocol.draw_protocol(np.random.default_rng(seed)) for seed in range(400)]
+
+
 def quiet(**changes) -> protocol.Protocol:
     """A noise-free 3 T MPRAGE + FLAIR scanner without bias, gamma, movement or tilt."""
     plain = protocol.Protocol(
@@ -93,7 +100,7 @@ def quiet(**changes) -> protocol.Protocol:
 # --- physics ---------------------------------------------------------------------------------------------------
 
 
-def bloch_mprage(r1, *, tr, ti, echo_spacing, flip, echoes, inversion_efficiency, center, cycles=20) -> float:
+def bloch_mprage(r1, *, tr, ti, echo_spacing, flip, echoes, inversion_efficiency, center, cycles=40) -> float:
     """MPRAGE pulse by pulse on a magnetisation vector (x, y, z), ideally spoiled; the signal at the centre's pulse."""
     angle = np.radians(flip)
     pulse = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
@@ -126,8 +133,7 @@ def test_mprage_closed_form_equals_pulse_by_pulse_bloch(r1, tr, ti, flip, echoes
     assert physics.mprage_signal(np.array([r1]), 0.8, **options)[0] == pytest.approx(0.8 * expected, rel=1e-6)
 
 
-def test_every_drawn_mprage_fits_its_cycle_and_an_impossible_one_says_so():
-    drawn = [protocol.draw_protocol(np.random.default_rng(seed)) for seed in range(400)]
+def test_every_drawn_mprage_fits_its_cycle_and_an_impossible_one_says_so(drawn):
     for p in drawn:
         if p.t1_sequence == "mprage":
             signal = physics.mprage_signal(
@@ -178,12 +184,11 @@ def test_flair_equation_is_the_exact_steady_state_of_instant_readout():
     assert value == pytest.approx(abs(before) * np.exp(-0.06), rel=1e-9)
 
 
-def test_csf_is_nulled_and_dark_in_every_drawn_flair():
+def test_csf_is_nulled_and_dark_in_every_drawn_flair(drawn):
     for tr in (4.8, 7.0, 11.0):
         ti = physics.csf_null_ti(protocol.R1_CSF, tr)
         assert physics.flair_signal(np.array([protocol.R1_CSF]), np.array([0.6]), 1.0, tr=tr, ti=ti, te=0.1)[0] < 1e-12
-    for seed in range(100):
-        p = protocol.draw_protocol(np.random.default_rng(seed))
+    for p in drawn:
         r1 = np.array([protocol.R1_CSF, physics.r1_from_psr(0.12, p.r1_water, p.r1_macro)])
         csf, white = physics.flair_signal(
             r1, np.array([protocol.R2_CSF, 13.3]), np.array([1.0, 0.7]), tr=p.flair_tr, ti=p.flair_ti, te=p.flair_te
@@ -201,12 +206,8 @@ def test_csf_is_nulled_and_dark_in_every_drawn_flair():
         ("grey", 0.06, 3.0, 1.20, 1.85),
     ],
 )
-def test_t1_from_psr_is_within_published_ranges(tissue, psr, tesla, low, high):
-    times = []
-    for seed in range(400):
-        p = protocol.draw_protocol(np.random.default_rng(seed))
-        if p.field_strength == tesla:
-            times.append(1 / physics.r1_from_psr(psr, p.r1_water, p.r1_macro))
+def test_t1_from_psr_is_within_published_ranges(drawn, tissue, psr, tesla, low, high):
+    times = [1 / physics.r1_from_psr(psr, p.r1_water, p.r1_macro) for p in drawn if p.field_strength == tesla]
     assert low < np.percentile(times, 2.5)
     assert np.percentile(times, 97.5) < high
 
@@ -223,10 +224,10 @@ def test_r1_is_the_slow_rate_of_two_pools_in_fast_exchange():
 
 
 def test_smooth_field_has_unit_variance_and_the_asked_correlation_length():
-    shape, scale = (40, 36, 44), 6.0
+    shape, scale = (40, 36, 44), 4.0
     samples = np.stack([fields.smooth_field(shape, scale, np.random.default_rng(seed)) for seed in range(24)])
     assert samples.dtype == np.float32
-    assert abs(samples.mean()) < 0.06
+    assert abs(samples.mean()) < 0.15
     assert samples.var() == pytest.approx(1.0, abs=0.1)
     # As wide at the border as inside.
     assert samples[:, :2].var() == pytest.approx(1.0, abs=0.2)
@@ -235,7 +236,7 @@ def test_smooth_field_has_unit_variance_and_the_asked_correlation_length():
         return (samples[:, lag:] * samples[:, :-lag]).mean() / samples.var()
 
     # White noise through a Gaussian of sigma has autocorrelation exp(-d^2 / (4 sigma^2)).
-    for lag in (3, 6, 12, 18):
+    for lag in (2, 4, 8, 12):
         assert correlation(lag) == pytest.approx(np.exp(-((lag / scale) ** 2) / 4), abs=0.07)
 
 
@@ -518,11 +519,12 @@ def test_normal_appearing_white_matter_loss_decays_with_distance(white_ball):
         bins = [(2, 4), (4, 7), (7, 11), (11, 16), (16, 24)]
         means = [loss[normal & (distance >= a) & (distance < b)].mean() for a, b in bins]
         assert all(a > b for a, b in pairwise(means))
-        drawn = parameters["nawm_loss"]
-        here = normal & (distance > 3) & (distance < 20)
-        expected = drawn["at_lesion"] * np.exp(-distance[here] / drawn["decay_mm"])
-        # The distance map lives on a 2 mm grid.
-        assert np.abs(loss[here] - expected).mean() < 0.15 * expected.mean()
+        truth = parameters["nawm_loss"]
+        here = normal & (distance > 3) & (distance < 16)
+        line = stats.linregress(distance[here], np.log(loss[here]))
+        # The simulator's distance map lives on a 2 mm grid, hence the tolerance.
+        assert -1 / line.slope == pytest.approx(truth["decay_mm"], rel=0.15)
+        assert np.exp(line.intercept) == pytest.approx(truth["at_lesion"], rel=0.4)
 
 
 def test_lesions_from_masks_are_real_lesions_recombined(head, tmp_path):
@@ -554,7 +556,10 @@ def test_noise_is_rician(healthy):
     white = healthy.fractions[WHITE] > 0.95
     sigma = (scans[0].array - scans[1].array)[white].std() / np.sqrt(2)
     assert scans[0].array[white].mean() / sigma == pytest.approx(25, rel=0.05)
-    air = np.concatenate([s.array[0:2].ravel() for s in scans])  # outside the head: magnitude of pure noise
+    # Away from the head the magnitude is that of noise alone.
+    nothing = ndimage.binary_erosion(sum(healthy.fractions.values()) < 1e-4, iterations=2)
+    air = np.concatenate([s.array[nothing] for s in scans])
+    assert air.size > 10_000
     assert air.mean() == pytest.approx(sigma * np.sqrt(np.pi / 2), rel=0.06)
     assert air.mean() / air.std() == pytest.approx(np.sqrt(np.pi / 2) / np.sqrt(2 - np.pi / 2), rel=0.05)
     # Kolmogorov-Smirnov against Rayleigh; values are rounded to integers, so spread them over their bin.
@@ -598,8 +603,6 @@ def test_thick_slices_and_obliquity_are_as_drawn(healthy, axis, thick):
         # Total turn away from the head's axes: that of the three rotations composed.
         nearest = np.rint(directions)
         angle = np.degrees(np.arccos((np.trace(directions @ nearest.T) - 1) / 2))
-        from scipy.spatial.transform import Rotation
-
         assert angle == pytest.approx(np.degrees(Rotation.from_euler("xyz", tilt, degrees=True).magnitude()), rel=1e-6)
         # The box covers the head, whatever its tilt leaves of the corners.
         centre = Grid(volume.shape, volume.affine).to_world((np.array(volume.shape) - 1) / 2)
@@ -626,22 +629,27 @@ def test_the_drawn_rigid_movement_really_maps_flair_to_t1w(healthy):
     moved = scanner.acquire(healthy, quiet(misregistration=movement), np.random.default_rng(0)).flair
     # A point at world q of the moved scan shows the tissue at world R (q - c) + c + t of the head.
     centre = healthy.grid.to_world((np.array(healthy.psr.shape) - 1) / 2)
-    from scipy.spatial.transform import Rotation
 
-    back = np.eye(4)
-    back[:3, :3] = Rotation.from_euler("xyz", movement[3:], degrees=True).as_matrix()
-    back[:3, 3] = centre - back[:3, :3] @ centre + movement[:3]
-    mended = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
+    def agreement(x, y, z, *degrees):
+        back = np.eye(4)
+        back[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+        back[:3, 3] = centre - back[:3, :3] @ centre + (x, y, z)
+        mended = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
+        return np.corrcoef(mended[inside], reference[inside])[0, 1]
+
     reference = still.resampled_to(healthy.grid).array
-    off = moved.resampled_to(healthy.grid).array
     inside = ndimage.binary_erosion(healthy.brain, iterations=2)
-    agree = np.corrcoef(mended[inside], reference[inside])[0, 1]
-    assert agree > 0.985
-    assert np.corrcoef(off[inside], reference[inside])[0, 1] < agree - 0.05
+    best = agreement(*movement)
+    assert best > 0.92
+    assert agreement(0, 0, 0, 0, 0, 0) < best - 0.1
+    for parameter, step in enumerate((0.6, 0.6, 0.6, 2.5, 2.5, 2.5)):
+        for sign in (-1, 1):
+            other = list(movement)
+            other[parameter] += sign * step
+            assert agreement(*other) < best
 
 
-def test_default_protocols_move_and_tilt_and_options_stop_that():
-    drawn = [protocol.draw_protocol(np.random.default_rng(s)) for s in range(300)]
+def test_default_protocols_move_and_tilt_and_options_stop_that(drawn):
     still = [
         protocol.draw_protocol(
             np.random.default_rng(s),

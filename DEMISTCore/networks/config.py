@@ -77,6 +77,8 @@ class AutoencoderConfig(_Config):
     agree) or "group" (MONAI's GroupNorm, as published models need it; statistics over the whole field of view).
     `fold` is the edge of the voxel blocks folded into channels before the first and after the last convolution: 2
     makes 8 channels of each 2x2x2 block, so that no convolution runs at full resolution (five times faster on a CPU).
+    `shortcut` adds a linear path around encoder and decoder that starts as the block's lowest cosine frequencies: the
+    networks learn what a linear code misses, as in the residual autoencoding of Chen et al. (DC-AE, ICLR 2025).
     """
 
     in_channels: int
@@ -88,6 +90,7 @@ class AutoencoderConfig(_Config):
     norm_groups: int = 16
     norm_eps: float = 1e-6
     fold: int = 1
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         if self.fold < 1:
@@ -190,9 +193,9 @@ PRESETS: dict[str, ModelConfig] = {
     ),
     # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.
     "small": ModelConfig(
-        psr=AutoencoderConfig(1, 1, 8, (48, 96), fold=2),
-        condition=AutoencoderConfig(2, 2, 16, (48, 96), fold=2),
-        backbone=BackboneConfig(8, (48, 96, 160), (False, False, True)),
+        psr=AutoencoderConfig(1, 1, 16, (48, 96), fold=2, shortcut=True),
+        condition=AutoencoderConfig(2, 2, 24, (48, 96), fold=2, shortcut=True),
+        backbone=BackboneConfig(16, (48, 96, 160), (False, False, True)),
         streams=StreamsConfig(),
     ),
     # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.

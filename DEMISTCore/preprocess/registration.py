@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..volume import Volume, to_sitk
+from .threads import one_thread
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -48,6 +49,7 @@ class Registration:
     warning: str | None = None
 
 
+@one_thread()
 def register_rigid(
     t1w: Volume, flair: Volume, brain: Volume, tick: Callable[[float], None] = lambda fraction: None
 ) -> Registration:
@@ -181,7 +183,6 @@ class _Matcher:
         import SimpleITK
 
         method = SimpleITK.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)
         method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
         method.SetMetricFixedMask(self._mask)
         method.SetInterpolator(SimpleITK.sitkLinear)

@@ -16,7 +16,7 @@ from ..losses import Align, PatchGAN, edge_loss, kl_loss
 from ..networks.autoencoder import build_autoencoder
 from ..networks.config import PSR_RANGE, ModelConfig
 from . import previews
-from .data import Prepared, augment, crop, pick, random, random_patch
+from .data import Prepared, augment, collate, crop, pick, random, random_patch
 from .settings import AutoencoderSettings
 
 
@@ -168,7 +168,3 @@ def read_patch(entry: Prepared, size: Sequence[int], start: Sequence[int], flip:
     }
     return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
 
-
-def collate(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Stack samples into a batch of tensors."""
-    return {k: torch.from_numpy(np.stack([np.ascontiguousarray(s[k]) for s in samples])) for k in samples[0]}

@@ -14,7 +14,7 @@ from ..diffusion import NoiseSchedule, SeededNoise, ddim
 from ..networks.backbone import build_backbone
 from ..networks.config import PSR_RANGE, ModelConfig
 from . import previews
-from .data import Prepared, random
+from .data import Prepared, collate, random
 from .foundation import Foundation
 from .latents import (
     Crop,
@@ -25,7 +25,6 @@ from .latents import (
     latent_scales,
     low_discrepancy_time,
     noise_like,
-    to_batch,
 )
 from .settings import BackboneSettings, LatentSettings
 
@@ -91,7 +90,7 @@ class BackboneStage:
             z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
             t = low_discrepancy_time(i, s.seed, self.schedule.steps)
             samples.append({"z": z, "noise": noise_like(rng, z.shape), "t": np.array(t)})
-        return to_batch(samples)
+        return collate(samples)
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time, on fixed crops with fixed noise."""

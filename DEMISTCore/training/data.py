@@ -17,13 +17,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import sha256
 from .settings import AugmentSettings, PreprocessSettings, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -389,3 +392,10 @@ def augment(x: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) 
             image = image + np.float32(noise) * fast.standard_normal(image.shape, dtype=np.float32)
         result[channel] = np.where(inside, np.clip(image, -0.5, 2.0), 0)
     return result
+
+
+def collate(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Stack samples into a batch of tensors."""
+    import torch
+
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}

@@ -24,10 +24,10 @@ from ..networks.config import PSR_RANGE, ModelConfig
 from ..networks.demist import STREAMS, Demist
 from . import previews
 from .backbone import by_time, error_by_time, validation_samples
-from .data import TISSUES, Prepared, random
+from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
-from .latents import Crop, check_crop, draw_crop, encode_cohort, low_discrepancy_time, noise_like, to_batch
+from .latents import Crop, check_crop, draw_crop, encode_cohort, low_discrepancy_time, noise_like
 from .loop import frozen_hash
 from .settings import DemistSettings
 
@@ -70,7 +70,7 @@ class DemistObjective(nn.Module):
     def _decode(self, z: Tensor, starts: Tensor) -> Tensor:
         """Decode a crop of each sample with a halo, and cut the halo off: the decoder sees beyond its own voxel."""
         size, halo = self.settings.decode, self.settings.decode_halo
-        factor = 2 ** (len(self.decoder.encoder.channels) - 1)
+        factor = self.decoder.factor
         tiles = []
         for sample, start in zip(z, starts.tolist()):
             x, y, w = (slice(a - halo, a + n + halo) for a, n in zip(start, size))
@@ -151,7 +151,7 @@ class DemistStage:
             })  # fmt: skip
             if s.decode_every and i % s.decode_every == 0 and (s.lambda_edge > 0 or s.lambda_tissue > 0):
                 decoded.append({"decode_which": np.array(place), **self._to_decode(crop, rng)})
-        return {**to_batch(samples), **(to_batch(decoded) if decoded else {})}
+        return {**collate(samples), **(collate(decoded) if decoded else {})}
 
     def _to_decode(self, crop: Crop, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A small box inside the crop, the best of a few by the brain it holds, with its PSR and labels."""

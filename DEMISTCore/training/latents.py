@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..devices import pick_device
 from ..errors import InputError
@@ -130,7 +129,7 @@ def low_discrepancy_time(index: int, seed: int, steps: int) -> int:
     """Time of sample ``index``: additive recurrence with the golden ratio, so that any stretch of samples covers
     the times evenly; small batches have less noise in their gradients than with independent draws
     (Kingma et al. 2021, appendix I.1, do so within one batch).
-    """  # noqa: D205
+    """
     offset = random(seed, "time").random()
     return min(int(((offset + index * _GOLDEN) % 1.0) * steps), steps - 1)
 
@@ -188,7 +187,3 @@ def noise_like(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Standard normal float32."""
     return rng.standard_normal(shape, np.float32)
 
-
-def to_batch(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Stack samples into a batch of tensors."""
-    return {k: torch.from_numpy(np.stack([np.ascontiguousarray(s[k]) for s in samples])) for k in samples[0]}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_json
 from .checkpoint import Run
-from .settings import RESUMABLE, STAGES, Settings, build, resolve, to_dict
+from .settings import RESUMABLE, Settings, build, resolve, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +164,7 @@ def _assemble(run: Run, resume: bool) -> Any:
     return stage
 
 
-class _sigterm_interrupts:  # noqa: N801
+class _sigterm_interrupts:
     """While data are prepared, SIGTERM is as Ctrl-C: temporary files are removed on the way out."""
 
     def __enter__(self) -> None:

@@ -1,0 +1,100 @@
+"""Fixtures that several test files share: a tiny model with random weights, and a small head to run it on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Tests run side by side and on small machines; one thread each is fastest, and the same everywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing in the suite may depend on a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Files of one small made-up head."""
+
+    t1w: Path
+    flair: Path
+    mask: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a demist bundle, its base beside it (``tiny-base``): preset ``tiny``, random weights, 4 mm grid.
+
+    Every weight is random, those that start at zero too, so that all streams have an effect.
+    """
+    import torch
+
+    from DEMISTCore.bundle import save_bundle
+    from DEMISTCore.diffusion import NoiseSchedule
+    from DEMISTCore.networks import PRESETS, Demist, build_autoencoder, build_backbone
+
+    config = PRESETS["tiny"]
+    root = tmp_path_factory.mktemp("bundles")
+    generator = torch.Generator().manual_seed(7)
+
+    def randomised(module: torch.nn.Module, scale: float) -> torch.nn.Module:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter += scale * torch.randn(parameter.shape, generator=generator)
+        return module
+
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        base = save_bundle(
+            root / "tiny-base",
+            config=config,
+            weights={
+                "autoencoder_psr": randomised(build_autoencoder(config.psr), 0.1),
+                "autoencoder_condition": randomised(build_autoencoder(config.condition), 0.1),
+                "backbone": randomised(build_backbone(config.backbone), 0.02),
+            },
+            schedule=NoiseSchedule(zero_snr=True),
+            latent_scale=1.5,
+            condition_scale=0.8,
+            spacing=4.0,
+            training={"data": "none: random weights, for tests"},
+            storage="fp32",
+        )
+        demist = randomised(Demist(base.backbone, config.streams, config.condition.latent_channels), 0.05)
+        save_bundle(
+            root / "tiny",
+            config=config,
+            weights={"streams": demist},
+            base=base,
+            sampling={"sampler": "dpmpp_2m", "steps": 3, "seeds": 2},
+            training={"data": "none: random weights, for tests"},
+            storage="fp32",
+        )
+    return root / "tiny"
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
+    """T1w, FLAIR and brain mask of a made-up head: nested ellipsoids on an oblique LPS grid of 3.5 mm voxels."""
+    import nibabel as nib
+
+    shape = (44, 50, 40)
+    rng = np.random.default_rng(3)
+    angle = 0.12
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-3.5, -3.5, 3.5])
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    x, y, z = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")
+    radius = np.sqrt((x / 18) ** 2 + (y / 21) ** 2 + (z / 16) ** 2)
+    brain, white, ventricle = radius < 1, radius < 0.8, np.sqrt((x / 5) ** 2 + (y / 8) ** 2 + (z / 4) ** 2) < 1
+    t1w = np.select([ventricle, white, brain], [200.0, 900.0, 600.0], 60.0) + rng.normal(0, 15, shape)
+    flair = np.select([ventricle, white, brain], [100.0, 500.0, 650.0], 40.0) + rng.normal(0, 15, shape)
+    folder = tmp_path_factory.mktemp("head")
+    for name, data in (("t1w", t1w), ("flair", flair), ("mask", brain)):
+        nib.save(nib.Nifti1Image(data.astype(np.float32), affine), folder / f"{name}.nii.gz")
+    return Head(folder / "t1w.nii.gz", folder / "flair.nii.gz", folder / "mask.nii.gz")
