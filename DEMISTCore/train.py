@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
             stage, help=what, description=what[0].upper() + what[1:] + ".",
             epilog="Settings are given as key=value, for example max_minutes=40 batch=4; --list-keys shows them all.",
         )  # fmt: skip
-        p.add_argument("--out", required=True, type=Path, metavar="RUN", help="run folder: checkpoints, metrics, previews")
+        p.add_argument("--out", required=True, type=Path, metavar="RUN", help="run folder: all that comes of it")
         p.add_argument("--data", metavar="BIDS", help="BIDS data set with T1w, FLAIR and, in derivatives, PSR maps")
         p.add_argument("--config", metavar="NAME|FILE", help="preset small (default), tiny or brats, or a YAML file")
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
@@ -56,8 +56,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="bundle folder; its name is the bundle's")
     p.add_argument("--base", metavar="BUNDLE", help="the foundation bundle that a demist run alone builds on")
     p.add_argument("--weights", choices=("ema", "best"), default="ema", help="averaged weights: last or best validated")
-    p.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="number format of the weights")
+    p.add_argument("--storage", choices=("fp16", "bf16", "fp32"), default="fp16", help="number format of the weights")
     p.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in the bundle")
+    p.add_argument("--description", default="", metavar="TEXT", help="one sentence for the bundle's description")
+    p.add_argument("--measured", action="store_true", help="trained on measured, not on simulated PSR")
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")
     p.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -75,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stage == "export":
         from .training.export import export
 
-        export(args.runs, args.out, base=args.base, weights=args.weights, dtype=args.dtype, card=args.card,
-               licence=args.licence, overwrite=args.overwrite)  # fmt: skip
+        export(args.runs, args.out, base=args.base, weights=args.weights, storage=args.storage, card=args.card,
+               description=args.description, licence=args.licence, simulated=not args.measured, overwrite=args.overwrite)  # fmt: skip
         return 0
     if args.list_keys:
         import yaml

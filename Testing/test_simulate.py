@@ -48,10 +48,10 @@ def small_labels() -> np.ndarray:
     return labels
 
 
-def small_head() -> Anatomy:
+def small_head(pad: int = 0) -> Anatomy:
     affine = np.eye(4)
-    affine[:3, 3] = -31.5
-    return Anatomy(class_map(small_labels()), affine, "ellipsoids")
+    affine[:3, 3] = -31.5 - pad
+    return Anatomy(np.pad(class_map(small_labels()), pad), affine, "ellipsoids")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def head() -> Anatomy:
 
 
 @pytest.fixture(scope="module")
-def healthy(head):
-    return simulate_subject(3, anatomy=head, healthy=True)
+def healthy():
+    # Air around the head, so that moving it pushes nothing out of the image.
+    return simulate_subject(3, anatomy=small_head(pad=8), healthy=True)
 
 
 @pytest.fixture(scope="module")
@@ -579,14 +580,18 @@ def test_tissue_contrast_is_that_of_t1w_and_flair(healthy):
 
 
 def test_bias_field_is_smooth_and_of_the_asked_size(healthy):
-    plain = scanner.acquire(healthy, quiet(), np.random.default_rng(0)).t1w.array
-    biased = scanner.acquire(healthy, quiet(bias=(0.2, 0.2)), np.random.default_rng(0)).t1w.array
-    inside = ndimage.binary_erosion(plain > 200, iterations=2)
-    field = np.log(biased[inside] / plain[inside])
-    assert 0.02 < field.std() < 0.5
-    whole = np.where(plain > 200, np.log(np.maximum(biased, 1) / np.maximum(plain, 1)), 0)
-    steps = np.abs(np.diff(whole, axis=0))[inside[1:] & inside[:-1]]
-    assert np.percentile(steps, 99) < 0.05, "no edges of its own"
+    squares = []
+    for seed in range(6):
+        plain, biased = (
+            scanner.acquire(healthy, quiet(bias=(size, size)), np.random.default_rng(seed)).t1w.array.astype(float)
+            for size in (0.0, 0.2)
+        )
+        inside = ndimage.binary_erosion(plain > 200, iterations=2)
+        field = np.where(inside, np.log(np.maximum(biased, 1) / np.maximum(plain, 1)), 0)
+        squares.append((field[inside] ** 2).mean())
+        steps = np.abs(np.diff(field, axis=0))[inside[1:] & inside[:-1]]
+        assert np.percentile(steps, 99) < 0.03, "no edges of its own"
+    assert np.sqrt(np.mean(squares)) == pytest.approx(0.2, rel=0.6)
 
 
 @pytest.mark.parametrize(("axis", "thick"), [(2, 4.0), (0, 3.0), (1, 5.0)])
@@ -640,7 +645,7 @@ def test_the_drawn_rigid_movement_really_maps_flair_to_t1w(healthy):
     reference = still.resampled_to(healthy.grid).array
     inside = ndimage.binary_erosion(healthy.brain, iterations=2)
     best = agreement(*movement)
-    assert best > 0.92
+    assert best > 0.98
     assert agreement(0, 0, 0, 0, 0, 0) < best - 0.1
     for parameter, step in enumerate((0.6, 0.6, 0.6, 2.5, 2.5, 2.5)):
         for sign in (-1, 1):

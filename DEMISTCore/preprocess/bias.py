@@ -1,4 +1,7 @@
-"""Bias field correction: N4 (Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 2010) by SimpleITK."""
+"""Brightness that is not tissue: smooth bias fields, and slices that alternate between bright and dark.
+
+N4: Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 2010, by SimpleITK.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,56 @@ _SPACING = 5.0
 _ITERATIONS = (50, 40, 30)
 #: A field that varies by less than this inside the brain is noise of the estimate.
 _LEAST_RANGE = 0.01
+
+#: Slices this much thicker than the voxels are wide come from two-dimensional, often interleaved imaging.
+_THICK = 1.5
+#: An alternation (log brightness) below this is none.
+_LEAST_ALTERNATION = 0.005
+
+
+def even_out_slices(volume: Volume, brain: Volume) -> tuple[Volume, float]:
+    """Undo the alternating brightness of interleaved thick slices, which a map would show as stripes.
+
+    In interleaved two-dimensional imaging, neighbouring slices excite each other, and all odd slices come out
+    brighter or darker than all even ones. Log brightness of slice k against the mean of its neighbours at the same
+    places, times (-1)^k, is that alternation plus anatomy; the mean of two consecutive ones cancels what anatomy
+    changes smoothly, and their median is the alternation. It is undone if four in five agree in its sign.
+
+    Args:
+        volume: image as acquired, with its own slices.
+        brain: >= 0.5 inside, on any grid in the volume's space.
+
+    Returns:
+        The image with even slices, and the brightness ratio of odd and even slices minus 1; the image as it is and
+        0, if the voxels are not thick along one axis or slices do not alternate.
+    """
+    axis = int(np.argmax(volume.spacing))
+    others = [s for i, s in enumerate(volume.spacing) if i != axis]
+    if volume.spacing[axis] < _THICK * max(others) or volume.shape[axis] < 10:
+        return volume, 0.0
+    array = np.moveaxis(volume.array, axis, -1)
+    mask = np.moveaxis(brain.resampled_to(volume).array >= 0.5, axis, -1)
+    if not mask.any():
+        return volume, 0.0
+    middle = float(np.median(array[mask]))
+    mask = mask & (array > 0.4 * middle)  # tissue; fluid and noise have no stable logarithm
+    logarithm = np.log(np.where(mask, array, max(middle, 1e-12)))
+    contrast = np.full(array.shape[-1], np.nan)
+    for k in range(1, array.shape[-1] - 1):
+        there = mask[..., k - 1] & mask[..., k] & mask[..., k + 1]
+        if np.count_nonzero(there) >= 200:
+            around = (logarithm[..., k - 1] + logarithm[..., k + 1])[there] / 2
+            contrast[k] = (-1) ** k * np.median(logarithm[..., k][there] - around) / 2
+    pairs = (contrast[1:] + contrast[:-1]) / 2
+    pairs = pairs[np.isfinite(pairs)]
+    if pairs.size < 6:
+        return volume, 0.0
+    alternation = float(np.median(pairs))
+    if abs(alternation) < _LEAST_ALTERNATION or np.mean(np.sign(pairs) == np.sign(alternation)) < 0.8:
+        return volume, 0.0
+    gain = np.exp(-alternation * (-1.0) ** np.arange(array.shape[-1])).astype(np.float32)
+    even = np.ascontiguousarray(np.moveaxis(array * gain, -1, axis))
+    return volume.with_array(even), float(np.expm1(2 * abs(alternation)))
 
 
 def correct_bias(array: np.ndarray, mask: np.ndarray, spacing: float) -> tuple[np.ndarray, float]:

@@ -12,6 +12,8 @@ from ..volume import Grid, Volume, as_volume
 
 #: Edges of the imaged box (mm) between which a head scan lies.
 EXTENT_RANGE = (16.0, 1000.0)
+#: Voxel sizes (mm) the model grid may have.
+MODEL_SPACING_RANGE = (0.3, 8.0)
 #: A larger share of NaN or infinite voxels is refused, a smaller one replaced by zero.
 NON_FINITE_LIMIT = 0.01
 #: Less of the T1w's box than this inside the FLAIR's box: not a pair.

@@ -1,8 +1,9 @@
 """``prepare``: two raw images in, what the model sees out, and ``Prepared.to_native``, the exact way back.
 
 Each image is interpolated once: the FLAIR goes through rigid motion and resampling in one step, because a rigid
-motion only changes where its voxels lie (its affine). Bias fields are smooth and multiplicative, so they are
-estimated and removed after that, on the model grid, where both images are isotropic.
+motion only changes where its voxels lie (its affine). Brightness that alternates between slices is evened out
+before, because it belongs to the slices. Bias fields are smooth and multiplicative, so they are estimated and removed
+afterwards, on the model grid, where both images are isotropic.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from ..errors import InputError
-from ..volume import Grid, Order, Volume, as_volume
+from ..files import write_json
+from ..volume import Grid, Order, Volume, as_volume, check_writable
 from . import checks
 from .intensity import normalise
 
@@ -30,8 +33,11 @@ Progress = Callable[[str, float], None]
 #: Brains outside this range (ml) are possible but draw a warning.
 USUAL_BRAIN_ML = (300.0, 2300.0)
 
+# What write_prepared writes.
+_FILES = ("t1w.nii.gz", "flair.nii.gz", "mask.nii.gz", "native_mask.nii.gz", "steps.json")
 # Rough shares of the run time, for the progress callback only.
-_WEIGHTS = {"read": 2, "brain mask": 9, "registration": 10, "resampling": 5, "bias field": 8, "normalisation": 1}
+_WEIGHTS = {"read": 2, "brain mask": 9, "registration": 8, "slices": 1, "resampling": 5, "bias field": 5,
+            "normalisation": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def prepare(
         register: rigid registration of the FLAIR to the T1w. Off: world coordinates are trusted.
         skull_strip: "auto" takes the outline of images that are skull-stripped already and runs deepbet on others;
             "deepbet" always runs it; "none" takes all that is not empty background as brain.
-        bias_correct: N4 bias field correction of both images.
+        bias_correct: N4 bias field correction of both images, and even brightness of interleaved thick slices.
         spacing: voxel size of the model grid, mm.
         shape: shape of the model grid; None fits it to the brain.
         multiple: the fitted shape is rounded up to multiples of this.
@@ -137,6 +143,9 @@ def prepare(
     """
     if skull_strip not in ("auto", "deepbet", "none"):
         raise InputError(f"Unknown skull_strip {skull_strip!r}; choose auto, deepbet or none.")
+    low, high = checks.MODEL_SPACING_RANGE
+    if not low <= spacing <= high:
+        raise InputError(f"A model grid of {spacing:g} mm makes no sense here; choose {low:g} to {high:g} mm.")
     run = _Recorder(progress)
 
     with run.step("read") as note:
@@ -161,6 +170,17 @@ def prepare(
         else:
             note.append("off")
     fl = Volume(fl.array, motion @ fl.affine, fl.path)
+
+    with run.step("slices") as note:
+        if bias_correct:
+            from .bias import even_out_slices
+
+            t1, t1_odd = even_out_slices(t1, brain)
+            fl, fl_odd = even_out_slices(fl, brain)
+            found = [f"{name} by {odd:.1%}" for name, odd in (("T1w", t1_odd), ("FLAIR", fl_odd)) if odd]
+            note.append("odd and even slices differed: " + ", ".join(found) if found else "even")
+        else:
+            note.append("off")
 
     with run.step("resampling") as note:
         native_brain = brain.resampled_to(t1).array >= 0.5
@@ -262,6 +282,43 @@ def model_grid(
     affine[:3, :3] = rotation * spacing
     affine[:3, 3] = rotation @ first
     return Grid(tuple(int(n) for n in sides), affine)
+
+
+def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+    """Write the pair and masks as NIfTI and ``steps.json`` into ``folder``; returns the paths.
+
+    Raises:
+        InputError: see :func:`check_target`.
+    """
+    check_target(folder, overwrite=overwrite)
+    folder = Path(folder)
+    volumes = (prepared.t1w, prepared.flair, prepared.mask, prepared.native_mask)
+    paths = [folder / name for name in _FILES]
+    for path, volume in zip(paths, volumes):
+        volume.write(path, description="DEMIST preprocess")
+    report = {
+        "t1w": str(prepared.t1w.path) if prepared.t1w.path else None,
+        "flair": str(prepared.flair.path) if prepared.flair.path else None,
+        "model_grid": {"shape": prepared.grid.shape, "affine": prepared.grid.affine.tolist()},
+        "native_grid": {"shape": prepared.native.shape, "affine": prepared.native.affine.tolist()},
+        "flair_motion_ras_mm": prepared.flair_motion.tolist(),
+        "steps": [{"name": s.name, "seconds": round(s.seconds, 3), "note": s.note} for s in prepared.steps],
+        "warnings": prepared.warnings,
+    }
+    write_json(paths[-1], report)
+    return paths
+
+
+def check_target(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse an output folder early.
+
+    Raises:
+        InputError: it cannot be written to, or holds results that may not be replaced.
+    """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError(f"{folder} is a file; give a folder.")
+    for name in _FILES:
+        check_writable(Path(folder) / name, overwrite=overwrite)
 
 
 class _Recorder:

@@ -84,9 +84,7 @@ def register_rigid(
         SimpleITK.CenteredTransformInitializerFilter.GEOMETRY,
         SimpleITK.CenteredTransformInitializerFilter.MOMENTS,
     ):
-        initial = SimpleITK.CenteredTransformInitializer(
-            images[0], images[1], SimpleITK.VersorRigid3DTransform(), kind
-        )
+        initial = SimpleITK.CenteredTransformInitializer(images[0], images[1], SimpleITK.VersorRigid3DTransform(), kind)
         shift = np.array(SimpleITK.VersorRigid3DTransform(initial).GetTranslation())
         if min(np.linalg.norm(shift - other) for other in shifts) > 5.0:
             shifts.append(shift)

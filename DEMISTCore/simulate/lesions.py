@@ -49,7 +49,7 @@ def draw_severity(rng: np.random.Generator) -> float:
     """Share of PSR lost in a lesion's core: mostly 0.25-0.6, a sixth of them black holes (0.6-0.9).
 
     Lesion PSR well below normal-appearing white matter, lowest in T1 black holes: Dortch 2011; Levesque et al.,
-    Magn Reson Imaging 23:103 (2005); Bagnato et al., Brain 143:2089 (2020).
+    J Magn Reson Imaging 21:103 (2005); Bagnato et al., Mult Scler J 26:457 (2020).
     """
     if rng.random() < 0.17:
         return float(rng.uniform(0.6, 0.9))
@@ -66,7 +66,7 @@ def grow(
     """Grow ``count`` lesions in white matter.
 
     Sites follow the white matter with a periventricular (40 %) and a juxtacortical (20 %) preference, the McDonald
-    regions (Filippi et al., Brain 142:1858, 2019; probability maps in Filli et al., Neuroradiology 54:301, 2012).
+    regions (Filippi et al., Brain 142:1858, 2019; probability maps in Filli et al., Mult Scler J 18:1577, 2012).
     Radii are log-normal (median 2.3 mm); a lesion is an ellipsoid whose surface is roughened by noise.
 
     Args:

@@ -291,7 +291,7 @@ def _tissue_maps(
     )
 
     # Normal-appearing white matter loses myelin near lesions, a loss that decays with distance (Vrenken et al.,
-    # AJNR 27:2005, 2006; MT and PSR gradients around lesions in Bagnato et al., 2020).
+    # AJNR 27:2005, 2006; PSR of normal-appearing white matter in Bagnato et al., Mult Scler J 26:457, 2020).
     loss = np.zeros(shape, np.float32)
     if lesions.mask.any():
         reach = rng.uniform(2.5, 8.0)
@@ -312,7 +312,7 @@ def _tissue_maps(
     r2_white, r2_grey = inside("r2", "white", 13.3), inside("r2", "grey", 10.2)
     pd_white, pd_grey = inside("pd", "white", 0.7), inside("pd", "grey", 0.82)
     # Lesion T2: 100-250 ms, longer with more damage but also for reasons of its own (oedema, inflammation), so that
-    # FLAIR brightness is not a ruler for PSR (Stevenson et al., AJNR 21:1485, 2000).
+    # FLAIR brightness is not a ruler for PSR (Stevenson et al., J Neurol Sci 178:81, 2000).
     extra_t2 = rng.uniform(0.03, 0.11) * lesions.amount * (0.55 + 0.9 * lesions.severity)
     own = np.exp(0.25 * smooth_field(shape, 4.0, rng)) if lesions.mask.any() else 1.0
     # Periventricular caps and dirty-appearing white matter: T2 longer with hardly any loss of PSR.

@@ -5,11 +5,11 @@ relative to CSF. Sources, cited by key in the tables below:
 
 - Dortch 2011: Dortch et al., Magn Reson Med 66:1346, selective inversion recovery at 3 T, PSR of white matter
   11.4 +- 1.2 %, of grey matter 7.5 +- 0.7 %, lower in MS lesions and in normal-appearing white matter.
-- Dortch 2013: Dortch et al., NeuroImage 64:640, whole-brain PSR at 3 T, graded from white matter over thalamus and
+- Dortch 2013: Dortch et al., NeuroImage 64:640, whole-brain PSR (at 7 T), graded from white matter over thalamus and
   pallidum to caudate, putamen and cortex.
 - Wansapura 1999: J Magn Reson Imaging 9:531, T2 at 3 T: white matter 80 ms, grey matter 110 ms.
 - Stanisz 2005: Magn Reson Med 54:507, T2 at 3 T and 1.5 T: white matter 69/72 ms, grey matter 99/95 ms.
-- Abbas 2015: Magn Reson Med 73:2208 and Tofts 2003 (Quantitative MRI of the Brain, Wiley): water content of
+- Abbas 2014: Magn Reson Med 72:1735 and Tofts 2003 (Quantitative MRI of the Brain, Wiley): water content of
   white matter 0.69-0.71, grey matter 0.80-0.84, CSF 1.
 - Peran 2007: J Magn Reson Imaging 26:1413, deep-grey T2 shortening by iron (pallidum, putamen).
 """

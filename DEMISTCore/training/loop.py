@@ -144,7 +144,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         step, elapsed, best = state["step"], state["elapsed"], state["best"]
         log.info("Resumed at step %d (%.1f minutes).", step, elapsed / 60)
     started = time.monotonic() - elapsed
-    reporter = Reporter(folder, step, s) if fabric.is_global_zero else Reporter.silent()
+    reporter = Reporter(folder, step, elapsed, s) if fabric.is_global_zero else Reporter.silent()
     saved_at = step if resume else -1
 
     def progress() -> float:
@@ -334,7 +334,7 @@ class _Signals:
 class Reporter:
     """Progress bar, TensorBoard and ``metrics.csv`` (step, minutes, tag, value), means over ``log_every`` steps."""
 
-    def __init__(self, folder: Path, step: int, settings: Settings) -> None:
+    def __init__(self, folder: Path, step: int, elapsed: float, settings: Settings) -> None:
         from tqdm import tqdm
 
         self.folder, self.settings, self.on = folder, settings, True
@@ -350,7 +350,7 @@ class Reporter:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         except ImportError as error:
             raise InputError('Training needs tensorboard; install it with: pip install "demist[train]"') from error
-        self.start = time.monotonic()
+        self.start = time.monotonic() - elapsed
 
     @classmethod
     def silent(cls) -> Reporter:

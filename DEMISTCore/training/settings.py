@@ -154,7 +154,7 @@ class RegressionSettings(Settings):
     patch: tuple[int, ...] = (64, 64, 64)
     flip: bool = True
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    channels: tuple[int, ...] = (24, 48, 96, 192, 288)
+    channels: tuple[int, ...] = (16, 32, 64, 160, 320, 16)
     validation_patches: int = 8
 
 

@@ -1,6 +1,6 @@
 """Pictures that compare maps: rows of axial slices, columns of images, lesion outlines; box plots by method.
 
-Like :mod:`.preview`, drawn with matplotlib's object interface alone, so that no global state is touched.
+Like :mod:`DEMISTCore.preview`, drawn with matplotlib's object interface alone, so that no global state is touched.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .preview import PSR_COLOURS, PSR_LIMITS, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS
+from ..preview import PSR_COLOURS, PSR_LIMITS, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,8 @@ def compare_slices(
                 axes.text(0.02, 0.5, "R", ha="left", **small)
                 axes.text(0.98, 0.5, "L", ha="right", **small)
         middle = (left + (c + 0.5) * panel) / width
-        figure.text(middle, (bottom + rows * tall + 0.12) / height, column.title, color="white", fontsize=9, ha="center")
+        above = (bottom + rows * tall + 0.12) / height
+        figure.text(middle, above, column.title, color="white", fontsize=9, ha="center")
         if column.unit and drawn is not None:
             bar_axes = figure.add_axes(
                 ((left + (c + 0.12) * panel) / width, (bottom - 0.2) / height, 0.74 * panel / width, 0.09 / height)
@@ -152,26 +153,22 @@ def box_plots(values: Mapping[str, Mapping[str, Sequence[float]]], *, title: str
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(method for by_method in values.values() for method in by_method))
-    figure = Figure(figsize=(1.9 + 2.6 * len(values), 1.3 + 0.32 * len(methods)), layout="constrained")
-    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
-    for axes, (measure, by_method) in zip(panels, values.items()):
-        for row, method in enumerate(methods):
+    figure = Figure(figsize=(max(2.4, 0.42 * len(methods) + 0.8) * len(values), 4.2), layout="constrained")
+    for axes, (measure, by_method) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items()):
+        for column, method in enumerate(methods):
             points = np.asarray([v for v in by_method.get(method, ()) if np.isfinite(v)], float)
             if not points.size:
                 continue
-            axes.boxplot(
-                points, positions=[row], orientation="horizontal", widths=0.6, showfliers=False, manage_ticks=False,
-                medianprops={"color": "black"}, boxprops={"color": "0.4"}, whiskerprops={"color": "0.4"},
-                capprops={"color": "0.4"},
-            )  # fmt: skip
+            grey = {"color": "0.4"}
+            axes.boxplot(points, positions=[column], widths=0.6, showfliers=False, manage_ticks=False,
+                         medianprops={"color": "black"}, boxprops=grey, whiskerprops=grey, capprops=grey)  # fmt: skip
             # Where points lie on top of each other they should still be counted; the shift is fixed, not random.
             shift = 0.18 * np.sin(7.0 * np.arange(points.size))
-            axes.plot(points, row + shift, "o", markersize=3, alpha=0.7, color="tab:blue")
-        axes.set_yticks(range(len(methods)), methods, fontsize=8)
-        axes.set_xlabel(measure, fontsize=9)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.grid(axis="x", alpha=0.3)
-    panels[0].invert_yaxis()
+            axes.plot(column + shift, points, "o", markersize=3, alpha=0.7, color="tab:blue")
+        axes.set_xticks(range(len(methods)), methods, rotation=55, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_title(measure, fontsize=9)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(axis="y", alpha=0.3)
     if title:
         figure.suptitle(title, fontsize=10)
     if footer:

@@ -1,0 +1,306 @@
+"""The main job on a patient that comes with the package: simulated, so that the true PSR is known.
+
+The patient is drawn afresh from the ICBM-152 anatomy with a fixed seed, lesions included, and scanned as in a clinic:
+head with skull, bias fields, the FLAIR with thick slices and moved against the T1w. From then on nothing is known but
+the two images: brain extraction, registration, bias correction and synthesis are those of ``synthesize`` with default
+settings. The true PSR comes back only to be compared.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import __version__, metrics
+from .errors import InputError
+from .files import atomic_path, write_json
+from .volume import Volume
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .synthesis import Synthesis
+
+#: The demo's patient: scattered and periventricular lesions of a relapsing-remitting patient, MPRAGE at 3 T.
+PATIENT_SEED = 0
+WHITE, LESION, CSF = 3, 5, 1
+#: Normal-appearing white matter is taken this far from any lesion.
+GAP_MM = 5.0
+FILES = (
+    "T1w.nii.gz", "FLAIR.nii.gz", "true_psr.nii.gz", "true_tissues.nii.gz", "true_lesions.nii.gz",
+    "psr.nii.gz", "psr_uncertainty.nii.gz", "psr.json", "demo.png", "regions.csv", "demo.json",
+)  # fmt: skip
+_REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
+                   "true_median", "synthesized_median")  # fmt: skip
+
+Progress = Callable[[str, float], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """Two scans and, on the T1w's grid, the truth they were made from."""
+
+    t1w: Volume
+    flair: Volume
+    psr: Volume
+    labels: Volume
+    lesions: Volume
+    brain: Volume
+    protocol: dict[str, Any]
+
+
+@dataclass(eq=False)
+class Demonstration:
+    """Numbers of the demo, and the synthesis they are about."""
+
+    numbers: dict[str, Any]
+    result: Synthesis
+    patient: Patient
+    out: Path
+
+
+def simulate_patient(seed: int = PATIENT_SEED, anatomy: Any = None) -> Patient:
+    """Draw and scan a patient; the same seed gives the same patient.
+
+    Args:
+        seed: of anatomy, lesions, scanner and noise.
+        anatomy: :class:`DEMISTCore.simulate.anatomy.Anatomy`; None takes the ICBM-152 template.
+
+    Raises:
+        InputError: nilearn, which holds the template, is not installed.
+    """
+    from .simulate.cohort import scan_subject
+    from .simulate.subject import simulate_subject
+
+    subject = simulate_subject(seed, anatomy=anatomy)
+    scan = scan_subject(subject, seed)
+    grid = scan.t1w.grid
+
+    def mask(array: np.ndarray) -> Volume:
+        return Volume(subject.volume(array.astype(np.uint8)).resampled_to(grid, "nearest").array, grid.affine)
+
+    brain, lesions = mask(subject.brain), mask(subject.lesions.mask & subject.brain)
+    psr = subject.volume(subject.psr).resampled_to(grid, "bspline").array
+    return Patient(
+        t1w=scan.t1w, flair=scan.flair, psr=Volume(np.where(brain.array > 0, psr, np.float32(0)), grid.affine),
+        labels=mask(subject.dseg), lesions=lesions, brain=brain, protocol=scan.protocol.to_dict(),
+    )  # fmt: skip
+
+
+def demonstrate(
+    out: str | os.PathLike[str] = "demo",
+    *,
+    seeds: int | Sequence[int] | None = None,
+    bundle: str | Path | Bundle | None = None,
+    patient: Patient | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Demonstration:
+    """Simulate a patient, synthesize the PSR map, and compare it with the truth.
+
+    Args:
+        out: folder for the files named in :data:`FILES`.
+        seeds, bundle: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well; None: its defaults.
+        patient: another patient than the package's.
+        overwrite: replace the files of an earlier demo.
+        progress: called with a stage and the share of all work done; may raise to stop, which leaves nothing behind.
+
+    Raises:
+        InputError: ``out`` is in use or cannot be written to, or a setting cannot be used.
+        BundleError: the bundle cannot be used.
+    """
+    from .evaluation import require_packages
+    from .synthesis import synthesize
+
+    require_packages()
+    out = Path(out)
+    _check_folder(out, overwrite)
+    report = progress or (lambda stage, fraction: None)
+    if bundle is not None:
+        settings["bundle"] = bundle
+    timings: dict[str, float] = {}
+    new_folder = not out.exists()
+    try:
+        start = time.perf_counter()
+        report("simulate", 0.0)
+        patient = patient or simulate_patient()
+        for name, volume in (("T1w", patient.t1w), ("FLAIR", patient.flair)):
+            volume.write(out / f"{name}.nii.gz", dtype=np.int16)
+        patient.psr.write(out / "true_psr.nii.gz", description="true PSR (fraction) of a simulated patient")
+        patient.labels.write(out / "true_tissues.nii.gz", dtype=np.uint8)
+        patient.lesions.write(out / "true_lesions.nii.gz", dtype=np.uint8)
+        timings["simulate"] = time.perf_counter() - start
+
+        several = seeds is None or (len(seeds) if isinstance(seeds, Sequence) else seeds) > 1
+        result = synthesize(
+            out / "T1w.nii.gz", out / "FLAIR.nii.gz", out=out / "psr.nii.gz", seeds=seeds, uncertainty=several,
+            overwrite=True, progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **settings,
+        )  # fmt: skip
+        report("compare", 0.92)
+        start = time.perf_counter()
+        numbers = compare(result, patient)
+        _write_regions(out / "regions.csv", numbers["regions"])
+        from .preview import save_figure
+
+        save_figure(draw(result, patient, numbers), out / "demo.png")
+        timings |= {name: s for name, s in result.provenance["timings_s"].items() if name != "total"}
+        timings["compare"] = time.perf_counter() - start
+        numbers["timings_s"] = {name: round(seconds, 2) for name, seconds in timings.items()}
+        numbers["synthesize_s"] = result.provenance["timings_s"]["total"]
+        numbers["peak_memory_mb"] = result.provenance["peak_memory_mb"]
+        write_json(out / "demo.json", numbers)
+    except BaseException:
+        # Cancelled or failed: the folder is left without any of the demo's files.
+        _remove(out, new_folder)
+        raise
+    report("done", 1.0)
+    return Demonstration(numbers, result, patient, out)
+
+
+def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
+    """Synthesized against true PSR, on the T1w's grid, inside the true brain mask."""
+    from .simulate.tissues import DSEG_NAMES
+
+    truth, psr = patient.psr.array, result.psr.array
+    brain = patient.brain.array > 0
+    labels = np.where(brain, patient.labels.array, 0)
+    lesions = (labels == LESION) & brain
+    normal = (labels == WHITE) & metrics.far_from(lesions, patient.psr.spacing, GAP_MM)
+    found = result.mask.array > 0
+    numbers: dict[str, Any] = {
+        "version": __version__,
+        "statement": result.provenance["statement"],
+        "bundle": result.provenance["bundle"],
+        "settings": result.provenance["settings"],
+        "protocol": patient.protocol,
+        "brain": metrics.compare(psr, truth, brain),
+        "brain_mask_dice": float(2 * (brain & found).sum() / (brain.sum() + found.sum())),
+        "lesion_auc": {
+            "true": metrics.roc_area(truth[lesions], truth[normal]),
+            "synthesized": metrics.roc_area(psr[lesions], psr[normal]),
+        },
+        "lesions_against_normal_white_matter": {
+            "true": _ratio(truth, lesions, normal),
+            "synthesized": _ratio(psr, lesions, normal),
+        },
+        "regions": metrics.regions(psr, truth, labels, DSEG_NAMES, patient.psr.grid.voxel_volume_ml),
+    }
+    if result.uncertainty is not None:
+        seeds = len(result.provenance["settings"]["seeds"])
+        numbers["uncertainty"] = metrics.calibration(psr, result.uncertainty.array, truth, brain & found, seeds)
+    return numbers
+
+
+def _ratio(psr: np.ndarray, lesions: np.ndarray, normal: np.ndarray) -> dict[str, float]:
+    """Median PSR in lesions and in white matter farther than 5 mm from them, and the loss in percent."""
+    if not lesions.any() or not normal.any():
+        return {}
+    inside, outside = float(np.median(psr[lesions])), float(np.median(psr[normal]))
+    return {"lesions": inside, "white_matter": outside, "loss_percent": 100 * (1 - inside / max(outside, 1e-6))}
+
+
+def table(demonstration: Demonstration) -> str:
+    """The numbers as a compact text."""
+    numbers, out = demonstration.numbers, demonstration.out
+    brain = numbers["brain"]
+    lines = [
+        f"{'median PSR':<22}{'true':>8}{'synth.':>8}{'bias':>8}{'ml':>8}",
+        *(
+            f"{row['region']:<22}{row['true_median']:>8.3f}{row['synthesized_median']:>8.3f}"
+            f"{row['synthesized_median'] - row['true_median']:>+8.3f}{row['volume_ml']:>8.0f}"
+            for row in numbers["regions"]
+        ),
+        "",
+        f"In the brain: PSNR {brain['psnr']:.1f} dB, SSIM {brain['ssim']:.3f}, mean absolute error {brain['mae']:.4f}, "
+        f"sharpness {brain['sharpness']:.2f}",
+    ]
+    contrast = numbers["lesions_against_normal_white_matter"]
+    if contrast["true"]:
+        lines += [
+            f"Lesions have {contrast['synthesized']['loss_percent']:.0f} % less PSR than white matter far from them "
+            f"(truth: {contrast['true']['loss_percent']:.0f} %)",
+            f"Lesions against that white matter: area under the ROC curve {numbers['lesion_auc']['synthesized']:.3f} "
+            f"(truth: {numbers['lesion_auc']['true']:.3f})",
+        ]
+    if "uncertainty" in numbers:
+        told = numbers["uncertainty"]
+        lines.append(
+            f"Uncertainty: rank correlation with the error {told['rank_correlation']:.2f}, truth inside the 95 % "
+            f"interval in {told['coverage_95']:.0%} of the brain"
+        )
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in numbers["timings_s"].items() if seconds >= 0.05)
+    lines += [
+        f"Seconds: {stages}",
+        f"Synthesis: {numbers['synthesize_s']:.0f} s in all; peak memory {numbers['peak_memory_mb'] / 1024:.1f} GiB",
+        "",
+        f"Look at {out / 'demo.png'}, {out / 'psr.nii.gz'} and {out / 'true_psr.nii.gz'}.",
+        numbers["statement"],
+    ]
+    return "\n".join(lines)
+
+
+def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
+    """T1w, FLAIR, true and synthesized PSR, their difference and the uncertainty, in slices through lesions."""
+    from .evaluation.figures import Column, brain_box, compare_slices, levels
+
+    # The FLAIR was registered on the model grid; pictures are drawn there, where all voxels are cubes.
+    prepared = result.prepared
+    grid, brain = prepared.grid, prepared.mask.array > 0
+    truth = patient.psr.resampled_to(grid).array
+    lesions = patient.lesions.resampled_to(grid, "nearest").array > 0
+    shown = levels(lesions & brain, 3, apart=round(10 / grid.spacing[2]))
+    across, along = brain_box(brain)
+
+    def cut(array: np.ndarray) -> list[np.ndarray]:
+        return [array[across, along, k] for k in shown]
+
+    psr = result.model_psr.array
+    count = len(result.provenance["settings"]["seeds"])
+    columns = [
+        Column.image("T1w", cut(prepared.t1w.array)),
+        Column.image("FLAIR", cut(prepared.flair.array)),
+        Column.psr("true PSR", cut(truth)),
+        Column.psr("synthesized PSR" + (f" (mean of {count})" if count > 1 else ""), cut(psr)),
+        Column.difference("synthesized - true", cut(np.where(brain, psr - truth, 0))),
+    ]
+    if result.model_uncertainty is not None:
+        columns.append(Column.uncertainty("uncertainty", cut(result.model_uncertainty.array)))
+    measured = numbers["brain"]
+    return compare_slices(
+        columns,
+        contours=cut(lesions),
+        title=f"Simulated patient: PSNR {measured['psnr']:.1f} dB, SSIM {measured['ssim']:.3f}; lesions outlined",
+        footer=numbers["statement"],
+    )
+
+
+def _write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, _REGION_COLUMNS)
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse a folder in use; with ``overwrite`` only an earlier demo's files make room."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder (--out).")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise InputError(f"{out} is in use; choose another folder (--out) or allow overwriting (--overwrite).")
+        _remove(out, folder=False)
+
+
+def _remove(out: Path, folder: bool) -> None:
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    if folder and out.is_dir() and not any(out.iterdir()):
+        out.rmdir()

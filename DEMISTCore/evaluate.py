@@ -1,0 +1,113 @@
+"""Evaluate: ``python -m DEMISTCore.evaluate --data BIDS --out DIR``, or one real patient with ``--t1w``.
+
+With --data, subjects whose PSR is known: DEMIST beside population tissue means, the subject's own means (an oracle) and
+a regression network; tables (CSV, Markdown) and figures. A stopped evaluation goes on with the same command.
+
+With --t1w, --flair and --lesions, one real patient without measured PSR: median PSR by tissue, and how well lesions
+stand out from distant white matter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli import run, set_up_logging
+from .errors import InputError
+
+_EXAMPLES = """\
+examples:
+  python -m DEMISTCore.evaluate --data test --out results --lookup-from train --regression runs/regression --ablations
+  python -m DEMISTCore.evaluate --t1w t1w.nii.gz --flair flair.nii.gz --lesions lesions.nii.gz --out patient
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m DEMISTCore.evaluate", description=__doc__.partition("\n\n")[2], epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    cohort = p.add_argument_group("subjects with known PSR")
+    cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
+    cohort.add_argument("--regression", metavar="RUN|FILE", help="training run of the regression network")
+    cohort.add_argument("--lookup-from", metavar="BIDS",
+                        help="data set for the population's tissue means (default: the other subjects of --data)")
+    cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
+    cohort.add_argument("--compare", nargs="+", default=[], metavar="NAME=BUNDLE", help="more bundles, one seed each")
+    cohort.add_argument("--subjects", type=int, metavar="N", help="only the first N subjects")
+    cohort.add_argument("--preprocess", default="simulated", metavar="simulated|full",
+                        help="simulated: true brain mask, no registration, no N4; full: as synthesize (default: "
+                        "%(default)s)")
+    cohort.add_argument("--grid", default="truth", metavar="truth|model",
+                        help="where maps are compared (default: the %(default)s's own grid)")
+    patient = p.add_argument_group("one real patient")
+    patient.add_argument("--t1w", metavar="FILE", help="T1-weighted image")
+    patient.add_argument("--flair", metavar="FILE", help="FLAIR image")
+    patient.add_argument("--lesions", metavar="FILE", help="lesion mask in the T1w's space")
+    patient.add_argument("--brain-mask", metavar="FILE", help="brain mask instead of brain extraction")
+    patient.add_argument("--overwrite", action="store_true", help="replace the patient's results")
+    model = p.add_argument_group("model")
+    model.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id (default: demist-sim)")
+    model.add_argument("--seeds", type=int, default=4, metavar="N", help="samples to average (default: %(default)s)")
+    model.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
+    model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m (default: the bundle's)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, call, report."""
+    args = parser().parse_args(argv)
+    images = [args.t1w, args.flair, args.lesions]
+    if bool(args.data) == any(images):
+        raise InputError("Give either --data, or --t1w, --flair and --lesions.")
+    if any(images) and not all(images):
+        raise InputError("One patient takes three images: --t1w, --flair and --lesions.")
+    set_up_logging(args.verbose)
+    if not args.verbose:
+        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
+    sampling = {"steps": args.steps, "sampler": args.sampler, "device": args.device, "precision": args.precision}
+    if args.data:
+        return _cohort(args, sampling)
+    return _patient(args, sampling)
+
+
+def _cohort(args: argparse.Namespace, sampling: dict) -> int:
+    from .evaluation import evaluate
+
+    compare = {}
+    for word in args.compare:
+        name, equals, source = word.partition("=")
+        if not (name and equals and source):
+            raise InputError(f"--compare takes NAME=BUNDLE, not {word!r}.")
+        compare[name] = source
+    out = evaluate(
+        args.data, args.out, bundle=args.bundle, regression_from=args.regression, compare=compare, seeds=args.seeds,
+        ablations=args.ablations, subjects=args.subjects, lookup_from=args.lookup_from, preprocess=args.preprocess,
+        grid=args.grid, **sampling,
+    )  # fmt: skip
+    print((out / "summary.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def _patient(args: argparse.Namespace, sampling: dict) -> int:
+    from .demo import Bar
+    from .evaluation.patient import evaluate_patient, report
+
+    with Bar() as bar:
+        described = evaluate_patient(
+            args.t1w, args.flair, args.lesions, args.out, bundle=args.bundle, seeds=args.seeds,
+            brain_mask=args.brain_mask, overwrite=args.overwrite, progress=bar, **sampling,
+        )  # fmt: skip
+    print(report(described))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

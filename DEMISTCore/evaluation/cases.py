@@ -1,0 +1,120 @@
+"""One session of a data set with its truth, on the grid where maps are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import sha256
+from ..volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from ..preprocess import Prepared
+    from ..training.data import Session
+
+GRIDS = ("truth", "model")
+#: How raw images become the model grid. ``simulated``: the true brain mask, nothing registered or bias-corrected, for
+#: data sets simulated as if all that was done already; ``full``: as ``synthesize`` does it, brain extraction included.
+PREPROCESS = ("simulated", "full")
+#: Labels of the simulator's segmentations.
+WHITE, LESION = 3, 5
+
+
+@dataclass(eq=False)
+class Case:
+    """One session of a data set with its truth, read and prepared when first needed."""
+
+    session: Session
+    grid_name: str
+    preprocess: str
+    spacing: float
+    multiple: int
+    device: str = "cpu"
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Such as ``sub-001_ses-01``."""
+        return self.session.name
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all its files."""
+        return hashlib.sha256(" ".join(sha256(path) for path in self.session.files).encode()).hexdigest()
+
+    @cached_property
+    def true_psr(self) -> Volume:
+        """The truth on its own grid."""
+        psr = Volume.read(self.session.psr)
+        if np.nanmax(psr.array) > 1:
+            raise InputError(f"{self.session.psr} should hold fractions (white matter about 0.12); divide by 100.")
+        return Volume(np.nan_to_num(psr.array), psr.affine, psr.path)
+
+    @cached_property
+    def true_labels(self) -> Volume:
+        """Tissue labels on the truth's grid, lesions included."""
+        if self.session.dseg is None:
+            raise InputError(f"{self.session.psr} has no tissue segmentation (*_dseg) beside it; one is needed.")
+        labels = Volume.read(self.session.dseg)
+        if not labels.grid.same_as(self.true_psr.grid):
+            raise InputError(f"{self.session.dseg} does not lie on the grid of {self.session.psr}; resample it.")
+        return Volume(labels.array.round().astype(np.uint8), labels.affine, labels.path)
+
+    @cached_property
+    def true_mask(self) -> Volume:
+        """The true brain."""
+        if self.session.mask is None:
+            raise InputError(f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed.")
+        return Volume.read(self.session.mask)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """T1w and FLAIR as the model sees them."""
+        from ..preprocess import prepare
+
+        start = time.perf_counter()
+        simulated = self.preprocess == "simulated"
+        prepared = prepare(
+            self.session.t1w, self.session.flair, brain_mask=self.true_mask if simulated else None,
+            register=not simulated, bias_correct=not simulated, spacing=self.spacing, multiple=self.multiple,
+            device=self.device,
+        )  # fmt: skip
+        self.timings["prepare"] = time.perf_counter() - start
+        return prepared
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Where maps are compared."""
+        return self.true_psr.grid if self.grid_name == "truth" else self.prepared.grid
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """True PSR on the comparison grid."""
+        return self.true_psr.resampled_to(self.grid, "bspline").array
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Labels on the comparison grid."""
+        return self.true_labels.resampled_to(self.grid, "nearest").array
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """True brain on the comparison grid (bool): where everything is measured."""
+        inside = self.true_mask.resampled_to(self.grid, "nearest").array > 0.5
+        if not inside.any():
+            raise InputError(f"{self.session.mask} is empty; evaluation needs the brain.")
+        return inside
+
+    def to_grid(self, array: np.ndarray) -> np.ndarray:
+        """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""
+        here = self.prepared.grid
+        inside = (self.prepared.mask.array > 0).astype(np.float32)
+        weight = Volume(inside, here.affine).resampled_to(self.grid, "bspline").array
+        moved = Volume(array * inside, here.affine).resampled_to(self.grid, "bspline").array
+        return np.where(self.mask & (weight > 1e-3), moved / np.maximum(weight, 1e-3), 0).astype(np.float32)

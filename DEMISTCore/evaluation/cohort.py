@@ -1,0 +1,198 @@
+"""Compare methods on subjects whose PSR is known, and keep every result.
+
+Every method ends as a map on one grid and is measured there against the truth, inside the true brain mask:
+
+- ``grid="truth"`` (default): the truth's own grid, so the truth is not interpolated at all. Maps made on the model grid
+  are brought there once, by cubic B-splines; that costs every synthesized map the same, and look-ups nothing.
+- ``grid="model"``: the model grid; the truth is brought there once, by cubic B-splines.
+
+What no method can exceed is measured beside them: the truth itself taken to the model grid and back ("resampled
+truth"), and through the PSR autoencoder ("autoencoder").
+
+A result that is there, made with the same inputs, settings and weights, is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__, metrics
+from ..errors import InputError
+from ..files import write_json
+from .cases import GRIDS, LESION, PREPROCESS, WHITE, Case
+from .methods import Method, Outcome, choose_methods
+from .store import read_result, write_result
+from .tables import draw_figures, write_tables
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+GAP_MM = 5.0
+_FORMAT = 1  # raise when what a stored result holds changes
+_MARK = "evaluation.json"
+
+
+def evaluate(
+    data: str | Path,
+    out: str | Path,
+    *,
+    bundle: str | Path | Bundle | None = None,
+    regression_from: str | Path | None = None,
+    compare: Mapping[str, str | Path] | None = None,
+    seeds: int = 4,
+    steps: int | None = None,
+    sampler: str | None = None,
+    ablations: bool = False,
+    subjects: int | None = None,
+    lookup_from: str | Path | None = None,
+    preprocess: str = "simulated",
+    grid: str = "truth",
+    device: str = "auto",
+    precision: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Compare DEMIST with its rivals on a data set with truth; return the folder of tables and figures.
+
+    Args:
+        data: BIDS data set with ``derivatives/truth`` (PSR map, segmentation, brain mask).
+        out: results.csv, regions.csv, summary.csv, summary.md, boxes.png, slices.png; per-subject results in
+            ``subjects``, from where a stopped evaluation goes on.
+        bundle: DEMIST bundle; None takes the default one.
+        regression_from: training run (or weights) of the regression network.
+        compare: further bundles by name, one seed each: what other trainings give.
+        seeds: samples per subject, 0 to seeds - 1.
+        steps, sampler: None takes the bundle's recommendation.
+        ablations: also switch each stream off.
+        subjects: only so many.
+        lookup_from: data set whose truth gives the population's tissue means; None: the other subjects of ``data``.
+        preprocess: see :data:`PREPROCESS`.
+        grid: see :data:`GRIDS`.
+        device, precision: see :func:`DEMISTCore.synthesize`.
+        progress: draw a progress bar.
+
+    Raises:
+        InputError, BundleError: what was given cannot be used.
+    """
+    _check_options(seeds, subjects, preprocess, grid)
+    require_packages()
+    from ..bundle import DEFAULT_BUNDLE, load_bundle
+    from ..devices import check_device_name, pick_device, pick_dtype
+    from ..training.data import index
+
+    check_device_name(device)
+    out = Path(out)
+    _check_folder(out)
+    sessions = index(data)
+    chosen = sorted({s.subject for s in sessions})[:subjects]
+    sessions = [s for s in sessions if s.subject in chosen]
+    model = load_bundle(bundle or DEFAULT_BUNDLE)
+    torch_device = pick_device(device)
+    dtype = pick_dtype(torch_device, precision)
+
+    methods, notes = choose_methods(
+        model, sessions, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations, compare=compare or {},
+        regression_from=regression_from, lookup_from=lookup_from, device=torch_device, dtype=dtype,
+    )  # fmt: skip
+    settings = {
+        "version": __version__, "data": str(data), "bundle": model.name, "bundle_hash": model.hash,
+        "warning": model.warning, "preprocess": preprocess, "grid": grid, "seeds": seeds,
+        "device": str(torch_device), "precision": str(dtype), "data_range": metrics.DATA_RANGE,
+        "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM, "notes": notes,
+        "methods": {name: method.settings for method in methods for name in method.names},
+    }  # fmt: skip
+    write_json(out / _MARK, settings)
+
+    from tqdm import tqdm
+
+    rows = []
+    with tqdm(total=len(sessions) * len(methods), desc="evaluate", unit="map", disable=not progress) as bar:
+        for session in sessions:
+            case = Case(session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device))
+            for method in methods:
+                bar.set_postfix_str(f"{case.name}: {method.names[0]}")
+                rows += _measured(case, method, out)
+                bar.update()
+    names = [name for method in methods for name in method.names]
+    write_tables(rows, names, settings, out)
+    draw_figures(rows, names, settings, out)
+    return out
+
+
+def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
+    """Results of one method for one case: read if they are there, else made, measured and stored."""
+    keys = {
+        "format": _FORMAT, "version": __version__, "inputs": case.digest, "grid": case.grid_name,
+        "preprocess": case.preprocess, "spacing": case.spacing, "multiple": case.multiple,
+        "method": method.settings,
+    }  # fmt: skip
+    fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
+    stored = {name: read_result(out, case.name, name, fingerprint) for name in method.names}
+    if all(stored.values()):
+        return list(stored.values())
+    try:
+        start = time.perf_counter()
+        outcomes = method.make(case)
+        seconds = time.perf_counter() - start
+        rows = []
+        for name, outcome in outcomes.items():
+            row = measure(case, outcome)
+            row = {"session": case.name, "subject": case.session.subject, "method": name, "seconds": seconds, **row}
+            write_result(out, case, name, outcome, {"fingerprint": fingerprint, **row})
+            rows.append(row)
+        return rows
+    except InputError as error:
+        raise InputError(f"{case.name}: {error}") from error
+
+
+def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
+    """All numbers of one map: :func:`DEMISTCore.metrics.compare`, lesions, regions, calibration."""
+    from ..simulate.tissues import DSEG_NAMES
+
+    spacing = case.grid.spacing
+    white = (case.labels == WHITE) & case.mask
+    lesions = (case.labels == LESION) & case.mask
+    row: dict[str, Any] = metrics.compare(outcome.psr, case.truth, case.mask)
+    row["lesion_auc"] = metrics.lesion_auc(outcome.psr, lesions, white, spacing, GAP_MM)
+    if outcome.deviation is not None:
+        row |= metrics.calibration(outcome.psr, outcome.deviation, case.truth, case.mask, outcome.seeds)
+    labels = np.where(case.mask, case.labels, 0)
+    row["regions"] = metrics.regions(outcome.psr, case.truth, labels, DSEG_NAMES, case.grid.voxel_volume_ml)
+    return row
+
+
+def _check_options(seeds: int, subjects: int | None, preprocess: str, grid: str) -> None:
+    if seeds < 1:
+        raise InputError(f"The number of seeds must be at least 1, not {seeds}.")
+    if subjects is not None and subjects < 1:
+        raise InputError(f"The number of subjects must be at least 1, not {subjects}.")
+    for what, value, known in (("preprocess", preprocess, PREPROCESS), ("grid", grid, GRIDS)):
+        if value not in known:
+            raise InputError(f"Unknown {what} {value!r}; choose {' or '.join(known)}.")
+
+
+def _check_folder(out: Path) -> None:
+    """A new folder, an empty one, or that of an evaluation to go on with."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise InputError(f"{out} is in use and holds no evaluation to go on with; give another folder.")
+
+
+def require_packages() -> None:
+    """The packages of the ``evaluate`` extra.
+
+    Raises:
+        InputError: one is missing.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("pandas", "skimage", "sklearn") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"Evaluation needs {', '.join(missing)}; run: pip install 'demist[evaluate]'.")

@@ -1,0 +1,49 @@
+"""Results of an evaluation on disk: one JSON file (and one slice for the figure) per session and method."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import atomic_path, write_json
+from .cases import LESION, Case
+from .figures import brain_box, levels
+from .methods import Outcome
+
+
+def result_paths(out: Path, session: str, method: str) -> tuple[Path, Path]:
+    """Where a method's numbers and its example slice for one session lie."""
+    slug = "".join(c if c.isalnum() else "-" for c in method.lower()).strip("-")
+    folder = out / "subjects" / session
+    return folder / f"{slug}.json", folder / f"{slug}.npz"
+
+
+def read_result(out: Path, session: str, method: str, fingerprint: str) -> dict[str, Any] | None:
+    """The numbers, if they are there and made with the same inputs, settings and weights; else None."""
+    path, picture = result_paths(out, session, method)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if content.pop("fingerprint", None) != fingerprint or not picture.is_file():
+        return None
+    return content
+
+
+def write_result(out: Path, case: Case, method: str, outcome: Outcome, content: dict[str, Any]) -> None:
+    """Write the numbers and, for the figure, the slice with most lesion; the numbers last, they mark it done."""
+    path, picture = result_paths(out, case.name, method)
+    lesions = (case.labels == LESION) & case.mask
+    level = levels(lesions if lesions.any() else case.mask, 1)[0]
+    across, along = brain_box(case.mask)
+    cut = {"psr": outcome.psr, "truth": case.truth, "mask": case.mask, "lesions": lesions}
+    with atomic_path(picture) as temporary:
+        np.savez_compressed(
+            temporary,
+            aspect=case.grid.spacing[1] / case.grid.spacing[0],
+            **{name: array[across, along, level].astype(np.float16) for name, array in cut.items()},
+        )
+    write_json(path, content)

@@ -1,0 +1,192 @@
+"""From finished runs to bundles: averaged weights, configuration, training log."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle, load_bundle, save_bundle
+from ..diffusion import NoiseSchedule
+from ..errors import BundleError, InputError
+from ..networks.backbone import build_backbone
+from ..networks.config import ModelConfig
+from ..networks.demist import Demist
+from .checkpoint import Run, step_of
+from .foundation import Foundation, read_foundation, read_scales
+from .settings import to_dict
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    base: str | None = None,
+    weights: str = "ema",
+    storage: str = "fp16",
+    card: Path | None = None,
+    description: str = "",
+    licence: str = "Apache-2.0",
+    simulated: bool = True,
+    overwrite: bool = False,
+) -> list[Bundle]:
+    """Write the foundation bundle of a backbone run, the DEMIST bundle of a demist run, or both.
+
+    With both, the foundation goes to ``OUT-base``; a demist run alone needs ``base``, the bundle of the very
+    foundation it was trained on.
+
+    Raises:
+        InputError: runs of other stages, untrained or not belonging together; a bundle that exists.
+    """
+    found = {}
+    for run in map(Run.read, runs):
+        if run.stage in found or run.stage not in ("backbone", "demist"):
+            raise InputError(f"{run.folder} is {_article(run.stage)} run; export takes one backbone run, one demist run.")
+        found[run.stage] = run
+    text = _read_card(card)
+    common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
+    saved: list[Bundle] = []
+    foundation: Bundle | None = None
+    if "backbone" in found:
+        folder = out if "demist" not in found else out.with_name(out.name + "-base")
+        foundation = _export_foundation(found["backbone"], folder, weights, common,
+                                        text if "demist" not in found else None, description)  # fmt: skip
+        saved.append(foundation)
+    if "demist" in found:
+        if foundation is None:
+            if not base:
+                raise InputError("A demist run alone is a delta: name its foundation bundle with --base.")
+            try:
+                foundation = load_bundle(base)
+            except BundleError as error:
+                raise InputError(f"--base {base} cannot be used: {error}") from error
+        saved.append(_export_demist(found["demist"], out, foundation, weights, common, text, description))
+    for bundle in saved:
+        size = sum(path.stat().st_size for path in bundle.folder.glob("*.safetensors")) / 1e6
+        log.info("%s: %s, %.1f MB, %s", bundle.folder, bundle.kind, size, bundle.hash[:16])
+    return saved
+
+
+def _export_foundation(
+    run: Run, folder: Path, weights: str, common: dict[str, Any], card: str | None, description: str
+) -> Bundle:
+    foundation = read_foundation(run.folder, need_backbone=True, weights=weights)
+    chain = [run]
+    if (Path(run.foundation) / "config.yaml").is_file():
+        chain.insert(0, Run.read(run.foundation))
+    with tempfile.TemporaryDirectory() as folder_of_logs:
+        return save_bundle(
+            folder,
+            config=foundation.model,
+            weights={"autoencoder_psr": foundation.psr, "autoencoder_condition": foundation.condition,
+                     "backbone": foundation.backbone},
+            schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
+            latent_scale=foundation.latent_scale,
+            condition_scale=foundation.condition_scale,
+            spacing=run.settings.preprocess.spacing,
+            training=_provenance(chain, weights),
+            documents=_logs(chain, Path(folder_of_logs)),
+            card=card,
+            description=description,
+            **common,
+        )  # fmt: skip
+
+
+def _export_demist(
+    run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str
+) -> Bundle:
+    model = ModelConfig.from_dict(run.settings.model)
+    _check_base(run, base)
+    demist = Demist(build_backbone(model.backbone), model.streams, model.condition.latent_channels)
+    trained = {name.removeprefix("demist."): value for name, value in run.weights(weights).items()}
+    try:
+        demist.load_streams_state_dict({**demist.streams_state_dict(), **trained})
+    except ValueError as error:
+        raise InputError(f"The weights of {run.folder} do not fit its configuration: {error}") from error
+    with tempfile.TemporaryDirectory() as folder_of_logs:
+        return save_bundle(
+            folder, config=model, weights={"streams": demist}, base=base, training=_provenance([run], weights),
+            documents=_logs([run], Path(folder_of_logs)), card=card, description=description, **common,
+        )  # fmt: skip
+
+
+def _check_base(run: Run, base: Bundle) -> None:
+    """The streams fit only the foundation they were trained on (or its half-precision copy)."""
+    trained_on: Foundation = read_foundation(run.foundation, need_backbone=True)
+    if run.foundation_hash not in (None, trained_on.hash):
+        raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train the streams again.")
+    scales = read_scales(run.folder)
+    same = abs(scales["latent_scale"] - base.latent_scale) < 1e-6 * base.latent_scale
+    ours, theirs = trained_on.backbone.state_dict(), base.backbone.state_dict()
+    if not same or ours.keys() != theirs.keys() or any(
+        not ours[k].float().sub(theirs[k].float()).abs().le(2e-2 * ours[k].float().abs() + 1e-3).all() for k in ours
+    ):
+        raise InputError(f"{run.folder} was not trained on {base.folder}; give the foundation that it names.")
+
+
+def _provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
+    from .. import __version__
+
+    stages = {}
+    for run in runs:
+        checkpoint = run.latest()
+        settings = to_dict(run.settings)
+        settings.pop("model"), settings.pop("cache")
+        stages[run.stage] = {
+            "data": Path(run.data).name if run.data else None,
+            "steps": step_of(checkpoint),
+            "minutes": round(_minutes(run.folder), 1),
+            "last_metrics": _last_metrics(run.folder),
+            "settings": settings,
+        }
+    return {"demist": __version__, "weights": f"exponential moving average, {'last' if weights == 'ema' else 'best'}",
+            "stages": stages}  # fmt: skip
+
+
+def _rows(folder: Path) -> list[list[str]]:
+    try:
+        with (folder / "metrics.csv").open(newline="") as stream:
+            return [row for row in csv.reader(stream) if len(row) == 4][1:]
+    except OSError:
+        return []
+
+
+def _minutes(folder: Path) -> float:
+    rows = _rows(folder)
+    return float(rows[-1][1]) if rows else 0.0
+
+
+def _last_metrics(folder: Path) -> dict[str, float]:
+    return {tag: float(value) for _, _, tag, value in _rows(folder) if tag.startswith("validation/")}
+
+
+def _logs(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+    """Training log (scalars as CSV) and configuration of each stage. Paths of the machine are left out."""
+    from .settings import write_yaml
+
+    documents = {}
+    for run in runs:
+        settings = to_dict(run.settings)
+        settings["cache"] = None
+        config = folder / f"{run.stage}.yaml"
+        write_yaml(config, {"stage": run.stage, "settings": settings})
+        documents[config.name] = config
+        if (run.folder / "metrics.csv").is_file():
+            documents[f"{run.stage}.csv"] = run.folder / "metrics.csv"
+    return documents
+
+
+def _read_card(card: Path | None) -> str | None:
+    try:
+        return card.read_text(encoding="utf-8") if card else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the model card {card}: {error}.") from error
+
+
+def _article(stage: str) -> str:
+    return ("an " if stage[0] in "aeiou" else "a ") + stage

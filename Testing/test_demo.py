@@ -1,0 +1,150 @@
+"""The demo on a small simulated patient with the tiny model: files, numbers, bad input, cancelling."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from DEMISTCore import metrics
+from DEMISTCore.cli import run
+from DEMISTCore.demo import main
+from DEMISTCore.demonstration import FILES, Demonstration, Patient, demonstrate, simulate_patient, table
+from DEMISTCore.errors import Cancelled
+from DEMISTCore.simulate.anatomy import Anatomy
+from DEMISTCore.simulate.tissues import CLASS_INDEX
+
+
+@pytest.fixture(scope="module")
+def anatomy() -> Anatomy:
+    """A head of nested ellipsoids."""
+    shape = (78, 90, 74)
+    axes = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij"))
+    radius = np.sqrt((axes[0] / 30) ** 2 + (axes[1] / 36) ** 2 + (axes[2] / 28) ** 2)
+    ventricle = np.sqrt((axes[0] / 6) ** 2 + (axes[1] / 11) ** 2 + (axes[2] / 6) ** 2) < 1
+    classes = np.zeros(shape, np.uint8)
+    for name, edge in (("skin", 1.22), ("bone", 1.12), ("outer CSF", 1.05), ("cortex", 1.0), ("white matter", 0.86)):
+        classes[radius < edge] = CLASS_INDEX[name]
+    classes[ventricle] = CLASS_INDEX["ventricle"]
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(shape) - 1) / 2
+    return Anatomy(classes, affine, "ellipsoids")
+
+
+@pytest.fixture(scope="module")
+def patient(anatomy: Anatomy) -> Patient:
+    """The head deformed, with lesions, scanned."""
+    return simulate_patient(4, anatomy=anatomy)
+
+
+@pytest.fixture(scope="module")
+def quick(patient: Patient, tiny_bundle: Path) -> dict:
+    """What makes the demo quick: the tiny model, no brain extraction, registration or N4."""
+    return {"patient": patient, "bundle": tiny_bundle, "brain_mask": patient.brain, "register": False,
+            "bias_correct": False, "device": "cpu"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shown(quick: dict, tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
+    return demonstrate(tmp_path_factory.mktemp("demo") / "out", **quick)
+
+
+def test_all_files_are_there_on_one_grid(shown: Demonstration) -> None:
+    assert {path.name for path in shown.out.iterdir()} == set(FILES)
+    t1w = nib.load(shown.out / "T1w.nii.gz")
+    for name in ("psr", "psr_uncertainty", "true_psr", "true_tissues", "true_lesions"):
+        image = nib.load(shown.out / f"{name}.nii.gz")
+        assert image.shape == t1w.shape
+        assert np.allclose(image.affine, t1w.affine, atol=1e-5)
+    assert (shown.out / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_are_those_of_the_files(shown: Demonstration, patient: Patient) -> None:
+    numbers = json.loads((shown.out / "demo.json").read_text())
+    psr, truth, labels = (nib.load(shown.out / f"{n}.nii.gz").get_fdata() for n in ("psr", "true_psr", "true_tissues"))
+    brain = patient.brain.array > 0
+    assert numbers["brain"]["psnr"] == pytest.approx(metrics.psnr(psr, truth, brain), abs=1e-3)
+    with open(shown.out / "regions.csv", encoding="utf-8") as stream:
+        rows = {row["region"]: row for row in csv.DictReader(stream)}
+    white = (labels == 3) & brain
+    assert float(rows["White matter"]["true_mean"]) == pytest.approx(truth[white].mean(), rel=1e-4)
+    assert float(rows["White matter"]["bias"]) == pytest.approx(psr[white].mean() - truth[white].mean(), abs=1e-5)
+    assert float(rows["White matter"]["volume_ml"]) == pytest.approx(white.sum() * 1e-3, rel=0.3)
+    assert {"Lesion", "Cortex", "CSF"} <= set(rows)
+
+
+def test_truth_behaves_like_a_patients(patient: Patient) -> None:
+    labels, psr = patient.labels.array, patient.psr.array
+    assert np.median(psr[labels == 5]) < 0.9 * np.median(psr[labels == 3])
+    assert 0.08 < np.median(psr[labels == 3]) < 0.16
+    assert patient.t1w.array[patient.brain.array == 0].max() > 0, "a head, not a brain"
+
+
+def test_table_says_what_a_person_wants_to_know(shown: Demonstration) -> None:
+    text = table(shown)
+    for words in ("White matter", "PSNR", "Lesions have", "Uncertainty", "Seconds:", "research estimate"):
+        assert words in text
+    assert max(map(len, text.splitlines()[:-5])) <= 110
+
+
+def test_uncertainty_needs_seeds(quick: dict, tmp_path: Path) -> None:
+    single = demonstrate(tmp_path / "out", seeds=1, **quick)
+    assert "uncertainty" not in single.numbers
+    assert not (single.out / "psr_uncertainty.nii.gz").exists()
+
+
+def test_folder_in_use_is_left_alone(quick: dict, tmp_path: Path, tiny_bundle: Path, capsys) -> None:
+    mine = tmp_path / "notes.txt"
+    mine.write_text("mine")
+    (tmp_path / "psr.nii.gz").write_text("an earlier result")
+    assert run(main, ["--out", str(tmp_path), "--bundle", str(tiny_bundle)]) == 2
+    said = capsys.readouterr().err
+    assert "in use" in said
+    assert "--overwrite" in said
+    assert (tmp_path / "psr.nii.gz").read_text() == "an earlier result"
+    demonstrate(tmp_path, overwrite=True, seeds=1, **quick)
+    assert mine.read_text() == "mine"
+    assert nib.load(tmp_path / "psr.nii.gz").shape == quick["patient"].t1w.shape
+
+
+def test_cancelling_leaves_nothing(quick: dict, tmp_path: Path) -> None:
+    def stop(stage: str, fraction: float) -> None:
+        if fraction > 0.5:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        demonstrate(tmp_path / "out", progress=stop, **quick)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds", "0"], "seeds"),
+        (["--bundle", "no-such-bundle"], "no-such-bundle"),
+        (["--device", "toaster"], "toaster"),
+        (["--out", "FILE"], "is a file"),
+        (["--steps", "0"], "steps"),
+    ],
+)
+def test_bad_input_is_refused_before_the_work(arguments, words, patient, tiny_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("DEMISTCore.demonstration.simulate_patient", lambda: patient)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    given = [str(tmp_path / "file") if a == "FILE" else a for a in arguments]
+    given = given if "--bundle" in given else ["--bundle", str(tiny_bundle), *given]
+    assert run(main, given) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "demo").exists()
+
+
+def test_same_seed_same_patient(patient: Patient, anatomy: Anatomy) -> None:
+    again = simulate_patient(4, anatomy=anatomy)
+    for name in ("t1w", "flair", "psr", "labels", "lesions", "brain"):
+        assert np.array_equal(getattr(again, name).array, getattr(patient, name).array), name

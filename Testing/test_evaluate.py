@@ -1,0 +1,336 @@
+"""Evaluation: look-ups, the comparison on a miniature cohort, the rule for tissues, a patient, bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_data import write_mini_bids
+
+from DEMISTCore import metrics
+from DEMISTCore.baselines import lookup
+from DEMISTCore.cli import run
+from DEMISTCore.errors import InputError
+from DEMISTCore.evaluate import main
+from DEMISTCore.evaluation import evaluate, evaluate_patient
+from DEMISTCore.evaluation import methods as evaluation_methods
+from DEMISTCore.evaluation.cases import Case
+from DEMISTCore.evaluation.figures import levels
+from DEMISTCore.evaluation.patient import tissues
+from DEMISTCore.training.data import index
+from DEMISTCore.volume import Volume
+
+SEEDS = 2
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mini_bids(tmp_path_factory.mktemp("bids"), subjects=3, size=40)
+
+
+@pytest.fixture(scope="module")
+def evaluated(cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    return evaluate(cohort, out, bundle=tiny_bundle, seeds=SEEDS, ablations=True, device="cpu", precision="fp32",
+                    compare={"twin": tiny_bundle}, progress=False)  # fmt: skip
+
+
+# --- look-ups ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 7), st.floats(0, 0.25, width=32)), min_size=1, max_size=60))
+def test_tissue_means_equal_pandas(pairs: list[tuple[int, float]]) -> None:
+    labels, psr = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    expected = pd.Series(psr).groupby(labels).mean().drop(0, errors="ignore").to_dict()
+    assert lookup.tissue_means(psr, labels) == pytest.approx(expected)
+
+
+def test_population_counts_every_subject_once_and_skips_missing_tissues() -> None:
+    assert lookup.population_means([{3: 0.1, 5: 0.05}, {3: 0.14}]) == pytest.approx({3: 0.12, 5: 0.05})
+    with pytest.raises(ValueError, match="no subject"):
+        lookup.population_means([])
+
+
+def test_look_up_fills_labels_and_leaves_background_empty() -> None:
+    labels = np.array([[0, 3], [2, 9]], np.uint8)
+    assert lookup.look_up({0: 7.0, 2: 0.06, 3: 0.12}, labels) == pytest.approx(np.array([[0, 0.12], [0.06, 0]]))
+
+
+def test_own_means_are_the_best_of_all_maps_constant_in_each_tissue() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 4, (6, 6, 6))
+    truth = rng.random(labels.shape)
+    own = lookup.tissue_means(truth, labels)
+    best = np.mean((lookup.look_up(own, labels) - truth) ** 2)
+    for label in own:
+        other = {**own, label: own[label] + 0.05}
+        assert np.mean((lookup.look_up(other, labels) - truth) ** 2) > best
+
+
+# --- a cohort ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_a_row_for_every_subject(evaluated: Path) -> None:
+    results = pd.read_csv(evaluated / "results.csv")
+    expected = {
+        "population look-up", "own tissue means (oracle)", "DEMIST, 1 seed", "DEMIST, mean of 2",
+        "no semantic stream, 1 seed", "no spatial stream, 1 seed", "no adaptive stream, 1 seed", "no stream, 1 seed",
+        "twin, 1 seed", "resampled truth (bound)", "autoencoder (bound)",
+    }  # fmt: skip
+    assert set(results["method"]) == expected
+    assert (results.groupby("method")["subject"].nunique() == 3).all()
+    by = results.pivot(index="subject", columns="method", values="psnr")
+    assert (by["own tissue means (oracle)"] >= by["population look-up"]).all()
+    assert np.allclose(by["twin, 1 seed"], by["DEMIST, 1 seed"])
+    assert (by["no stream, 1 seed"] != by["DEMIST, 1 seed"]).all()
+    assert results.query("method == 'DEMIST, mean of 2'")["coverage_95"].between(0, 1).all()
+
+
+def test_oracle_row_equals_scikit_image_on_the_files(cohort: Path, evaluated: Path) -> None:
+    from skimage.metrics import peak_signal_noise_ratio
+
+    row = pd.read_csv(evaluated / "results.csv").query("subject == 'sub-002' and method.str.startswith('own')").iloc[0]
+    psr, labels, mask = (
+        nib.load(next((cohort / "derivatives/truth/sub-002/anat").glob(f"*{what}.nii.gz"))).get_fdata()
+        for what in ("PSRmap", "dseg", "brain_mask")
+    )
+    oracle = np.zeros_like(psr)
+    for label in range(1, 6):
+        if (labels == label).any():
+            oracle[labels == label] = psr[labels == label].mean()
+    inside = mask > 0
+    assert row["psnr"] == pytest.approx(peak_signal_noise_ratio(psr[inside], oracle[inside], data_range=0.2), abs=1e-3)
+
+
+def test_population_look_up_leaves_the_subject_out(cohort: Path, evaluated: Path) -> None:
+    means = lookup.cohort_means({s.subject: (s.psr, s.dseg) for s in index(cohort)})
+    session = next(s for s in index(cohort) if s.subject == "sub-001")
+    case = Case(session, "truth", "simulated", 4.0, 8)
+    others = lookup.population_means([means["sub-002"], means["sub-003"]])
+    expected = metrics.mse(lookup.look_up(others, case.labels), case.truth, case.mask)
+    row = pd.read_csv(evaluated / "results.csv").query("subject == 'sub-001' and method == 'population look-up'")
+    assert row["mse"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_demist_rows_are_those_of_synthesize(cohort: Path, evaluated: Path, tiny_bundle: Path) -> None:
+    from DEMISTCore.synthesis import synthesize
+
+    session = index(cohort)[0]
+    result = synthesize(
+        session.t1w, session.flair, bundle=tiny_bundle, seeds=SEEDS, device="cpu", precision="fp32",
+        brain_mask=session.mask, register=False, bias_correct=False,
+    )  # fmt: skip
+    case = Case(session, "truth", "simulated", 4.0, 8)
+    psr = case.to_grid(result.model_psr.array)
+    row = pd.read_csv(evaluated / "results.csv").query("subject == 'sub-001' and method == 'DEMIST, mean of 2'").iloc[0]
+    assert row["mae"] == pytest.approx(metrics.mae(psr, case.truth, case.mask), rel=1e-3)
+
+
+def test_tables_and_figures(evaluated: Path) -> None:
+    summary = pd.read_csv(evaluated / "summary.csv").set_index("method")
+    results = pd.read_csv(evaluated / "results.csv")
+    mean = results.groupby("method")[["psnr", "ssim"]].agg(["mean", "std"])
+    for method, row in summary.iterrows():
+        if method != "resampled truth (bound)":
+            assert row["psnr_mean"] == pytest.approx(mean.loc[method, ("psnr", "mean")], rel=1e-4)
+            assert row["ssim_sd"] == pytest.approx(mean.loc[method, ("ssim", "std")], abs=1e-5)
+    page = (evaluated / "summary.md").read_text()
+    assert "simulated" in page
+    assert "| DEMIST, mean of 2 |" in page
+    assert "Bias by region" in page
+    regions = pd.read_csv(evaluated / "regions.csv")
+    assert set(regions["region"]) == {"CSF", "Cortex", "White matter", "Lesion"}
+    own = regions[regions["method"].str.startswith("own")]
+    assert own["bias"].abs().max() < 1e-6
+    for name in ("boxes.png", "slices.png"):
+        assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_there_is_not_made_again(
+    cohort: Path, evaluated: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(evaluated, out)
+    made = []
+    original = evaluation_methods.demist
+
+    def counting(names, *rest):
+        method = original(names, *rest)
+        make = method.make
+        method.make = lambda case: made.append((names, case.name)) or make(case)
+        return method
+
+    monkeypatch.setattr(evaluation_methods, "demist", counting)
+    arguments = {"bundle": tiny_bundle, "ablations": True, "device": "cpu", "precision": "fp32", "progress": False}
+    before = (out / "results.csv").read_text()
+    evaluate(cohort, out, seeds=SEEDS, compare={"twin": tiny_bundle}, **arguments)
+    assert made == []
+    assert (out / "results.csv").read_text() == before
+
+    (out / "subjects/sub-002/demist--1-seed.json").unlink()
+    (out / "subjects/sub-003/no-stream--1-seed.json").write_text("{")
+    evaluate(cohort, out, seeds=SEEDS, compare={"twin": tiny_bundle}, **arguments)
+    assert made == [(("DEMIST, 1 seed", "DEMIST, mean of 2"), "sub-002"), (("no stream, 1 seed",), "sub-003")]
+
+    made.clear()
+    evaluate(cohort, out, seeds=1, subjects=1, **arguments | {"ablations": False})
+    assert made == [(("DEMIST, 1 seed",), "sub-001")]
+
+
+def test_model_grid_compares_without_moving_the_maps(cohort: Path) -> None:
+    case = Case(index(cohort)[0], "model", "simulated", 2.0, 8)
+    array = np.random.default_rng(0).random(case.prepared.grid.shape).astype(np.float32)
+    inside = case.mask & (case.prepared.mask.array > 0)
+    assert np.allclose(case.to_grid(array)[inside], array[inside], atol=1e-6)
+
+
+def test_rim_of_the_brain_is_not_diluted(cohort: Path) -> None:
+    case = Case(index(cohort)[0], "truth", "simulated", 2.0, 8)
+    constant = case.to_grid(np.full(case.prepared.grid.shape, 0.1, np.float32))
+    assert np.allclose(constant[constant > 0], 0.1, atol=1e-5)
+    assert (constant[case.mask] > 0).mean() > 0.99
+
+
+def test_levels_are_those_with_most_lesion_and_apart() -> None:
+    mask = np.zeros((4, 4, 40), bool)
+    mask[:2, :2, 5] = mask[:3, :2, 6] = mask[:1, :1, 30] = True
+    assert levels(mask, 3, apart=10) == [6, 30]
+    assert levels(np.zeros((4, 4, 9), bool)) == [4]
+
+
+# --- a real patient ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lesion_file(head, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blobs in the white matter of the head that the fixture ``head`` makes."""
+    image = nib.load(head.t1w)
+    lesions = np.zeros(image.shape, np.uint8)
+    lesions[30:32, 25:27, 20:22] = lesions[12:14, 25:27, 20:22] = 1
+    path = tmp_path_factory.mktemp("lesions") / "lesions.nii.gz"
+    nib.save(nib.Nifti1Image(lesions, image.affine), path)
+    return path
+
+
+def test_tissues_of_a_known_head() -> None:
+    axes = np.stack(np.meshgrid(*[np.linspace(-75, 75, 76)] * 3, indexing="ij"))
+    radius = np.linalg.norm(axes, axis=0)
+    truth = {
+        "ventricles": radius < 22,
+        "white matter": (radius >= 22) & (radius < 58),
+        "cortex": (radius >= 58) & (radius < 68),
+    }
+    t1w = np.select([truth[n] for n in ("ventricles", "white matter", "cortex")], [0.05, 0.7, 0.45], 0.1)
+    t1w += np.random.default_rng(0).normal(0, 0.03, t1w.shape)
+    brain = radius < 70
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    grid = Volume(brain.astype(np.uint8), affine)
+    prepared = SimpleNamespace(mask=grid, grid=grid.grid, t1w=Volume((t1w * brain).astype(np.float32), affine))
+    lesions = np.zeros(brain.shape, bool)
+    lesions[20:24, 38, 38] = True
+    found = tissues(prepared, lesions)
+    for name, mask in found.items():
+        assert (mask & truth[name]).sum() / mask.sum() > 0.98, name
+        assert (mask & truth[name]).sum() / truth[name].sum() > 0.5, name
+        assert not (mask & lesions).any()
+    assert all(np.array_equal(a, b) for a, b in zip(tissues(prepared, lesions).values(), found.values()))
+
+
+def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "patient"
+    code = run(main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file),
+                      "--brain-mask", str(head.mask), "--bundle", str(tiny_bundle), "--seeds", "2", "--steps", "2",
+                      "--device", "cpu", "--out", str(out)])  # fmt: skip
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "white matter" in told.out
+    assert {p.name for p in out.iterdir()} == {
+        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.png",
+    }  # fmt: skip
+    described = json.loads((out / "patient.json").read_text())
+    psr, lesions = (nib.load(p).get_fdata() for p in (out / "psr.nii.gz", lesion_file))
+    assert described["regions"]["lesions"]["median"] == pytest.approx(np.median(psr[lesions > 0]), abs=1e-6)
+    assert described["lesion_count"] == 2
+    assert 0 <= described["lesion_auc"] <= 1
+    assert run(main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file),
+                      "--out", str(out)]) == 2  # fmt: skip
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("what", "words"), [("empty", "is empty"), ("elsewhere", "does not overlap")])
+def test_lesion_masks_that_cannot_be_used(head, lesion_file, tiny_bundle, tmp_path, what: str, words: str) -> None:
+    image = nib.load(lesion_file)
+    affine = image.affine.copy()
+    affine[:3, 3] += 5000 * (what == "elsewhere")
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * np.uint8(what != "empty"), affine), path)
+    with pytest.raises(InputError, match=words):
+        evaluate_patient(head.t1w, head.flair, path, tmp_path / "out", bundle=tiny_bundle)
+    assert not (tmp_path / "out").exists()
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Give either --data"),
+        (["--data", "x", "--t1w", "y"], "Give either --data"),
+        (["--t1w", "y"], "three images"),
+        (["--data", "no-such-folder"], "There is no folder no-such-folder"),
+        (["--data", "DATA", "--grid", "moon"], "choose truth or model"),
+        (["--data", "DATA", "--preprocess", "none"], "choose simulated or full"),
+        (["--data", "DATA", "--seeds", "0"], "at least 1"),
+        (["--data", "DATA", "--subjects", "0"], "at least 1"),
+        (["--data", "DATA", "--compare", "x"], "NAME=BUNDLE"),
+        (["--data", "DATA", "--bundle", "no-such-bundle"], "no-such-bundle"),
+        (["--data", "DATA", "--device", "toaster"], "toaster"),
+        (["--data", "DATA", "--out", "USED"], "in use"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, words, cohort, tiny_bundle, tmp_path, capsys) -> None:
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "thesis.txt").write_text("mine")
+    out = tmp_path / "out"
+    names = {"DATA": str(cohort), "USED": str(used)}
+    given_ = [names.get(a, a) for a in arguments]
+    if "--bundle" not in given_:
+        given_ += ["--bundle", str(tiny_bundle)]
+    assert run(main, ["--out", str(out), *given_]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert not out.exists()
+
+
+def test_truth_without_segmentation_names_the_file(cohort: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    data = tmp_path / "bids"
+    shutil.copytree(cohort, data)
+    for path in data.glob("derivatives/truth/sub-002/anat/*dseg*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"sub-002.*PSRmap.*segmentation"):
+        evaluate(data, tmp_path / "out", bundle=tiny_bundle, progress=False)
+
+
+@pytest.mark.parametrize("module", ["evaluate", "demo"])
+def test_help_loads_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys; from DEMISTCore import {module} as m; assert 'usage' in m.parser().format_help();"
+        "heavy = {'torch', 'monai', 'scipy', 'matplotlib', 'nibabel', 'pandas', 'sklearn', 'numpy'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
