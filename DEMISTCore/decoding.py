@@ -48,7 +48,7 @@ def reach(autoencoder: nn.Module) -> int:
 
 def factor(autoencoder: nn.Module) -> int:
     """Output voxels per latent voxel along each axis."""
-    return math.prod(_zoom(m) for m in _layers(autoencoder) if isinstance(m, nn.Upsample))
+    return _fold(autoencoder) * math.prod(_zoom(m) for m in _layers(autoencoder) if isinstance(m, nn.Upsample))
 
 
 def decode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
@@ -60,19 +60,25 @@ def decode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.d
         else:
             widest = max(widest, zoom**3 * max(module.in_channels, module.out_channels))
     alive = _ALIVE + 1 if _group_norms(autoencoder) else _ALIVE  # see _accurate
-    # The last convolution runs in float32 on its own copy; the result is float32 too.
-    return int(math.prod(shape) * (alive * widest * torch.finfo(dtype).bits // 8 + 8 * zoom**3))
+    # The last layer, what is added to it, and the result: float32, a few copies of the image.
+    image = 24 * factor(autoencoder) ** 3
+    return int(math.prod(shape) * (alive * widest * torch.finfo(dtype).bits // 8 + image))
 
 
 def encode_memory(autoencoder: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     """About how many bytes encoding an image of extents ``shape`` (X, Y, Z) takes at its peak."""
-    widest, voxels = 0.0, 1.0
+    widest, voxels = 0.0, _fold(autoencoder) ** -3.0
     for module in autoencoder.encoder.modules():
         if isinstance(module, nn.Conv3d):
             widest = max(widest, voxels * module.in_channels)
             voxels /= math.prod(module.stride)
             widest = max(widest, voxels * module.out_channels)
     return int(math.prod(shape) * _ALIVE * widest * torch.finfo(dtype).bits // 8)
+
+
+def _fold(autoencoder: nn.Module) -> int:
+    """Edge of the voxel blocks folded into channels; 1 for MONAI's own networks."""
+    return getattr(autoencoder, "fold", 1)
 
 
 def _layers(autoencoder: nn.Module) -> list[nn.Conv3d | nn.Upsample]:
@@ -92,7 +98,7 @@ def plan_tiles(shape: tuple[int, ...], margin: int, fits: Callable[[tuple[int, .
     """Cut latents of extents ``shape`` into cores, each with the margin it is decoded with.
 
     Of all cuts into boxes whose tiles (core and margin) ``fits`` accepts, the one that decodes fewest voxels. If none
-    fits, the cut into the smallest boxes that are not nearly all margin.
+    fits, the cut with the smallest tiles (cores are never nearly all margin).
 
     Returns:
         (core, tile) per tile, as slices of the latent volume; one whole tile if all of it fits.
@@ -105,7 +111,15 @@ def plan_tiles(shape: tuple[int, ...], margin: int, fits: Callable[[tuple[int, .
     total = [[sum(t.stop - t.start for _, t in cut) for cut in axis] for axis in axes]
     choices = list(itertools.product(*(range(len(axis)) for axis in axes)))
     fitting = [c for c in choices if fits(tuple(size[i] for size, i in zip(largest, c)))]
-    best = min(fitting, key=lambda c: math.prod(t[i] for t, i in zip(total, c))) if fitting else choices[0]
+
+    def cost(choice: tuple[int, ...]) -> tuple[int, int]:
+        """Latent voxels decoded, number of tiles."""
+        return math.prod(t[i] for t, i in zip(total, choice)), math.prod(len(a[i]) for a, i in zip(axes, choice))
+
+    def peak(choice: tuple[int, ...]) -> int:
+        return math.prod(size[i] for size, i in zip(largest, choice))
+
+    best = min(fitting, key=cost) if fitting else min(choices, key=lambda choice: (peak(choice), *cost(choice)))
     cuts = itertools.product(*(axis[i] for axis, i in zip(axes, best)))
     return [(tuple(core for core, _ in cut), tuple(tile for _, tile in cut)) for cut in cuts]
 
@@ -181,13 +195,20 @@ def _decode_one(
 
 
 def _run(autoencoder: nn.Module, z: Tensor, dtype: torch.dtype) -> Tensor:
-    """One pass through the decoder (the same as ``autoencoder.decode``), its last layer in float32."""
-    *blocks, last = autoencoder.decoder.blocks
-    with autocast(z.device, dtype):
-        x = autoencoder.post_quant_conv(_channels_last(z.float()))
-        for block in blocks:
-            x = block(x)
-    return last(x.float())
+    """``autoencoder.decode``, with the decoder but for its last layer in ``dtype`` and all else in float32."""
+
+    def mixed(x: Tensor) -> Tensor:
+        *blocks, last = autoencoder.decoder.blocks
+        with autocast(z.device, dtype):
+            for block in blocks:
+                x = block(x)
+        return last(x.float())
+
+    autoencoder.decoder.forward = mixed
+    try:
+        return autoencoder.decode(_channels_last(z.float()))
+    finally:
+        del autoencoder.decoder.forward
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -426,6 +426,8 @@ def _plan(
 def stem(path: str | os.PathLike[str]) -> Path:
     """A path without the suffix of an image: ``a/psr.nii.gz`` -> ``a/psr``."""
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file name, such as {path / 'psr.nii.gz'}.")
     for suffix in IMAGE_SUFFIXES:
         if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
             return path.with_name(path.name[: -len(suffix)])

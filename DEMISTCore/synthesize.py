@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from .cli import run, set_up_logging
@@ -177,6 +178,17 @@ def _weights(text: str) -> dict[str, float]:
     except ValueError:
         raise InputError(f"--guidance takes weights as in spatial=1.5,semantic=0, not {text!r}.") from None
 
+
+class _CallableModule(ModuleType):
+    """``import DEMISTCore.synthesize`` puts this module in the place of the function: so it does what that does."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from .synthesis import synthesize
+
+        return synthesize(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     raise SystemExit(run(main))

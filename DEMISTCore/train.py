@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
             stage, help=what, description=what[0].upper() + what[1:] + ".",
             epilog="Settings are given as key=value, for example max_minutes=40 batch=4; --list-keys shows them all.",
         )  # fmt: skip
-        p.add_argument("--out", required=True, type=Path, metavar="RUN", help="run folder: all that comes of it")
+        p.add_argument("--out", type=Path, metavar="RUN", help="run folder: all that comes of it")
         p.add_argument("--data", metavar="BIDS", help="BIDS data set with T1w, FLAIR and, in derivatives, PSR maps")
         p.add_argument("--config", metavar="NAME|FILE", help="preset small (default), tiny or brats, or a YAML file")
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
@@ -77,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stage == "export":
         from .training.export import export
 
-        export(args.runs, args.out, base=args.base, weights=args.weights, storage=args.storage, card=args.card,
-               description=args.description, licence=args.licence, simulated=not args.measured, overwrite=args.overwrite)  # fmt: skip
+        export(
+            args.runs, args.out, base=args.base, weights=args.weights, storage=args.storage, card=args.card,
+            description=args.description, licence=args.licence, simulated=not args.measured,
+            overwrite=args.overwrite,
+        )  # fmt: skip
         return 0
     if args.list_keys:
         import yaml
@@ -87,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(yaml.safe_dump(to_dict(resolve(args.stage, args.config, overrides)), sort_keys=False))
         return 0
+    if args.out is None:
+        top.error("the following arguments are required: --out")
     from .training.start import start
 
     return start(

@@ -49,12 +49,16 @@ def rewrite_weights(folder: Path, file: str, change) -> None:
     edit(folder, lambda info: info["files"].update({file: entry}))
 
 
+def load_everything(source) -> None:
+    bundle = load_bundle(source)
+    _ = bundle.config, bundle.schedule, bundle.latent_scale, bundle.condition_scale
+    _ = bundle.autoencoder_psr, bundle.autoencoder_condition, bundle.demist
+
+
 def refused(source, *words: str) -> str:
     """Loading and building everything ends in one BundleError sentence that has these words."""
     with pytest.raises(BundleError) as caught:
-        bundle = load_bundle(source)
-        _ = bundle.config, bundle.schedule, bundle.autoencoder_psr, bundle.autoencoder_condition, bundle.demist
-        _ = bundle.latent_scale
+        load_everything(source)
     message = str(caught.value)
     for word in words:
         assert word in message, message
@@ -131,8 +135,13 @@ def test_autoencoders_alone_are_a_foundation_that_says_what_it_lacks(tmp_path):
     bundle = save_bundle(tmp_path / "ae", config=CONFIG, weights={"autoencoder_psr": build_autoencoder(CONFIG.psr)})
     assert bundle.has("autoencoder_psr")
     assert not bundle.has("backbone")
-    for attribute, words in (("backbone", "holds no backbone"), ("schedule", "no noise schedule"),
-                             ("latent_scale", "no usable latent_scale"), ("demist", "without conditioning streams")):  # fmt: skip
+    lacking = {
+        "backbone": "holds no backbone",
+        "schedule": "no noise schedule",
+        "latent_scale": "no usable latent_scale",
+        "demist": "without conditioning streams",
+    }
+    for attribute, words in lacking.items():
         with pytest.raises(BundleError, match=words):
             getattr(bundle, attribute)
 

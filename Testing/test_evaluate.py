@@ -209,6 +209,45 @@ def test_levels_are_those_with_most_lesion_and_apart() -> None:
     assert levels(np.zeros((4, 4, 9), bool)) == [4]
 
 
+def test_regression_run_takes_part(cohort: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    import torch
+
+    from DEMISTCore.baselines.regression import build_regression, load_regression
+    from DEMISTCore.training import checkpoint
+    from DEMISTCore.training.settings import resolve
+
+    settings_ = resolve("regression", "tiny")
+    run_ = checkpoint.Run(tmp_path / "run", "regression", settings_, str(cohort))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = {f"network.{k}": v for k, v in build_regression(settings_.channels).state_dict().items()}
+    run_.folder.mkdir()
+    run_.write()
+    checkpoint.save(run_.folder, 1, weights, weights, {})
+    arguments = {"bundle": tiny_bundle, "regression_from": run_.folder, "lookup_from": cohort, "subjects": 1}
+    out = evaluate(cohort, tmp_path / "out", seeds=1, device="cpu", precision="fp32", progress=False, **arguments)
+    results = pd.read_csv(out / "results.csv").set_index("method")
+    case = Case(index(cohort)[0], "truth", "simulated", 4.0, 8)
+    psr = load_regression(run_.folder).predict(case.prepared.array, case.prepared.mask.array)
+    expected = metrics.mae(case.to_grid(np.maximum(psr, 0)), case.truth, case.mask)
+    assert results.loc["regression", "mae"] == pytest.approx(expected, rel=1e-4)
+    # A look-up from another cohort pools all of its subjects.
+    means = lookup.population_means(lookup.cohort_means({s.subject: (s.psr, s.dseg) for s in index(cohort)}).values())
+    expected = metrics.mae(lookup.look_up(means, case.labels), case.truth, case.mask)
+    assert results.loc["population look-up", "mae"] == pytest.approx(expected, rel=1e-4)
+    assert "3 subjects" in (out / "summary.md").read_text()
+
+
+def test_cohort_means_are_cached_until_a_file_changes(cohort: Path, tmp_path: Path) -> None:
+    truths = {s.subject: (s.psr, s.dseg) for s in index(cohort)}
+    cache = tmp_path / "lookup.json"
+    means = lookup.cohort_means(truths, cache)
+    cache.write_text(cache.read_text().replace(str(means["sub-001"][3]), "0.5"))
+    assert lookup.cohort_means(truths, cache)["sub-001"][3] == 0.5
+    cache.write_text("{")
+    assert lookup.cohort_means(truths, cache) == means
+
+
 # --- a real patient ---------------------------------------------------------------------------------------------------
 
 

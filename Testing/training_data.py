@@ -34,7 +34,8 @@ def write_mini_bids(root: Path, subjects: int = 3, sessions: int = 1, size: int 
             stem = f"{subject}_{part}" if part else subject
             gain = rng.uniform(50, 500)
             t1w = gain * brain * (0.3 + 4 * psr + 0.02 * rng.standard_normal(brain.shape))
-            flair = gain * brain * (0.6 - 2 * psr * (labels != 5) + 0.3 * lesion + 0.02 * rng.standard_normal(brain.shape))
+            flair = 0.6 - 2 * psr * (labels != 5) + 0.3 * lesion + 0.02 * rng.standard_normal(brain.shape)
+            flair *= gain * brain
             flair[labels == 1] *= 0.3
             _save(root / subject / part / "anat" / f"{stem}_T1w.nii.gz", t1w.astype(np.float32))
             _save(root / subject / part / "anat" / f"{stem}_FLAIR.nii.gz", flair.astype(np.float32))

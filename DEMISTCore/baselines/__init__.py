@@ -1,0 +1,1 @@
+"""Competing methods, one file each."""

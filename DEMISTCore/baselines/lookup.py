@@ -7,12 +7,14 @@ that no method without the truth can use; what it misses is the variation inside
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import write_json
 
 Means = dict[int, float]
 
@@ -55,20 +57,47 @@ def look_up(means: Mapping[int, float], labels: np.ndarray) -> np.ndarray:
     return table[np.asarray(labels)]
 
 
-def cohort_means(truths: Mapping[str, tuple[Path, Path | None]]) -> dict[str, Means]:
+def cohort_means(
+    truths: Mapping[str, tuple[Path, Path | None]], cache: str | Path | None = None
+) -> dict[str, Means]:
     """Tissue means of each subject of a cohort; ``truths`` gives (PSR map, segmentation) by subject.
+
+    Args:
+        truths: files by subject.
+        cache: JSON file that keeps the means of files that have not changed since (by size and time).
 
     Raises:
         InputError: a subject has no segmentation, it lies on another grid than its map, or a file cannot be read.
     """
     from ..volume import Volume
 
-    result = {}
+    known: dict[str, dict[str, float]] = {}
+    if cache is not None and Path(cache).is_file():
+        try:
+            known = json.loads(Path(cache).read_text(encoding="utf-8"))
+        except ValueError:
+            known = {}  # a damaged cache is made again
+    result, found = {}, {}
     for subject, (psr_path, labels_path) in truths.items():
         if labels_path is None:
             raise InputError(f"{psr_path} has no tissue segmentation (*_dseg) beside it; the look-up needs one.")
-        psr, labels = Volume.read(psr_path), Volume.read(labels_path)
-        if not psr.grid.same_as(labels.grid):
-            raise InputError(f"{labels_path} does not lie on the grid of {psr_path}; resample it.")
-        result[subject] = tissue_means(psr.array, labels.array.round().astype(np.int16))
+        key = json.dumps([_identity(psr_path), _identity(labels_path)])
+        if key not in known:
+            psr, labels = Volume.read(psr_path), Volume.read(labels_path)
+            if not psr.grid.same_as(labels.grid):
+                raise InputError(f"{labels_path} does not lie on the grid of {psr_path}; resample it.")
+            means = tissue_means(psr.array, labels.array.round().astype(np.int16))
+            known[key] = {str(label): mean for label, mean in means.items()}
+        found[key] = known[key]
+        result[subject] = {int(label): mean for label, mean in known[key].items()}
+    if cache is not None:
+        write_json(cache, found)
     return result
+
+
+def _identity(path: Path) -> list[str | int]:
+    try:
+        told = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    return [str(path.resolve()), told.st_size, told.st_mtime_ns]

@@ -27,9 +27,8 @@ def build_regression(channels: Sequence[int] = (16, 32, 64, 160, 320, 16)) -> nn
     from monai.networks.nets import BasicUNet
 
     network = BasicUNet(
-        spatial_dims=3, in_channels=2, out_channels=1, features=tuple(channels), norm=("instance", {"affine": True}),
-        act="silu",
-    )  # fmt: skip
+        spatial_dims=3, in_channels=2, out_channels=1, features=tuple(channels), norm=("instance", {"affine": True})
+    )
     return network.to(memory_format=torch.channels_last_3d)
 
 
@@ -61,7 +60,7 @@ class Regression:
 
         device = torch.device(device)
         network = self.network.to(device).eval()
-        infer = SlidingWindowInferer(self.patch, sw_batch_size=1, overlap=overlap, mode="gaussian", cache_roi_weight_map=True)
+        infer = SlidingWindowInferer(self.patch, 1, overlap, mode="gaussian", cache_roi_weight_map=True)
         x = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(device)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         half = dtype in (torch.bfloat16, torch.float16)
@@ -78,15 +77,13 @@ def load_regression(source: str | Path) -> Regression:
         InputError: no such run, no checkpoint yet, or a run of another stage.
     """
     from ..errors import InputError
-    from ..training.checkpoint import Run
+    from ..training.checkpoint import Run, part
     from ..training.foundation import load
     from ..training.loop import frozen_hash
 
     run = Run.read(source)
     if run.stage != "regression":
         raise InputError(f"{source} is a run of {run.stage}; give a run of regression.")
-    from ..training.checkpoint import part
-
     network = build_regression(run.settings.channels)
     load(network, part(run.weights(), "network"), source)
     return Regression(network.requires_grad_(False).eval(), tuple(run.settings.patch), frozen_hash(network))

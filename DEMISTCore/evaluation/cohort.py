@@ -89,16 +89,17 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     _check_folder(out)
-    sessions = index(data)
-    chosen = sorted({s.subject for s in sessions})[:subjects]
-    sessions = [s for s in sessions if s.subject in chosen]
+    everyone = index(data)
+    chosen = sorted({s.subject for s in everyone})[:subjects]
+    sessions = [s for s in everyone if s.subject in chosen]
     model = load_bundle(bundle or DEFAULT_BUNDLE)
     torch_device = pick_device(device)
     dtype = pick_dtype(torch_device, precision)
 
     methods, notes = choose_methods(
-        model, sessions, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations, compare=compare or {},
-        regression_from=regression_from, lookup_from=lookup_from, device=torch_device, dtype=dtype,
+        model, everyone, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations, compare=compare or {},
+        regression_from=regression_from, lookup_from=lookup_from, lookup_cache=out / "lookup.json",
+        device=torch_device, dtype=dtype,
     )  # fmt: skip
     settings = {
         "version": __version__, "data": str(data), "bundle": model.name, "bundle_hash": model.hash,

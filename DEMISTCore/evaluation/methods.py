@@ -67,6 +67,7 @@ def choose_methods(
     compare: Mapping[str, str | Path],
     regression_from: str | Path | None,
     lookup_from: str | Path | None,
+    lookup_cache: Path | None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[list[Method], list[str]]:
@@ -75,7 +76,7 @@ def choose_methods(
 
     notes = []
     methods = []
-    look_up, note = _population(sessions, lookup_from)
+    look_up, note = _population(sessions, lookup_from, lookup_cache)
     notes.append(note)
     methods += [look_up] if look_up else []
     methods.append(own_means())
@@ -101,7 +102,9 @@ def choose_methods(
     return methods + bounds(model, device, dtype), notes
 
 
-def _population(sessions: Sequence[Session], lookup_from: str | Path | None) -> tuple[Method | None, str]:
+def _population(
+    sessions: Sequence[Session], lookup_from: str | Path | None, cache: Path | None
+) -> tuple[Method | None, str]:
     """The population look-up from another data set, or from all other subjects of this one."""
     from ..training.data import index
 
@@ -109,10 +112,10 @@ def _population(sessions: Sequence[Session], lookup_from: str | Path | None) -> 
     truths = {s.subject: (s.psr, s.dseg) for s in source}
     if lookup_from is None and len(truths) < 2:
         return None, "No population look-up: that takes a second subject or --lookup-from."
-    means = lookup.cohort_means(truths)
+    means = lookup.cohort_means(truths, cache)
     if lookup_from is not None:
         pooled = lookup.population_means(means.values())
-        words = f"Population look-up: tissue means of {len(means)} subjects of {lookup_from}."
+        words = f"Population look-up: tissue means of {len(means)} subjects of `{Path(lookup_from).name}`."
         return population(lambda subject: pooled, json.dumps(pooled)), words
     words = f"Population look-up: tissue means of the {len(means) - 1} other subjects of the same data set."
 
@@ -210,12 +213,13 @@ def _sampling(
 
 def regression(source: str | Path, device: torch.device, dtype: torch.dtype) -> Method:
     """The regression network of a training run or a weights file."""
-    from ..training.regression import load_regression
+    from ..baselines.regression import load_regression
 
     model = load_regression(source)
 
     def make(case: Case) -> dict[str, Outcome]:
         psr = model.predict(case.prepared.array, case.prepared.mask.array, device=device, dtype=dtype)
-        return {REGRESSION: Outcome(case.to_grid(psr))}
+        # PSR is never negative; DEMIST's maps are cut at 0 likewise.
+        return {REGRESSION: Outcome(case.to_grid(np.maximum(psr, 0)))}
 
     return Method((REGRESSION,), {"weights": model.hash, "precision": str(dtype)}, make)

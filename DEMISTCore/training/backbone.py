@@ -147,7 +147,8 @@ def validation_samples(cohort: Sequence[Latents], settings: LatentSettings, step
 
 def error_by_time(model: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor, target: Tensor) -> list[float]:
     """Mean squared error of each sample, one after the other: memory is not for validation to take."""
-    return [float((model(z_t[b : b + 1], t[b : b + 1]).float() - target[b : b + 1]).square().mean()) for b in range(BINS)]
+    samples = zip(z_t.split(1), t.split(1), target.split(1))
+    return [float((model(z, time).float() - wanted).square().mean()) for z, time, wanted in samples]
 
 
 def by_time(losses: Sequence[Sequence[float]]) -> dict[str, float]:

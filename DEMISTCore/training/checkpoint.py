@@ -70,6 +70,18 @@ class Run:
         extra = {key: content.get(key) for key in ("data", "foundation", "foundation_hash", "init")}
         return cls(folder, stage, settings, **extra)
 
+    @property
+    def foundation_source(self) -> str:
+        """Where the earlier stage is: as noted, or, if all runs were moved together, beside this one.
+
+        Raises:
+            InputError: none is noted.
+        """
+        if not self.foundation:
+            raise InputError(f"{self.folder}/config.yaml names no foundation; give --foundation.")
+        beside = self.folder.resolve().parent / Path(self.foundation).name
+        return str(beside) if not Path(self.foundation).exists() and beside.exists() else self.foundation
+
     def latest(self) -> Path:
         """The newest checkpoint.
 

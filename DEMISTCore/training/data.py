@@ -98,8 +98,7 @@ def index(bids: str | Path) -> list[Session]:
             incomplete.append(f"{'/'.join(parts)} lacks {' and '.join(missing)}")
             continue
         sessions.append(
-            Session(subject, session, t1w, flair, found["PSRmap"], found["dseg"], found["desc-lesion_mask"],
-                    found["desc-brain_mask"])  # fmt: skip
+            Session(subject, session, t1w, flair, *found.values())
         )
     if not sessions:
         why = f" ({incomplete[0]})" if incomplete else ": no sub-*/anat folders"

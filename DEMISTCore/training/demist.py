@@ -215,8 +215,9 @@ class DemistStage:
         y = np.asarray(entry.y, np.float32)
         y_hat = self._sample((1, *latents.z.shape[1:]), self.demist.condition(c), device, self.settings.seed)
         y_hat = y_hat * (np.asarray(entry.labels) > 0)
+        t1w, flair = np.asarray(entry.x, np.float32)
         rows = [
-            ("T1w", np.asarray(entry.x[0], np.float32), "image"), ("FLAIR", np.asarray(entry.x[1], np.float32), "image"),
-            ("PSR", y, "psr"), ("DEMIST", y_hat, "psr"), ("difference", y_hat - y, "difference"),
+            ("T1w", t1w, "image"), ("FLAIR", flair, "image"), ("PSR", y, "psr"), ("DEMIST", y_hat, "psr"),
+            ("difference", y_hat - y, "difference"),
         ]  # fmt: skip
         previews.draw(path, rows, title=f"{entry.name}, {self.settings.preview_steps} steps of DDIM")

@@ -46,7 +46,7 @@ def export(
     found = {}
     for run in map(Run.read, runs):
         if run.stage in found or run.stage not in ("backbone", "demist"):
-            raise InputError(f"{run.folder} is {_article(run.stage)} run; export takes one backbone run, one demist run.")
+            raise InputError(f"{run.folder} is a run of {run.stage}; export takes one backbone and one demist run.")
         found[run.stage] = run
     text = _read_card(card)
     common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
@@ -77,8 +77,8 @@ def _export_foundation(
 ) -> Bundle:
     foundation = read_foundation(run.folder, need_backbone=True, weights=weights)
     chain = [run]
-    if (Path(run.foundation) / "config.yaml").is_file():
-        chain.insert(0, Run.read(run.foundation))
+    if (Path(run.foundation_source) / "config.yaml").is_file():
+        chain.insert(0, Run.read(run.foundation_source))
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
             folder,
@@ -117,7 +117,7 @@ def _export_demist(
 
 def _check_base(run: Run, base: Bundle) -> None:
     """The streams fit only the foundation they were trained on (or its half-precision copy)."""
-    trained_on: Foundation = read_foundation(run.foundation, need_backbone=True)
+    trained_on: Foundation = read_foundation(run.foundation_source, need_backbone=True)
     if run.foundation_hash not in (None, trained_on.hash):
         raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train the streams again.")
     scales = read_scales(run.folder)
@@ -187,6 +187,3 @@ def _read_card(card: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read the model card {card}: {error}.") from error
 
-
-def _article(stage: str) -> str:
-    return ("an " if stage[0] in "aeiou" else "a ") + stage

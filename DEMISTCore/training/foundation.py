@@ -72,7 +72,7 @@ def _from_run(run: Run, weights: str) -> Foundation:
         load(psr, part(tensors, "psr"), run.folder)
         load(condition, part(tensors, "condition"), run.folder)
         return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None)
-    below = read_foundation(run.foundation)
+    below = read_foundation(run.foundation_source)
     backbone = build_backbone(model.backbone)
     load(backbone, part(tensors, "backbone"), run.folder)
     scales = read_scales(run.folder)

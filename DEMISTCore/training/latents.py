@@ -50,7 +50,7 @@ class Latents:
 def encode_cohort(
     entries: Sequence[Prepared], foundation: Foundation, settings: LatentSettings, cache: Path
 ) -> list[Latents]:
-    """Encode every session, once; what the cache has is not made again. Whole volumes, averaged latents (no sampling)."""
+    """Encode every session, once; what the cache has is not made again. Whole volumes; means, no sampling."""
     from tqdm import tqdm
 
     augmentations = settings.latent_augmentations
@@ -92,8 +92,8 @@ def encode_cohort(
                     x = augment(x, settings.augment, random(settings.seed, "latents", entry.name, a))
                 copies.append([run(condition, np.flip(x, -3) if f else x) for f in flips])
             np.save(temporary / "c.npy", np.array(copies))
-            shutil.rmtree(latents.folder, ignore_errors=True)
-            os.replace(temporary, latents.folder)
+            if not latents.folder.exists():  # else another process was faster
+                os.replace(temporary, latents.folder)
             done[(status.st_dev, status.st_ino)] = latents.folder / "z.npy"
         except OSError as error:
             raise InputError(f"Cannot write the cache {root}: {error.strerror or error}; set cache=.") from error
@@ -114,8 +114,8 @@ def latent_scales(cohort: Sequence[Latents], factor: int) -> tuple[float, float]
     sums = np.zeros((2, 3))
     for latents in cohort:
         labels = latents.prepared.labels
-        shape = [n // factor for n in labels.shape]
-        brain = (np.asarray(labels) > 0).reshape(shape[0], factor, shape[1], factor, shape[2], factor).mean((1, 3, 5)) > 0.5
+        blocks = [side for n in labels.shape for side in (n // factor, factor)]
+        brain = (np.asarray(labels) > 0).reshape(blocks).mean((1, 3, 5)) > 0.5
         for i, array in enumerate((latents.z[0], latents.c[0, 0])):
             values = np.asarray(array, np.float64)[:, brain]
             sums[i] += values.size, values.sum(), np.square(values).sum()
@@ -161,7 +161,9 @@ class Crop:
         return np.stack([np.asarray(channel[at], np.float32) for channel in array])
 
 
-def draw_crop(cohort: Sequence[Latents], settings: LatentSettings, index: int, rng: np.random.Generator, key: str) -> Crop:
+def draw_crop(
+    cohort: Sequence[Latents], settings: LatentSettings, index: int, rng: np.random.Generator, key: str
+) -> Crop:
     """Where sample ``index`` comes from."""
     latents = cohort[pick(len(cohort), settings.seed, key, index)]
     z = latents.z

@@ -111,12 +111,12 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     """
     s, folder = run.settings, run.folder
     fabric = _fabric(s)
-    accumulate, world = s.accumulate, fabric.world_size
+    accumulate, world, clip = s.accumulate, fabric.world_size, s.clip or math.inf
     per_step = s.batch * accumulate * world
 
     # Models and optimizers
     objectives, optimizers = {}, {}
-    for name, objective in stage.objectives.items():
+    for objective in stage.objectives.values():
         if s.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
         if s.checkpoint_activations:
@@ -166,13 +166,35 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     def batches(at: int) -> list[dict[str, Tensor]]:
         """The micro-batches of a step. Ranks and accumulation share out one large batch's indices."""
         start = at * per_step + fabric.global_rank * s.batch
-        return [
-            stage.batch(range(i, i + s.batch)) for i in range(start, start + s.batch * accumulate * world, s.batch * world)
-        ]
+        return [stage.batch(range(i, i + s.batch)) for i in range(start, start + per_step, s.batch * world)]
 
+    def evaluate(force: bool = False) -> None:
+        """Validation and preview when due; at the end of the run, unless the last step has just had them."""
+        nonlocal best
+        if not fabric.is_global_zero:
+            return
+        every = {"validate": s.validate_every, "preview": s.preview_every}
+        due = {what: at[what] != step and (force or step % n == 0) for what, n in every.items()}
+        at.update({what: step for what, now in due.items() if now})
+        if not any(due.values()):
+            return
+        with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
+            values = stage.validate(fabric.device) if due["validate"] else {}
+            if due["preview"]:
+                stage.preview(folder / "previews" / f"step-{step:08d}.png", fabric.device)
+        if values:
+            reporter.validation(step, values)
+        if (score := values.get(stage.score, math.inf)) < best:
+            best = score
+            checkpoint.save_best(folder, step, score, ema.average)
+
+    at = dict.fromkeys(("validate", "preview"), step)  # the step that had it last
     with reporter, _Signals() as stop, ThreadPoolExecutor(1) as reader:
         following = reader.submit(batches, step)
-        while (done := progress()) < 1 and not stop:
+        while True:
+            done, halt = (progress(), bool(stop)) if world == 1 else fabric.broadcast((progress(), bool(stop)))
+            if done >= 1 or halt:
+                break
             began = time.monotonic()
             present, following = following.result(), reader.submit(batches, step + 1)
             present = [fabric.to_device(_to_format(batch, s.channels_last)) for batch in present]
@@ -185,7 +207,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                     group["lr"] = s.lr * stage.lr_factors.get(name, 1.0) * factor
                 optimizer.zero_grad(set_to_none=True)
                 for i, batch in enumerate(present):
-                    with fabric.no_backward_sync(objective, enabled=i + 1 < accumulate):
+                    with fabric.no_backward_sync(objective, enabled=world > 1 and i + 1 < accumulate):
                         losses = objective(batch, done)
                         _require_finite(losses, run, step)
                         if losses["loss"].requires_grad:
@@ -196,9 +218,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                 if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                     continue  # an objective that has not joined yet
                 # fp16 overflows by design now and then, and the scaler skips those steps; elsewhere it is an error.
-                norm = fabric.clip_gradients(
-                    objective, optimizer, max_norm=s.clip or math.inf, error_if_nonfinite=False
-                )
+                norm = fabric.clip_gradients(objective, optimizer, max_norm=clip, error_if_nonfinite=False)
                 if s.precision != "fp16":
                     _require_finite({f"gradient of {name}": norm}, run, step)
                 optimizer.step()
@@ -207,28 +227,19 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
             ema.update(step)
             seconds = time.monotonic() - began
             reporter.train(step, {**scalars, "lr": s.lr * factor, "seconds": seconds}, progress(), seconds)
-
-            ends = progress() >= 1 or bool(stop)
-            if (step % s.validate_every == 0 or ends) and not stop and fabric.is_global_zero:
-                with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
-                    values = stage.validate(fabric.device)
-                reporter.validation(step, values)
-                if (score := values.get(stage.score, math.inf)) < best:
-                    best = score
-                    checkpoint.save_best(folder, step, score, ema.average)
-            if (step % s.preview_every == 0 or ends) and not stop and fabric.is_global_zero:
-                with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
-                    stage.preview(folder / "previews" / f"step-{step:08d}.png", fabric.device)
+            evaluate()
             if step % s.save_every == 0:
                 save()
         following.cancel()
-        save()
-        with contextlib.suppress(Exception):
-            following.result()
+        save()  # before anything that could fail
+        if not halt:
+            before = best
+            evaluate(force=True)
+            saved_at = saved_at if best == before else -1
+            save()
     fabric.barrier()
-    if stop:
-        left = f"; continue with: {resume_command(run)}"
-        log.info("Stopped by %s after step %d and saved%s", stop.name, step, left)
+    if halt:
+        log.info("Stopped by %s after step %d and saved; continue with: %s", stop.name, step, resume_command(run))
         return 130 if stop.number == signal.SIGINT else 0
     log.info("Done: %d steps in %.1f minutes, %s", step, (time.monotonic() - started) / 60, folder)
     return 0
@@ -263,7 +274,7 @@ def checkpoint_activations(module: nn.Module) -> int:
 
     count = 0
     for child in module.modules():
-        if type(child).__name__ in ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "ResidualUnit"):
+        if type(child).__name__ in ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv"):
             child.forward = _Recompute(child.forward, recompute)
             count += 1
     return count

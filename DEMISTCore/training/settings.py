@@ -247,7 +247,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = _load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -291,9 +291,29 @@ def _parse(text: str, override: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return _load_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"The value of {override!r} is not valid; write for example key=3 or key=[1,2,3].") from error
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML 1.1, except that 010 is text (a subject's name), not the octal number 8, and 1e-4 a number, not text."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = "tag:yaml.org,2002:int"
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != number]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(number, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+    exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    return yaml.load(text, Loader)
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -359,7 +379,7 @@ def _construct(cls: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
-    """The value as its type says; YAML reads 1e-4 as text and 3 where 3.0 is meant."""
+    """The value as its type says: YAML gives 3 where 3.0 is meant, and one thing where a list of it is."""
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
@@ -382,7 +402,8 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if hint is int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(name, value, "a whole number")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return value if whole else _wrong(name, value, "a whole number")
     if hint is float:
         try:
             return float(value) if not isinstance(value, bool) else _wrong(name, value, "a number")

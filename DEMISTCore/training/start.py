@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def start(
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
     else:
-        if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        if _first_process() and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
             raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
         settings = resolve(stage, config, overrides)
         if not data:
@@ -44,17 +46,27 @@ def start(
         if stage in ("backbone", "demist") and not foundation:
             earlier = "autoencoder" if stage == "backbone" else "backbone"
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
-        run = Run(out, stage, settings, str(data), foundation, init=init)
+        run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init)
     with _sigterm_interrupts():
         ready = _assemble(run, resume)
     return _train(run, ready, resume)
+
+
+def _first_process() -> bool:
+    """False in the further processes of a run on several devices, which Fabric or SLURM start."""
+    return not any(int(os.environ.get(name) or 0) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def _absolute(source: str | None) -> str | None:
+    """Paths without a question where they start; names of bundles stay names."""
+    return str(Path(source).resolve()) if source and Path(source).exists() else source
 
 
 def _train(run: Run, stage: Any, resume: bool) -> int:
     from .foundation import SCALES
     from .loop import fit
 
-    if not resume:
+    if not resume and _first_process():
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             run.write()
@@ -130,9 +142,9 @@ def _assemble(run: Run, resume: bool) -> Any:
     if run.stage in ("backbone", "demist"):
         from .foundation import read_foundation
 
-        foundation = read_foundation(run.foundation, need_backbone=run.stage == "demist")
+        foundation = read_foundation(run.foundation_source, need_backbone=run.stage == "demist")
         if resume and run.foundation_hash not in (None, foundation.hash):
-            raise InputError(f"{run.foundation} has changed since {run.folder} began; give the same one, or start anew.")
+            raise InputError(f"{run.foundation} has changed since {run.folder} began; start a new run on it.")
         run.foundation_hash = foundation.hash
     prepared = data.prepare_cohort([*train, *held], s, cache)
     train, held = prepared[: len(train)], prepared[len(train) :]
@@ -164,19 +176,19 @@ def _assemble(run: Run, resume: bool) -> Any:
     return stage
 
 
-class _sigterm_interrupts:
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
     """While data are prepared, SIGTERM is as Ctrl-C: temporary files are removed on the way out."""
 
-    def __enter__(self) -> None:
-        self.previous = None
-        try:
-            self.previous = signal.signal(signal.SIGTERM, self._interrupt)
-        except ValueError:  # not in the main thread
-            pass
-
-    def _interrupt(self, number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    def __exit__(self, *exception: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGTERM, self.previous)
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: signals are the host application's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
