@@ -267,10 +267,10 @@ def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
         Column.image("FLAIR", cut(prepared.flair.array)),
         Column.psr("true PSR", cut(truth)),
         Column.psr("synthesized PSR" + (f" (mean of {count})" if count > 1 else ""), cut(psr)),
-        Column.difference("synthesized - true", cut(np.where(brain, psr - truth, 0))),
+        Column.difference("synthesized - true", cut(np.where(brain, psr - truth, np.nan))),
     ]
     if result.model_uncertainty is not None:
-        columns.append(Column.uncertainty("uncertainty", cut(result.model_uncertainty.array)))
+        columns.append(Column.uncertainty("uncertainty", cut(np.where(brain, result.model_uncertainty.array, np.nan))))
     measured = numbers["brain"]
     return compare_slices(
         columns,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def brain_on(grid: Grid, motion: np.ndarray | None = None) -> np.ndarray:
 def box(spacing=(3.0, 3.0, 3.0), angles=(0, 0, 0), extent=(156, 190, 150), shift=(0, 0, 0)) -> Grid:
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ np.diag(spacing)
-    shape = tuple(int(np.ceil(e / s)) for e, s in zip(extent, spacing))
+    shape = tuple(int(np.ceil(e / abs(s))) for e, s in zip(extent, spacing))
     affine[:3, 3] = np.array(shift) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid(shape, affine)
 
@@ -147,7 +146,7 @@ def test_normalise_survives_what_has_no_contrast():
     assert not normalise(np.ones((4, 4, 4)), np.zeros((4, 4, 4))).any()
 
 
-@pytest.mark.parametrize("grid", [box(), box((1.5, 3, 4), (8, -12, 30)), box((3, -3, 3), (0, 0, 90))])
+@pytest.mark.parametrize("grid", [box(), box((1.5, 3, 4), (8, -12, 30)), box((3, -3, 3), (0, 0, 90), (190, 156, 150))])
 @pytest.mark.parametrize("multiple", [8, 16])
 def test_model_grid_holds_the_brain_in_ras_cubes(grid, multiple):
     mask = Volume(brain_on(grid).astype(np.uint8), grid.affine)
@@ -224,10 +223,10 @@ def test_orientation_of_the_files_does_not_matter(t1w_axes, flair_axes):
     assert np.array_equal(back.resampled_to(original).array, original.array)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     angles=st.tuples(*[st.floats(-25, 25)] * 3),
-    spacing=st.tuples(st.floats(1.5, 3), st.floats(1.5, 3), st.floats(1.5, 4)),
+    spacing=st.tuples(*[st.floats(2, 4)] * 3),
     shift=st.tuples(*[st.floats(-30, 30)] * 3),
 )
 def test_grids_of_the_files_do_not_matter(angles, spacing, shift):
@@ -239,7 +238,7 @@ def test_grids_of_the_files_do_not_matter(angles, spacing, shift):
     flair_grid = Grid(
         box((2.5, 2.5, 3.5), (-3, 6, 2), extent=(190, 220, 190)).shape,
         motion @ box((2.5, 2.5, 3.5), (-3, 6, 2), extent=(190, 220, 190)).affine,
-    )  # noqa: E501
+    )
     t1w = Volume(head(grid, T1W, motion, skull=True), grid.affine)
     flair = Volume(head(flair_grid, FLAIR, motion, skull=True), flair_grid.affine)
     mask = Volume(brain_on(grid, motion).astype(np.uint8), grid.affine)
@@ -424,17 +423,19 @@ def test_deepbet_finds_the_brain_of_a_head_quietly(capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_no_brain_and_no_device_are_said_in_a_sentence():
-    rng = np.random.default_rng(0)
-    noise = Volume(rng.random((60, 60, 60)).astype(np.float32), np.diag([3.0, 3, 3, 1]), Path("noise.nii"))
-    try:
-        found = brainmask.extract_brain(noise)
-    except InputError as error:
-        assert "noise.nii" in str(error)  # noqa: PT017
-    else:
-        assert found.array.sum() < 500_000  # deepbet may see something in noise, but no brain's worth
+def test_no_brain_and_no_device_are_said_in_a_sentence(monkeypatch):
+    blank = Volume(np.random.default_rng(0).random((20, 20, 20), np.float32), np.diag([9, 9, 9, 1]), Path("noise.nii"))
+
+    class Blind:
+        def run_model(self, array):
+            assert np.any(array < 0), "Not enough foreground to calculate bounding box"  # as deepbet does
+
+    monkeypatch.setattr(brainmask, "_deepbet", lambda device: Blind())
+    with pytest.raises(InputError, match=r"No brain was found in noise.nii; .*give a brain mask"):
+        brainmask.extract_brain(blank)
+    monkeypatch.undo()
     with pytest.raises(InputError, match=r"Device .* cannot be used .*; choose cpu"):
-        brainmask.extract_brain(noise, "nonsense")
+        brainmask.extract_brain(blank, "nonsense")
 
 
 def test_none_keeps_everything_but_empty_background():

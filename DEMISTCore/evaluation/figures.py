@@ -24,10 +24,10 @@ CONTOUR_COLOUR = "#35e0ff"
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of a figure: slices (one per row, (X, Y) each, or None for an empty panel) and how to show them."""
+    """One column of a figure: slices (one per row, (X, Y) each) and how to show them; NaN is left black."""
 
     title: str
-    slices: Sequence[np.ndarray | None]
+    slices: Sequence[np.ndarray]
     colours: str
     limits: tuple[float, float]
     unit: str = ""
@@ -35,23 +35,23 @@ class Column:
     @classmethod
     def image(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """An MR image in grey, from its darkest to its brightest without outliers."""
-        values = np.concatenate([s[s != 0].ravel() for s in slices])
+        values = np.concatenate([s[s != 0].ravel() for s in slices])  # 0 is the background
         low, high = np.percentile(values, (1, 99.7)) if values.size else (0.0, 1.0)
         low -= 0.1 * (high - low)  # black is for the background
         return cls(title, slices, "gray", (float(low), float(max(high, low + 1e-6))))
 
     @classmethod
-    def psr(cls, title: str, slices: Sequence[np.ndarray | None]) -> Column:
+    def psr(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """A PSR map."""
         return cls(title, slices, PSR_COLOURS, PSR_LIMITS, "PSR (fraction)")
 
     @classmethod
-    def difference(cls, title: str, slices: Sequence[np.ndarray | None]) -> Column:
+    def difference(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """A difference of PSR maps; blue is too low."""
         return cls(title, slices, DIFFERENCE_COLOURS, DIFFERENCE_LIMITS, "PSR difference")
 
     @classmethod
-    def uncertainty(cls, title: str, slices: Sequence[np.ndarray | None]) -> Column:
+    def uncertainty(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """A standard deviation over seeds."""
         return cls(title, slices, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS, "SD over seeds")
 
@@ -86,7 +86,7 @@ def brain_box(mask: np.ndarray, pad: int = 3) -> tuple[slice, slice]:
 def compare_slices(
     columns: Sequence[Column],
     *,
-    contours: Sequence[np.ndarray | None] | None = None,
+    contours: Sequence[np.ndarray] | None = None,
     row_titles: Sequence[str] = (),
     aspect: float = 1.0,
     title: str = "",
@@ -105,24 +105,20 @@ def compare_slices(
     from matplotlib.figure import Figure
 
     rows = len(columns[0].slices)
-    shape = next(s.shape for column in columns for s in column.slices if s is not None)
+    shape = columns[0].slices[0].shape
     panel = 2.0
     tall = panel * aspect * shape[1] / shape[0]
     left, top, bottom = (0.35 if row_titles else 0.08), (0.62 if title else 0.32), 0.95
     width, height = left + len(columns) * panel + 0.08, top + rows * tall + bottom
     figure = Figure(figsize=(width, height), facecolor="black")
     for c, column in enumerate(columns):
-        drawn = None
         for r, data in enumerate(column.slices):
             y = bottom + (rows - 1 - r) * tall
             axes = figure.add_axes(((left + c * panel) / width, y / height, 0.98 * panel / width, 0.98 * tall / height))
             axes.set_axis_off()
-            if data is None:
-                continue
             drawn = _show(axes, data, column, aspect)
-            contour = None if contours is None else contours[r]
-            if contour is not None and contour.any():
-                axes.contour(_flip(contour).astype(float), [0.5], colors=CONTOUR_COLOUR, linewidths=0.6)
+            if contours is not None and contours[r].any():
+                axes.contour(_flip(contours[r]).astype(float), [0.5], colors=CONTOUR_COLOUR, linewidths=0.6)
             if c == 0:
                 small = {"color": "0.75", "fontsize": 7, "transform": axes.transAxes, "va": "center"}
                 axes.text(0.02, 0.5, "R", ha="left", **small)
@@ -130,11 +126,13 @@ def compare_slices(
         middle = (left + (c + 0.5) * panel) / width
         above = (bottom + rows * tall + 0.12) / height
         figure.text(middle, above, column.title, color="white", fontsize=9, ha="center")
-        if column.unit and drawn is not None:
+        if column.unit:
             bar_axes = figure.add_axes(
                 ((left + (c + 0.12) * panel) / width, (bottom - 0.2) / height, 0.74 * panel / width, 0.09 / height)
             )
             bar = figure.colorbar(drawn, cax=bar_axes, orientation="horizontal", extend="max")
+            low, high = column.limits
+            bar.set_ticks([low, (low + high) / 2, high])
             bar.set_label(column.unit, color="white", fontsize=7, labelpad=1)
             bar.ax.tick_params(colors="white", labelsize=6)
             bar.outline.set_edgecolor("0.5")

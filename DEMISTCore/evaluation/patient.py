@@ -230,7 +230,7 @@ def _draw(result: Synthesis, lesions: Volume, described: dict[str, Any]) -> Any:
         Column.psr("synthesized PSR", cut(result.model_psr.array)),
     ]
     if result.model_uncertainty is not None:
-        columns.append(Column.uncertainty("uncertainty", cut(result.model_uncertainty.array)))
+        columns.append(Column.uncertainty("uncertainty", cut(np.where(brain, result.model_uncertainty.array, np.nan))))
     medians = ", ".join(f"{name} {described['regions'][name]['median']:.3f}" for name in (*EXPECTED, "lesions"))
     return compare_slices(
         columns, contours=cut(outline), title=f"Median PSR: {medians}; lesion AUC {described['lesion_auc']:.3f}",

@@ -164,7 +164,7 @@ def draw_figures(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], sett
     cuts = {key: {name: a.astype(np.float32) for name, a in cut.items()} for key, cut in cuts.items()}
     first = [cuts[session, columns[0]] for session in examples]
     errors = [
-        [np.where(cut["mask"] > 0, cut["psr"] - cut["truth"], 0) for cut in (cuts[s, m] for s in examples)]
+        [np.where(cut["mask"] > 0, cut["psr"] - cut["truth"], np.nan) for cut in (cuts[s, m] for s in examples)]
         for m in columns
     ]
     figure = compare_slices(
@@ -186,7 +186,10 @@ def _same_shape(slices: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Pad slices of different brains to one shape, centred."""
     target = np.max([a.shape for a in slices], axis=0)
     before = [(target - a.shape) // 2 for a in slices]
-    return [np.pad(a, list(zip(low, target - a.shape - low))) for a, low in zip(slices, before)]
+    return [
+        np.pad(a, list(zip(low, target - a.shape - low)), constant_values=np.nan if a.dtype.kind == "f" else 0)
+        for a, low in zip(slices, before)
+    ]
 
 
 def _plus_minus(mean: float, sd: float, digits: int) -> str:

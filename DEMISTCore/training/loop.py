@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import importlib.util
 import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -293,23 +295,30 @@ class _Recompute:
 # --- parts of the loop ------------------------------------------------------------------------------------------------
 
 
+def check_machine(s: Settings) -> str:
+    """The accelerator's name.
+
+    Raises:
+        InputError: lightning is not installed, the device is not there, or it has no fp16 training.
+    """
+    if importlib.util.find_spec("lightning") is None:
+        raise InputError('Training needs lightning; install it with: pip install "demist[train]"')
+    device = pick_device(s.device).type
+    if s.precision == "fp16" and device != "cuda":
+        raise InputError("precision=fp16 is for CUDA GPUs; use precision=bf16 or fp32 here.")
+    return device
+
+
 def _fabric(s: Settings) -> Any:
-    try:
-        from lightning.fabric import Fabric
-    except ImportError as error:
-        raise InputError('Training needs lightning; install it with: pip install "demist[train]"') from error
+    from lightning.fabric import Fabric
+
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     if s.threads:
         torch.set_num_threads(s.threads)
     precision = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[s.precision]
-    device = pick_device(s.device).type
-    if s.precision == "fp16" and device != "cuda":
-        raise InputError("precision=fp16 is for CUDA GPUs; use precision=bf16 or fp32 here.")
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fabric = Fabric(accelerator=device, devices=s.devices, num_nodes=s.nodes, precision=precision)
+        fabric = Fabric(accelerator=check_machine(s), devices=s.devices, num_nodes=s.nodes, precision=precision)
         fabric.launch()
     return fabric
 
@@ -434,7 +443,7 @@ def _require_finite(values: Mapping[str, Tensor], run: Run, step: int) -> None:
             found = checkpoint.checkpoints(run.folder)
             kept = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
             raise DemistError(
-                f"Training stopped at step {step}: {name} is {float(value):g}; {kept}. "
+                f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. "
                 f"Lower lr= or use precision=fp32 in a new run, or go on from there with --resume."
             )
 

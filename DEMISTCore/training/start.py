@@ -134,6 +134,9 @@ def _assemble(run: Run, resume: bool) -> Any:
     # What needs torch comes after what can fail quickly.
     import torch
 
+    from .loop import check_machine
+
+    check_machine(s)
     torch.manual_seed(s.seed)
     if s.threads:
         torch.set_num_threads(s.threads)
