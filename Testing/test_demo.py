@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -148,3 +150,22 @@ def test_same_seed_same_patient(patient: Patient, anatomy: Anatomy) -> None:
     again = simulate_patient(4, anatomy=anatomy)
     for name in ("t1w", "flair", "psr", "labels", "lesions", "brain"):
         assert np.array_equal(getattr(again, name).array, getattr(patient, name).array), name
+
+
+@pytest.mark.parametrize("mode", [[], ["--sweep"]])
+def test_benchmark_runs(mode: list[str], head, tiny_bundle: Path, tmp_path: Path, capfd) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "synthesize_time.py"
+    subprocess.run(
+        [sys.executable, str(script), "--t1w", str(head.t1w), "--flair", str(head.flair), "--brain-mask",
+         str(head.mask), "--bundle", str(tiny_bundle), "--device", "cpu", "--repeat", "1", "--out",
+         str(tmp_path / "numbers.json"), *mode],
+        check=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    if mode:
+        assert numbers["rows"][0]["time_ratio"] == 1
+        assert len(numbers["rows"]) > 5
+    else:
+        assert numbers["runs"][0]["process"] > numbers["runs"][0]["total"] > 0
+        assert numbers["runs"][0]["peak_gib"] > 0.1
+    assert "| " in capfd.readouterr().out

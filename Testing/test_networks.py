@@ -408,19 +408,20 @@ def test_control_starts_as_the_backbones_encoder():
     z, c = latents()
     embedded = model.spatial.embed(c)
     assert embedded.std() > 0.01  # only the output convolutions start at zero
-    down, middle = model.spatial(z, T, embedded)
-    assert all(not r.any() for r in [*down, middle])
+    down, middle, out = model.spatial(z, T, embedded)
+    assert all(not r.any() for r in [*down, middle, out])
 
 
 def test_control_residuals_enter_where_monai_takes_them():
     model = tiny_demist(trained=True, semantic=False, adaptive=False)
     z, c = latents()
     with torch.no_grad():
-        down, middle = model.spatial(z, T, model.spatial.embed(c))
+        down, middle, out = model.spatial(z, T, model.spatial.embed(c))
         expected = model.backbone(
             z, T, down_block_additional_residuals=tuple(down), mid_block_additional_residual=middle
         )
-        assert torch.equal(model(z, T, model.condition(c)), expected)
+        assert out.any()
+        assert torch.equal(model(z, T, model.condition(c)), expected + out)
 
 
 def test_own_context_passes_through_beside_the_tokens():

@@ -153,8 +153,11 @@ def test_signals_save_and_exit(bids, foundation, tmp_path):
         out = tmp_path / number.name
         words = ["regression", "--data", bids, "--out", out, "--config", "tiny", f"cache={foundation / 'cache'}",
                  "steps=100000", "log_every=1", "save_every=100000", "validate_every=100000"]  # fmt: skip
-        children[number] = out, subprocess.Popen(
-            [sys.executable, "-m", "DEMISTCore.train", *map(str, words)], stderr=subprocess.PIPE, text=True
+        children[number] = (
+            out,
+            subprocess.Popen(
+                [sys.executable, "-m", "DEMISTCore.train", *map(str, words)], stderr=subprocess.PIPE, text=True
+            ),
         )
     for number, (out, child) in children.items():
         deadline = time.monotonic() + 90

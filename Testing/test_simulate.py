@@ -90,7 +90,7 @@ def quiet(**changes) -> protocol.Protocol:
     """A noise-free 3 T MPRAGE + FLAIR scanner without bias, gamma, movement or tilt."""
     plain = protocol.Protocol(
         field_strength=3.0, r1_water=0.36, r1_macro=6.8, jitter=(1.0, 1.0), t1_sequence="mprage", t1_tr=2.3, t1_ti=0.9,
-        t1_te=0.0, t1_flip=9.0, t1_echo_spacing=0.007, t1_echoes=160, flair_tr=9.0, flair_ti=2.4, flair_te=0.11,
+        t1_te=0.0, t1_flip=9.0, t1_echo_spacing=0.007, t1_echoes=160, flair_tr=9.0, flair_ti=2.4, flair_te=0.11, flair_mt=0.0,
         t1_spacing=(1.0, 1.0, 1.0), t1_slice_axis=0, flair_spacing=(1.0, 1.0, 1.0), flair_slice_axis=2,
         snr=(1e9, 1e9), bias=(0.0, 0.0), blur=(0.3, 0.3), gamma=(1.0, 1.0), misregistration=(0.0,) * 6,
         obliquity=(0.0, 0.0, 0.0),

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -327,22 +329,18 @@ def test_accumulation_on_the_real_backbone(runs, bids, tmp_path):
         torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("devices", [2])
-def test_two_processes_equal_one(runs, bids, tmp_path, devices):
+@pytest.mark.slow
+def test_two_processes_equal_one(runs, bids, tmp_path):
     """Data-parallel training shares out the same samples: two processes of batch 1 are one of batch 2."""
-    import subprocess
-    import sys
-
-    weights = []
-    for name, words in (("one", ["batch=2"]), ("two", ["batch=1", f"devices={devices}"])):
-        command = [sys.executable, "-m", "DEMISTCore.train", "backbone", "--data", bids, "--out", tmp_path / name,
-                   "--config", "tiny", "--foundation", runs / "ae", f"cache={runs / 'cache'}", "steps=2", "device=cpu",
-                   "validate_every=100", *words]  # fmt: skip
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        weights.append(Run.read(tmp_path / name).weights("weights"))
-    for key, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][key], atol=2e-5, rtol=1e-4)
+    words = [str(word) for word in ("backbone", "--data", bids, "--config", "tiny", "--foundation", runs / "ae",
+             f"cache={runs / 'cache'}", "steps=2", "device=cpu", "validate_every=100")]  # fmt: skip
+    assert train_cli(*words, "--out", tmp_path / "one", "batch=2") == 0
+    two = [sys.executable, "-m", "DEMISTCore.train", *words, "--out", str(tmp_path / "two"), "batch=1", "devices=2"]
+    done = subprocess.run(two, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    one, two = (Run.read(tmp_path / name).weights("weights") for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], atol=2e-5, rtol=1e-4)
 
 
 def test_nan_stops_with_the_last_good_checkpoint(tmp_path):

@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--t1w", type=Path, help="T1w instead of the simulated patient's")
     p.add_argument("--flair", type=Path, help="FLAIR instead of the simulated patient's")
+    p.add_argument("--brain-mask", type=Path, help="brain mask instead of brain extraction")
     p.add_argument("--bundle", default="demist-sim", help="model (default: %(default)s)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     p.add_argument("--seeds", help="samples (default: the bundle's recommendation)")
@@ -77,6 +78,7 @@ def fresh_processes(args: argparse.Namespace, folder: Path) -> dict:
             "--out", str(out), "--bundle", args.bundle, "--device", args.device, "--quiet",
         ]  # fmt: skip
         command += ["--seeds", args.seeds] if args.seeds else []
+        command += ["--brain-mask", str(args.brain_mask)] if args.brain_mask else []
         start = time.perf_counter()
         peak = run_and_watch(command)
         wall = time.perf_counter() - start
@@ -122,7 +124,8 @@ def sweep(args: argparse.Namespace, patient) -> dict:
     from DEMISTCore.synthesis import generate
 
     bundle, device = load_bundle(args.bundle), pick_device(args.device)
-    prepared = prepare(args.t1w, args.flair, spacing=bundle.spacing, multiple=bundle.config.multiple)
+    prepared = prepare(args.t1w, args.flair, brain_mask=args.brain_mask, spacing=bundle.spacing,
+                       multiple=bundle.config.multiple)  # fmt: skip
     default = (bundle.sampling["sampler"], bundle.sampling["steps"])
     settings = [default, *(s for s in SWEEP if s != default)]
     seconds: dict[tuple[str, int], list[float]] = {s: [] for s in settings}

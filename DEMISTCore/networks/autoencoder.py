@@ -70,7 +70,8 @@ class Shortcut(nn.Module):
         size = channels * edge**3
         self.to_latent = nn.Conv3d(size, latent_channels, 1, bias=False)
         self.to_image = nn.Conv3d(latent_channels, size, 1)
-        position, frequency = torch.arange(edge) + 0.5, torch.arange(edge)
+        # On the CPU even where the network is being laid out on the meta device, which has no values to sort by.
+        position, frequency = torch.arange(edge, device="cpu") + 0.5, torch.arange(edge, device="cpu")
         basis = torch.cos(torch.pi / edge * frequency[:, None] * position) * (2 / edge) ** 0.5
         basis[0] *= 0.5**0.5
         block = torch.einsum("ax,by,cz->abcxyz", basis, basis, basis).reshape(edge**3, edge**3)
@@ -86,8 +87,9 @@ class Shortcut(nn.Module):
                     break
                 gain = (1 + 3 * float(square[order[index]])) ** 0.5
                 columns = slice(channel * edge**3, (channel + 1) * edge**3)
-                self.to_latent.weight[row, columns, 0, 0, 0] = block[order[index]] * gain
-                self.to_image.weight[columns, row, 0, 0, 0] = block[order[index]] / gain
+                wave = block[order[index]].to(self.to_latent.weight.device)
+                self.to_latent.weight[row, columns, 0, 0, 0] = wave * gain
+                self.to_image.weight[columns, row, 0, 0, 0] = wave / gain
 
     def encode(self, x: Tensor) -> Tensor:
         """Image to latent."""

@@ -265,15 +265,15 @@ class Demist(nn.Module):
             if getattr(streams, name) and part is None:
                 raise ValueError(f"The condition was computed without the {name} stream.")
 
-        down = middle = None
+        down = middle = out = None
         with recomputing(self.checkpointing):
             if streams.spatial:
-                down, middle = self.spatial(z_t, t, condition.control, context, class_labels)
+                down, middle, out = self.spatial(z_t, t, condition.control, context, class_labels)
                 if "spatial" in condition.keep:
                     keep = condition.keep["spatial"].to(middle)[:, None, None, None, None]
-                    down, middle = [r * keep for r in down], middle * keep
+                    down, middle, out = [r * keep for r in down], middle * keep, out * keep
             with calling(_Pass(self, t, condition, streams)):
-                return self.backbone(
+                prediction = self.backbone(
                     z_t,
                     t,
                     context=context,
@@ -281,6 +281,7 @@ class Demist(nn.Module):
                     down_block_additional_residuals=None if down is None else tuple(down),
                     mid_block_additional_residual=middle,
                 )
+        return prediction if out is None else prediction + out.to(prediction.dtype)
 
     def _checked(self, x: Tensor) -> tuple[int, int, int]:
         shape = tuple(x.shape[2:])

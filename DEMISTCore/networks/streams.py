@@ -6,6 +6,7 @@ Every stream adds exactly zero at initialisation, so training starts from the fr
 from __future__ import annotations
 
 import math
+import threading
 from itertools import pairwise
 
 import torch
@@ -168,6 +169,20 @@ class ControlStream(nn.Module):
             layers += [Convolution(3, a, b, kernel_size=3, conv_only=True), nn.SiLU()]
         layers.append(Convolution(3, widths[-1], channels[0], kernel_size=3, conv_only=True))
         self.embedding = nn.Sequential(*layers)
+
+        # Residuals in the skips speak to PSR only through a frozen decoder; one more at the output lets full-resolution
+        # features of the condition say it directly. Zero at the start like the others.
+        self.head = nn.Sequential(
+            nn.GroupNorm(_groups(backbone), channels[0]),
+            nn.SiLU(),
+            Convolution(3, channels[0], 2 * channels[0], kernel_size=3, conv_only=True),
+            nn.SiLU(),
+            Convolution(3, 2 * channels[0], backbone.out_channels, kernel_size=1, padding=0, conv_only=True),
+        )
+        for parameter in self.head[-1].parameters():
+            nn.init.zeros_(parameter)
+        # conv_in, then one output per residual block: the last of them before the first down-sampling.
+        self._last_fine = backbone.num_res_blocks[0]
         self.to(memory_format=torch.channels_last_3d)
 
     def embed(self, c: Tensor) -> Tensor:
@@ -176,9 +191,26 @@ class ControlStream(nn.Module):
 
     def forward(
         self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None
-    ) -> tuple[list[Tensor], Tensor]:
-        """Residuals for the skips and for the middle; zero at the start."""
-        return self.control(z_t, t, embedded, context=context, class_labels=labels)
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Residuals for the skips, for the middle and for the output; zero at the start."""
+        fine: list[Tensor] = []
+        here = threading.get_ident()  # other threads may be in the same network
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if threading.get_ident() == here:
+                fine.append(inputs[0])
+
+        # MONAI's ControlNet returns what its zero convolutions made of the features; the head wants the features.
+        tap = self.control.controlnet_down_blocks[self._last_fine].register_forward_pre_hook(keep)
+        try:
+            down, middle = self.control(z_t, t, embedded, context=context, class_labels=labels)
+        finally:
+            tap.remove()
+        return down, middle, self.head(fine[0])
+
+
+def _groups(backbone: nn.Module) -> int:
+    return next(m for m in backbone.modules() if isinstance(m, nn.GroupNorm)).num_groups
 
 
 def _encoder_arguments(backbone: nn.Module) -> dict[str, object]:

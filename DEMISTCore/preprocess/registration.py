@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 #: Voxel size (mm) at the finest level; optima of a smooth metric are found to a tenth of it.
 _SPACING = 2.0
 #: Shrink factor, smoothing (mm) and share of the voxels sampled, coarse to fine.
-_LEVELS = ((4, 4.0, 1.0), (2, 2.0, 0.5), (1, 0.0, 0.2))
+_LEVELS = ((4, 4.0, 1.0), (2, 2.0, 0.5), (1, 0.0, 0.1))
 #: The rim around the brain that takes part, mm: it holds the brain's outline.
 _RIM = 6.0
 #: Mutual information must grow by this share to move the FLAIR: aligned pairs are not blurred for nothing.

@@ -65,20 +65,24 @@ _EXTRA_FLAIR = {
 }  # fmt: skip
 
 
-def _compartments(subject: Subject, protocol: Protocol):
-    """Yield (fraction, r1, r2, pd, where) of white and grey matter and CSF on the voxels that hold some of it."""
+def _compartments(subject: Subject, protocol: Protocol, saturation: float):
+    """Yield (fraction, r1, r2, pd, where) of white and grey matter and CSF on the voxels that hold some of it.
+
+    ``saturation``: exponent per unit PSR of the signal lost to magnetization transfer.
+    """
     # R2 rises a little with field; the table in tissues.py is for 3 T (Stanisz 2005).
     r2_scale = 1.0 if protocol.field_strength > 2 else 0.95
     for key, jitter in ((WHITE, protocol.jitter[0]), (GREY, protocol.jitter[1])):
         where = np.flatnonzero(subject.fractions[key] > 0.004)
         # Where tissue is lost, the water left behind relaxes more like CSF.
         water_rate = protocol.r1_water - 0.10 * subject.water.flat[where]
-        r1 = r1_from_psr(subject.compartment_psr[key].flat[where], water_rate, protocol.r1_macro) * jitter
+        psr = subject.compartment_psr[key].flat[where]
+        r1 = r1_from_psr(psr, water_rate, protocol.r1_macro) * jitter * subject.r1_factor.flat[where]
         yield (
             subject.fractions[key].flat[where],
             r1,
             subject.r2[key].flat[where] * r2_scale,
-            subject.pd[key].flat[where],
+            subject.pd[key].flat[where] * np.exp(-saturation * psr),
             where,
         )
     where = np.flatnonzero(subject.fractions[CSF] > 0.004)
@@ -86,9 +90,9 @@ def _compartments(subject: Subject, protocol: Protocol):
     yield subject.fractions[CSF].flat[where], R1_CSF * ones, R2_CSF * ones, ones, where
 
 
-def _sum_signals(subject: Subject, protocol: Protocol, equation) -> np.ndarray:
+def _sum_signals(subject: Subject, protocol: Protocol, equation, saturation: float = 0.0) -> np.ndarray:
     total = np.zeros(subject.psr.size, np.float32)
-    for fraction, r1, r2, pd, where in _compartments(subject, protocol):
+    for fraction, r1, r2, pd, where in _compartments(subject, protocol, saturation):
         total[where] += (fraction * equation(r1, r2, pd)).astype(np.float32)
     return total.reshape(subject.psr.shape)
 
@@ -115,7 +119,10 @@ def _t1_signal(subject: Subject, p: Protocol) -> np.ndarray:
 
 def _flair_signal(subject: Subject, p: Protocol) -> np.ndarray:
     return _sum_signals(
-        subject, p, lambda r1, r2, pd: flair_signal(r1, r2, pd, tr=p.flair_tr, ti=p.flair_ti, te=p.flair_te)
+        subject,
+        p,
+        lambda r1, r2, pd: flair_signal(r1, r2, pd, tr=p.flair_tr, ti=p.flair_ti, te=p.flair_te),
+        saturation=p.flair_mt,
     )
 
 

@@ -24,7 +24,8 @@ class Subject:
 
     ``psr``: pool size ratio (fraction), 0 outside the brain. ``fractions``: partial volumes of the compartments
     white, grey, CSF and extra-cerebral. ``psr_white`` / ``psr_grey``: PSR inside the compartment (before partial
-    volume). ``r2`` and ``pd`` likewise, keyed by compartment. ``dseg``: uint8 labels (see tissues.DSEG_NAMES).
+    volume). ``r2`` and ``pd`` likewise, keyed by compartment. ``water``: free water in place of lost tissue;
+    ``r1_factor``: what R1 differs by from the two-pool value. ``dseg``: uint8 labels (see tissues.DSEG_NAMES).
     """
 
     affine: np.ndarray
@@ -38,6 +39,7 @@ class Subject:
     pd: dict[int, np.ndarray]
     extra: np.ndarray
     water: np.ndarray
+    r1_factor: np.ndarray
     parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -108,7 +110,7 @@ def simulate_subject(
     parameters["lesion_count"] = int(lesions.numbers.max())
     parameters["lesion_volume_ml"] = float(lesions.mask.sum() / 1000)
 
-    psr, r2, pd, water = _tissue_maps(maps, lesions, ventricle_distance, cortex_distance, rng, parameters)
+    psr, r2, pd, water, r1_factor = _tissue_maps(maps, lesions, ventricle_distance, cortex_distance, rng, parameters)
     total = sum(psr[key] * fractions[key] for key in (WHITE, GREY))
     dseg = _dseg(fractions, maps, lesions, brain)
     return Subject(
@@ -123,6 +125,7 @@ def simulate_subject(
         pd=pd,
         extra=maps["extra class"] if skull else np.zeros_like(dseg),
         water=water,
+        r1_factor=r1_factor,
         parameters=parameters,
     )
 
@@ -151,7 +154,9 @@ def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -
     # shared by all tissues (myelination and B1/calibration scale together).
     shared = rng.normal(1.0, 0.055)
     drawn = {t.name: float(t.psr * shared * rng.normal(1.0, 0.045)) for t in CLASSES if t.compartment in (WHITE, GREY)}
-    rate = {t.name: float(t.r2 * rng.normal(1.0, 0.05)) for t in CLASSES if t.compartment in (WHITE, GREY)}
+    # R2 differs between people mostly as a whole; were classes independent, cortices would differ visibly in FLAIR.
+    r2_shared = rng.normal(1.0, 0.04)
+    rate = {t.name: float(t.r2 * r2_shared * rng.normal(1.0, 0.015)) for t in CLASSES if t.compartment in (WHITE, GREY)}
     density = {t.name: float(t.pd * rng.normal(1.0, 0.02)) for t in CLASSES if t.compartment in (WHITE, GREY)}
     parameters["psr_means"] = {name: round(value, 5) for name, value in drawn.items()}
 
@@ -166,7 +171,8 @@ def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -
         "white": (compartment == WHITE).astype(np.float32),
         "grey": (compartment == GREY).astype(np.float32),
         "csf": (compartment == CSF).astype(np.float32),
-        "ventricle": share("ventricle"),
+        "ventricle": share("ventricle", "choroid plexus"),
+        "choroid": share("choroid plexus"),
         "cortex": share("cortex"),
         "cerebrum": share("white matter"),
         "psr white": table(drawn, WHITE),
@@ -190,7 +196,7 @@ def _coordinates(classes: np.ndarray, rng: np.random.Generator, parameters: dict
     """Where each voxel of the new head comes from in the old one: affine, then diffeomorphism, then ventricles."""
     shape = classes.shape
     matrix = random_affine(rng, rotation=4.0, scale=0.035, shear=0.02)
-    swelling = float(np.abs(rng.normal(0, 1.6)))
+    swelling = float(np.clip(rng.normal(0.3, 1.6), -2.0, 5.0))
     parameters["ventricle_swelling_mm"] = round(swelling, 3)
     displacement = diffeomorphism(shape, rng, extra=_ventricle_flow(classes, swelling))
     centre = (np.array(shape) - 1) / 2
@@ -200,7 +206,10 @@ def _coordinates(classes: np.ndarray, rng: np.random.Generator, parameters: dict
 
 
 def _ventricle_flow(classes: np.ndarray, swelling: float, step: int = 4) -> np.ndarray:
-    """Velocity that enlarges the ventricles by up to ``swelling`` mm: central atrophy, common in MS."""
+    """Velocity that moves the ventricles' walls outwards by up to ``swelling`` mm: central atrophy, common in MS.
+
+    Negative values make them smaller: many label maps are of old people, many patients are young.
+    """
     from scipy.ndimage import gaussian_filter, zoom
 
     ventricle = (classes == CLASS_INDEX["ventricle"]).astype(np.float32)
@@ -271,8 +280,8 @@ def _tissue_maps(
     cortex_distance: np.ndarray,
     rng: np.random.Generator,
     parameters: dict,
-) -> tuple[dict, dict, dict, np.ndarray]:
-    """PSR, R2 and PD inside white and grey matter, and ``water``: how far free water replaces tissue in lesions."""
+) -> tuple[dict, dict, dict, np.ndarray, np.ndarray]:
+    """PSR, R2 and PD inside white and grey matter; how far free water replaces tissue in lesions; a factor on R1."""
     from scipy.ndimage import distance_transform_edt
 
     shape = maps["white"].shape
@@ -320,13 +329,18 @@ def _tissue_maps(
     dirty = np.maximum(rng.uniform(0, 0.010) * (smooth_field(shape, 10.0, rng) - 0.8), 0)
     r2_white = 1 / (1 / r2_white + extra_t2 * own + caps + dirty)
     r2_grey = 1 / (1 / r2_grey + 0.7 * extra_t2 * own)
+    # T2 varies smoothly within normal tissue, and R1 is not a ruler for PSR either: iron, water content and fibre
+    # orientation move both by a few per cent (Callaghan 2015, residuals of the linear model).
+    texture = 1 + rng.uniform(0.02, 0.05) * smooth_field(shape, 12.0, rng) + 0.02 * smooth_field(shape, 3.0, rng)
+    r2_white, r2_grey = r2_white * texture, r2_grey * texture
+    r1_factor = 1 + rng.uniform(0.01, 0.03) * smooth_field(shape, 14.0, rng)
     white = white * (1 - 1.5 * caps)
     water = damage
     pd_white = pd_white + (1 - pd_white) * 0.75 * damage
     psr = {WHITE: white.astype(np.float32), GREY: grey.astype(np.float32)}
     r2 = {WHITE: r2_white.astype(np.float32), GREY: r2_grey.astype(np.float32)}
     pd = {WHITE: pd_white.astype(np.float32), GREY: pd_grey.astype(np.float32)}
-    return psr, r2, pd, water.astype(np.float32)
+    return psr, r2, pd, water.astype(np.float32), r1_factor.astype(np.float32)
 
 
 def _dseg(fractions: dict, maps: dict, lesions: lesion_model.Lesions, brain: np.ndarray) -> np.ndarray:
@@ -335,6 +349,7 @@ def _dseg(fractions: dict, maps: dict, lesions: lesion_model.Lesions, brain: np.
     dseg = np.array([1, 2, 3], np.uint8)[parts.argmax(0)]
     dseg[(dseg == 2) & (maps["deep grey"] > 0.3)] = 4
     dseg[(dseg == 2) & (maps["cerebellar grey"] > 0.3)] = 6
+    dseg[(dseg == 2) & (maps["choroid"] > 0.3)] = 1
     dseg[(dseg == 3) & (maps["brainstem"] > 0.5)] = 7
     dseg[lesions.mask & np.isin(dseg, (2, 3, 4, 7))] = DSEG_LESION
     return np.where(brain, dseg, 0).astype(np.uint8)

@@ -54,7 +54,9 @@ CLASSES: tuple[TissueClass, ...] = (
     TissueClass("pallidum", GREY, 0.092, 15.0, 0.76, 4, (13, 52)),
     TissueClass("hippocampus", GREY, 0.058, 10.0, 0.83, 4, (17, 53)),
     TissueClass("amygdala and accumbens", GREY, 0.058, 10.3, 0.83, 4, (18, 54, 26, 58)),
-    TissueClass("ventricle", CSF, 0.0, 0.6, 1.0, 1, (4, 43, 5, 44, 14, 15, 72, 31, 63, 30, 62)),
+    # Choroid plexus is cellular but not myelinated: long T1 and T2, bright in FLAIR inside dark ventricles.
+    TissueClass("choroid plexus", GREY, 0.012, 7.5, 0.90, 1, (31, 63)),
+    TissueClass("ventricle", CSF, 0.0, 0.6, 1.0, 1, (4, 43, 5, 44, 14, 15, 72, 30, 62)),
     TissueClass("outer CSF", CSF, 0.0, 0.6, 1.0, 1, (24,)),
     # Extra-cerebral classes take part in the images only; their signals are drawn, not computed from PSR.
     TissueClass("soft tissue", EXTRA, 0.0, 0.0, 0.0, 0, (507,)),
@@ -79,8 +81,8 @@ DSEG_NAMES: dict[int, str] = {
 DSEG_LESION = 5
 
 # Labels seen in FreeSurfer-numbered maps that stand for something already in a class above:
-# 136/137 and 163/164 mark lateral-ventricle vessels or sinus remnants of the two hemispheres.
-_ALIASES = {136: "ventricle", 137: "ventricle", 163: "ventricle", 164: "ventricle", 57: "outer CSF", 25: "cortex"}
+# 136/137 and 163/164 lie inside the lateral ventricles and their horns of the two hemispheres: choroid plexus.
+_ALIASES = {136: "choroid plexus", 137: "choroid plexus", 163: "choroid plexus", 164: "choroid plexus", 57: "outer CSF", 25: "cortex"}
 
 
 def class_map(labels: np.ndarray) -> np.ndarray:

@@ -167,4 +167,3 @@ def read_patch(entry: Prepared, size: Sequence[int], start: Sequence[int], flip:
         "brain": (labels > 0).astype(np.float32),
     }
     return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
-

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,7 @@ def index(bids: str | Path) -> list[Session]:
             missing = [n for n, p in (("T1w", t1w), ("FLAIR", flair), ("PSRmap", found["PSRmap"])) if not p]
             incomplete.append(f"{'/'.join(parts)} lacks {' and '.join(missing)}")
             continue
-        sessions.append(
-            Session(subject, session, t1w, flair, *found.values())
-        )
+        sessions.append(Session(subject, session, t1w, flair, *found.values()))
     if not sessions:
         why = f" ({incomplete[0]})" if incomplete else ": no sub-*/anat folders"
         raise InputError(f"{root} has no subject to train on{why}; training needs T1w, FLAIR and a PSR map of each.")
@@ -243,9 +242,16 @@ def _entry(session: Session, settings: PreprocessSettings, cache: Path) -> Prepa
 
 def _digest(path: Path) -> str:
     try:
-        return sha256(path)
+        status = path.stat()
+        return _digest_of(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+@cache
+def _digest_of(path: Path, size: int, mtime: int) -> str:
+    """Sessions of one subject share the truth: it is read once."""
+    return sha256(path)
 
 
 def _prepare_subject(pairs: list[tuple[Session, Prepared]], settings: PreprocessSettings) -> int:

@@ -188,4 +188,3 @@ def check_crop(cohort: Sequence[Latents], settings: LatentSettings, multiple: in
 def noise_like(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Standard normal float32."""
     return rng.standard_normal(shape, np.float32)
-

@@ -74,6 +74,9 @@ def _train(run: Run, stage: Any, resume: bool) -> int:
                 write_json(run.folder / SCALES, stage.scales)
         except OSError as error:
             raise InputError(f"Cannot write {run.folder}: {error.strerror or error}.") from error
+    if not _first_process():
+        logging.getLogger().setLevel(logging.WARNING)
+        return fit(stage, run, resume=resume)
     handler = logging.FileHandler(run.folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger().addHandler(handler)
