@@ -406,7 +406,7 @@ def test_control_starts_as_the_backbones_encoder():
     assert all(torch.equal(own[k], copied[k]) for k in shared)
     assert own["conv_in.conv.weight"].data_ptr() != copied["conv_in.conv.weight"].data_ptr()
     z, c = latents()
-    embedded = model.spatial.embed(c)
+    embedded, _ = model.spatial.embed(c)
     assert embedded.std() > 0.01  # only the output convolutions start at zero
     down, middle, out = model.spatial(z, T, embedded)
     assert all(not r.any() for r in [*down, middle, out])
@@ -416,12 +416,15 @@ def test_control_residuals_enter_where_monai_takes_them():
     model = tiny_demist(trained=True, semantic=False, adaptive=False)
     z, c = latents()
     with torch.no_grad():
-        down, middle, out = model.spatial(z, T, model.spatial.embed(c))
+        down, middle, out = model.spatial(z, T, model.spatial.embed(c)[0])
         expected = model.backbone(
             z, T, down_block_additional_residuals=tuple(down), mid_block_additional_residual=middle
         )
         assert out.any()
-        assert torch.equal(model(z, T, model.condition(c)), expected + out)
+        condition = model.condition(c)
+        fused = model.spatial.fusion(expected, z, condition.estimate, T)
+        assert fused.any()
+        assert torch.equal(model(z, T, condition), expected + (out + fused))
 
 
 def test_own_context_passes_through_beside_the_tokens():

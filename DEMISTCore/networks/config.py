@@ -149,6 +149,7 @@ class StreamsConfig(_Config):
     token_heads: int = 4
     token_layers: int = 2
     control_channels: tuple[int, ...] = (32, 48)
+    estimate_width: int = 64  # of the spatial stream's direct estimate of z_0 from c; 0: none
     lora_rank: int = 8
     gate_width: int = 64
     checkpointing: bool = False
@@ -188,7 +189,8 @@ PRESETS: dict[str, ModelConfig] = {
         condition=AutoencoderConfig(2, 2, 4, (8, 16, 16), norm_groups=8),
         backbone=BackboneConfig(4, (8, 16), (False, True), head_channels=8, norm_groups=8),
         streams=StreamsConfig(
-            tokens=8, token_width=16, token_heads=2, token_layers=1, control_channels=(8,), lora_rank=2, gate_width=8
+            tokens=8, token_width=16, token_heads=2, token_layers=1, control_channels=(8,), lora_rank=2, gate_width=8,
+            estimate_width=8,
         ),
     ),
     # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.

@@ -68,6 +68,7 @@ class Condition:
     tokens: Tensor | None = None  # (B, K, D)
     attention: tuple[tuple[Tensor, Tensor, Tensor], ...] | None = None  # keys, values, query places per site
     control: Tensor | None = None  # (B, C0, x, y, z)
+    estimate: Tensor | None = None  # (B, C, x, y, z), z_0 as the condition alone tells it
     keep: dict[str, Tensor] = field(default_factory=dict)
 
     def expand(self, batch: int) -> Condition:
@@ -91,6 +92,7 @@ class Condition:
             tokens=wide(self.tokens),
             attention=self.attention and tuple(tuple(map(wide, site)) for site in self.attention),
             control=wide(self.control),
+            estimate=wide(self.estimate),
             keep={name: wide(x) for name, x in self.keep.items()},
         )
 
@@ -184,13 +186,13 @@ class Demist(nn.Module):
             raise ValueError(f"Condition of shape {tuple(c.shape)}; (B, {self.condition_channels}, x, y, z) is needed.")
         shape = self._checked(c)
         streams = streams & self.built
-        tokens = attention = control = None
+        tokens = attention = control = estimate = None
         if streams.semantic or streams.adaptive:
             tokens = self.tokens(c, offset)
         if streams.semantic:
             attention = self.semantic.prepare(tokens, shape, offset)
         if streams.spatial:
-            control = self.spatial.embed(c)
+            control, estimate = self.spatial.embed(c)
         return Condition(
             shape=shape,
             batch=len(c),
@@ -198,6 +200,7 @@ class Demist(nn.Module):
             tokens=tokens,
             attention=attention,
             control=control,
+            estimate=estimate,
         )
 
     def drop(
@@ -271,7 +274,7 @@ class Demist(nn.Module):
                 down, middle, out = self.spatial(z_t, t, condition.control, context, class_labels)
                 if "spatial" in condition.keep:
                     keep = condition.keep["spatial"].to(middle)[:, None, None, None, None]
-                    down, middle, out = [r * keep for r in down], middle * keep, out * keep
+                    down, middle = [r * keep for r in down], middle * keep
             with calling(_Pass(self, t, condition, streams)):
                 prediction = self.backbone(
                     z_t,
@@ -281,7 +284,13 @@ class Demist(nn.Module):
                     down_block_additional_residuals=None if down is None else tuple(down),
                     mid_block_additional_residual=middle,
                 )
-        return prediction if out is None else prediction + out.to(prediction.dtype)
+        if out is None:
+            return prediction
+        if condition.estimate is not None:
+            out = out + self.spatial.fusion(prediction, z_t, condition.estimate, t)
+        if "spatial" in condition.keep:
+            out = out * condition.keep["spatial"].to(out)[:, None, None, None, None]
+        return prediction + out.to(prediction.dtype)
 
     def _checked(self, x: Tensor) -> tuple[int, int, int]:
         shape = tuple(x.shape[2:])

@@ -141,6 +141,55 @@ class SemanticStream(nn.Module):
         return tuple(block.prepare(tokens, where[block.site.level]) for block in self.attention)
 
 
+class Estimate(nn.Module):
+    """What the condition alone says about z_0: c (B, Cc, x, y, z) -> (B, C, x, y, z), once per volume.
+
+    Residual convolutions, dilated to see about 60 voxels around, beside a linear path. No normalisation: statistics over
+    the field of view would take away the absolute intensity that PSR hangs on.
+    """
+
+    DILATIONS = (1, 2, 4, 1)
+
+    def __init__(self, condition_channels: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv3d(condition_channels, channels, 1)
+        self.first = nn.Conv3d(condition_channels, width, 3, padding=1)
+        self.layers = nn.ModuleList(nn.Conv3d(width, width, 3, padding=d, dilation=d) for d in self.DILATIONS)
+        self.last = nn.Conv3d(width, channels, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Return the estimate."""
+        h = self.first(c)
+        for layer in self.layers:
+            h = h + layer(F.silu(h))
+        return self.linear(c) + self.last(F.silu(h))
+
+
+class Fusion(nn.Module):
+    """How the direct estimate enters the prediction: gamma(t) p + a(t) z_t + b(t) z_hat, channel by channel.
+
+    If z_0 given c is Gaussian about z_hat with variance s^2, the best prediction at z_t is linear in z_t and z_hat, with
+    coefficients that depend on the time alone (v = (alpha z_t - x0) / sigma, x0 = z_hat + K (z_t - alpha z_hat),
+    K = alpha s^2 / (alpha^2 s^2 + sigma^2)); gamma takes back what the backbone believed without c. All three are zero
+    at the start.
+    """
+
+    def __init__(self, time_width: int, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.time_width = time_width
+        self.layers = nn.Sequential(nn.Linear(time_width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.out = nn.Linear(hidden, 3 * channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, prediction: Tensor, z_t: Tensor, estimate: Tensor, t: Tensor) -> Tensor:
+        """Return what to add to the backbone's prediction."""
+        time = get_timestep_embedding(t, self.time_width).to(self.out.weight.dtype)
+        gates = self.out(self.layers(time))[..., None, None, None].chunk(3, 1)
+        return sum(gate * part for gate, part in zip(gates, (prediction, z_t, estimate)))
+
+
 class ControlStream(nn.Module):
     """r_i = ControlNet(z_t, t, c) (Zhang et al. 2023, arXiv 2302.05543): MONAI's, on an embedding made beforehand.
 
@@ -163,6 +212,11 @@ class ControlStream(nn.Module):
         own.update({k: v for k, v in backbone.state_dict().items() if k in own})
         self.control.load_state_dict(own)
 
+        self.estimate = self.fusion = None
+        if cfg.estimate_width:
+            self.estimate = Estimate(condition_channels, backbone.out_channels, cfg.estimate_width)
+            self.fusion = Fusion(channels[0], backbone.out_channels)
+            condition_channels += backbone.out_channels
         widths = (condition_channels, *cfg.control_channels)
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
@@ -185,9 +239,12 @@ class ControlStream(nn.Module):
         self._last_fine = backbone.num_res_blocks[0]
         self.to(memory_format=torch.channels_last_3d)
 
-    def embed(self, c: Tensor) -> Tensor:
-        """Embed the condition, (B, Cc, x, y, z) -> (B, C0, x, y, z)."""
-        return self.embedding(c)
+    def embed(self, c: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embed the condition, (B, Cc, x, y, z) -> (B, C0, x, y, z), and estimate z_0 from it (None: not built)."""
+        if self.estimate is None:
+            return self.embedding(c), None
+        estimate = self.estimate(c)
+        return self.embedding(torch.cat([c, estimate.to(c.dtype)], 1)), estimate
 
     def forward(
         self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None

@@ -34,16 +34,30 @@ BINS = 4
 class BackboneObjective(nn.Module):
     """|eps - eps_theta(z_t, t)|^2, or with v for eps (Ho et al. 2020, eq. 14; Salimans and Ho 2022)."""
 
-    def __init__(self, model: ModelConfig, schedule: NoiseSchedule) -> None:
+    def __init__(self, model: ModelConfig, schedule: NoiseSchedule, weighting: str = "prediction") -> None:
         super().__init__()
         self.backbone = build_backbone(model.backbone)
-        self.schedule = schedule
+        self.schedule, self.weighting = schedule, weighting
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Loss of a batch: z (B, C, x, y, z) scaled, noise like z, t (B,)."""
         z, noise, t = batch["z"], batch["noise"], batch["t"]
         prediction = self.backbone(self.schedule.add_noise(z, noise, t), t).float()
-        return {"loss": (prediction - self.schedule.target(z, noise, t)).square().mean()}
+        return {"loss": prediction_error(self.schedule, prediction, z, noise, t, self.weighting)}
+
+
+def prediction_error(
+    schedule: NoiseSchedule, prediction: Tensor, z: Tensor, noise: Tensor, t: Tensor, weighting: str
+) -> Tensor:
+    """Mean squared error of a prediction at z_t; with ``weighting`` "x0" counted in z_0.
+
+    At given z_t an error of v is 1 / sigma times one of z_0, an error of epsilon alpha / sigma times.
+    """
+    error = (prediction - schedule.target(z, noise, t)).square()
+    if weighting == "x0":
+        alpha, sigma = schedule.alpha_sigma(t, z)
+        error = error * (sigma if schedule.prediction == "v" else sigma / alpha).square()
+    return error.mean()
 
 
 class BackboneStage:
@@ -69,7 +83,7 @@ class BackboneStage:
         check_crop(self.train, settings, model.backbone.multiple)
         self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
         self.autoencoder_hash = foundation.autoencoder_hash
-        self.objective = BackboneObjective(self.model, self.schedule)
+        self.objective = BackboneObjective(self.model, self.schedule, settings.weighting)
         self.objectives: dict[str, nn.Module] = {"backbone": self.objective}
         self.lr_factors: dict[str, float] = {}
 

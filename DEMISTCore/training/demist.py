@@ -23,7 +23,7 @@ from ..losses import edge_loss, tissue_mean_loss
 from ..networks.config import PSR_RANGE, ModelConfig
 from ..networks.demist import STREAMS, Demist
 from . import previews
-from .backbone import by_time, error_by_time, validation_samples
+from .backbone import by_time, error_by_time, prediction_error, validation_samples
 from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
@@ -51,8 +51,11 @@ class DemistObjective(nn.Module):
         condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
         z_t = self.schedule.add_noise(z, noise, t)
         prediction = self.demist(z_t, t, condition).float()
-        parts = {"noise": (prediction - self.schedule.target(z, noise, t)).square().mean()}
+        parts = {"noise": prediction_error(self.schedule, prediction, z, noise, t, self.settings.weighting)}
         loss = parts["noise"]
+        if condition.estimate is not None and self.settings.lambda_estimate > 0:
+            parts["estimate"] = (condition.estimate.float() - z).square().mean()
+            loss = loss + self.settings.lambda_estimate * parts["estimate"]
         if "decode_which" in batch:
             which = batch["decode_which"]
             y_hat = self._decode(self.schedule.to_x0(prediction, z_t, t)[which], batch["decode_start"])

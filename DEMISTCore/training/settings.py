@@ -118,6 +118,9 @@ class LatentSettings(Settings):
     flip: bool = True
     latent_augmentations: int = 0  # encodings of contrast-augmented copies of x, cached beside the plain one
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    # "prediction": the error of v or epsilon as it is; "x0": the same error counted in z_0, which stops the last, almost
+    # noise-free times from taking most of the gradient (Salimans and Ho 2022, section 4, discuss such weights)
+    weighting: str = "prediction"
     validation_crops: int = 8
     preview_steps: int = 12
 
@@ -140,6 +143,7 @@ class DemistSettings(LatentSettings):
     dropout_all: float = 0.0
     lambda_edge: float = 0.1
     lambda_tissue: float = 0.5
+    lambda_estimate: float = 0.5  # the spatial stream's direct estimate of z_0, where it has one
     decode: tuple[int, ...] = (12, 12, 12)  # latent positions decoded for the losses in image space
     decode_halo: int = 2
     decode_every: int = 4  # one sample in so many is decoded, and counts so much more; 0: none
@@ -172,6 +176,7 @@ RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "d
 _CHOICES = {
     "decay": ("cosine", "constant"),
     "precision": ("bf16", "fp16", "fp32"),
+    "weighting": ("prediction", "x0"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "brain_mask": ("truth", "none"),
     "skull_strip": ("auto", "deepbet", "none"),
