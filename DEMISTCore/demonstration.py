@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from .volume import Volume
 
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .simulate.scanner import Scan
+    from .simulate.subject import Subject
     from .synthesis import Synthesis
 
 #: The demo's patient: scattered and periventricular lesions of a relapsing-remitting patient, MPRAGE at 3 T.
@@ -74,11 +76,10 @@ def simulate_patient(seed: int = PATIENT_SEED, anatomy: Any = None) -> Patient:
     Raises:
         InputError: nilearn, which holds the template, is not installed.
     """
-    from .simulate.cohort import scan_subject
     from .simulate.subject import simulate_subject
 
     subject = simulate_subject(seed, anatomy=anatomy)
-    scan = scan_subject(subject, seed)
+    scan = _scan(subject, seed)
     grid = scan.t1w.grid
 
     def mask(array: np.ndarray) -> Volume:
@@ -90,6 +91,22 @@ def simulate_patient(seed: int = PATIENT_SEED, anatomy: Any = None) -> Patient:
         t1w=scan.t1w, flair=scan.flair, psr=Volume(np.where(brain.array > 0, psr, np.float32(0)), grid.affine),
         labels=mask(subject.dseg), lesions=lesions, brain=brain, protocol=scan.protocol.to_dict(),
     )  # fmt: skip
+
+
+def _scan(subject: Subject, seed: int) -> Scan:
+    """Scan with a protocol that most MS clinics know: MPRAGE of 1 mm at 3 T, axial FLAIR with slices of 3 mm.
+
+    The first scanner of the seed's that has this MPRAGE is taken, with its own timing, noise and bias fields.
+    """
+    from .simulate.protocol import draw_protocol
+    from .simulate.scanner import acquire
+
+    for scanner in range(1000):
+        rng = np.random.default_rng([int(seed), 22, scanner])
+        protocol = draw_protocol(rng)
+        if protocol.t1_sequence == "mprage" and protocol.field_strength == 3 and protocol.t1_spacing == (1, 1, 1):
+            break
+    return acquire(subject, replace(protocol, flair_spacing=(0.9, 0.9, 3.0), flair_slice_axis=2), rng)
 
 
 def demonstrate(

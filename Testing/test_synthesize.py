@@ -296,12 +296,14 @@ def test_a_polite_kill_leaves_nothing(head, tiny_bundle, tmp_path):
     started = subprocess.Popen(
         [sys.executable, "-u", "-m", "DEMISTCore.synthesize", *arguments], cwd=ROOT, text=True, stderr=subprocess.PIPE
     )
+    told = ""
     for line in started.stderr:
+        told += line
         if "normalisation" in line:
             break
     time.sleep(0.3)
     started.send_signal(signal.SIGTERM)
-    _, told = started.communicate(timeout=60)
+    told += started.communicate(timeout=100)[1]
     assert started.returncode == 130, told
     assert "nothing half-written" in told
     assert everything_in(tmp_path) == []

@@ -228,13 +228,21 @@ def test_augmentation_keeps_background_and_varies_contrast():
 
 
 def test_times_cover_every_stretch_evenly():
-    times = np.array([latents.low_discrepancy_time(i, 3, 1000) for i in range(400)])
+    settings = resolve("backbone", "tiny", ["seed=3"])
+    times = np.array([latents.draw_time(i, settings, 1000) for i in range(400)])
     assert times.min() >= 0
     assert times.max() < 1000
     for start in range(0, 400, 40):
         counts = np.histogram(times[start : start + 40], 10, (0, 1000))[0]
         assert counts.min() >= 3  # four would be perfect; independent draws often give none
         assert counts.max() <= 5
+    settings.focus, settings.focus_share = (0.1, 0.3), 0.6
+    times = np.array([latents.draw_time(i, settings, 1000) for i in range(1000)])
+    assert np.mean((times >= 100) & (times < 300)) == pytest.approx(0.6 + 0.4 * 0.2, abs=0.02)
+    assert np.mean(times >= 900) == pytest.approx(0.04, abs=0.01)
+    for words in ("focus=[0.5,0.1]", "focus_share=2"):
+        with pytest.raises(InputError, match="focus"):
+            resolve("backbone", "tiny", [words])
 
 
 # --- loop ------------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def unfold_voxels(x: Tensor, edge: int) -> Tensor:
 
 
 class Shortcut(nn.Module):
-    """Linear code of blocks of ``edge``^3 voxels: ``encode`` (B, C, X, Y, Z) -> (B, L, X/edge, ...) and ``decode`` back.
+    """Linear code of blocks of ``edge``^3 voxels, (B, C, X, Y, Z) -> (B, L, X/edge, Y/edge, Z/edge), and back.
 
     It starts as the block's L / C lowest frequencies of the orthonormal discrete cosine transform (Ahmed et al., IEEE
     Trans Comput C-23:90, 1974), each image channel for itself. The energy of anatomy falls about as

@@ -144,8 +144,8 @@ class SemanticStream(nn.Module):
 class Estimate(nn.Module):
     """What the condition alone says about z_0: c (B, Cc, x, y, z) -> (B, C, x, y, z), once per volume.
 
-    Residual convolutions, dilated to see about 60 voxels around, beside a linear path. No normalisation: statistics over
-    the field of view would take away the absolute intensity that PSR hangs on.
+    Residual convolutions, dilated to see about 60 voxels around, beside a linear path. No normalisation: statistics
+    over the field of view would take away the absolute intensity that PSR hangs on.
     """
 
     DILATIONS = (1, 2, 4, 1)
@@ -169,8 +169,8 @@ class Estimate(nn.Module):
 class Fusion(nn.Module):
     """How the direct estimate enters the prediction: gamma(t) p + a(t) z_t + b(t) z_hat, channel by channel.
 
-    If z_0 given c is Gaussian about z_hat with variance s^2, the best prediction at z_t is linear in z_t and z_hat, with
-    coefficients that depend on the time alone (v = (alpha z_t - x0) / sigma, x0 = z_hat + K (z_t - alpha z_hat),
+    If z_0 given c is Gaussian about z_hat with variance s^2, the best prediction at z_t is linear in z_t and z_hat,
+    with coefficients that depend on the time alone (v = (alpha z_t - x0) / sigma, x0 = z_hat + K (z_t - alpha z_hat),
     K = alpha s^2 / (alpha^2 s^2 + sigma^2)); gamma takes back what the backbone believed without c. All three are zero
     at the start.
     """

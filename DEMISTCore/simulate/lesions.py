@@ -64,10 +64,10 @@ def grow(
 ) -> Lesions:
     """Grow ``count`` lesions in white matter.
 
-    Sites follow the white matter with a periventricular (40 %) and a juxtacortical (20 %) preference, the McDonald
+    Sites follow the white matter with a periventricular (38 %) and a juxtacortical (27 %) preference, the McDonald
     regions (Filippi et al., Brain 142:1858, 2019; probability maps in Filli et al., Mult Scler J 18:1577, 2012).
-    Radii are log-normal (median 1.7 mm, a third of the lesions below 10 mm^3); a lesion is an ellipsoid whose surface is
-    roughened by noise. One in three grows at an older one, so that large loads become confluent.
+    Radii are log-normal (median 1.7 mm, a third of the lesions below 10 mm^3); a lesion is an ellipsoid whose surface
+    is roughened by noise. One in three grows at an older one, so that large loads become confluent.
 
     Args:
         white: white-matter fraction (X, Y, Z), 1 mm voxels.
@@ -88,7 +88,7 @@ def grow(
         near_cortex / near_cortex.sum(),
         np.full(sites.size, 1 / sites.size),
     ]
-    cumulative = np.cumsum(0.4 * weights[0] + 0.2 * weights[1] + 0.4 * weights[2])
+    cumulative = np.cumsum(0.38 * weights[0] + 0.27 * weights[1] + 0.35 * weights[2])
     placed: list[tuple[np.ndarray, float]] = []
     for number in range(1, count + 1):
         centre = np.array(

@@ -305,12 +305,8 @@ def _tissue_maps(
     if lesions.mask.any():
         reach = rng.uniform(2.5, 8.0)
         depth_of_loss = rng.uniform(0.0, 0.12)
-        distance = distance_transform_edt(~lesions.mask[::2, ::2, ::2], sampling=2.0).astype(np.float32)
-        import torch
-
-        distance = torch.nn.functional.interpolate(
-            torch.from_numpy(distance)[None, None], size=shape, mode="trilinear", align_corners=True
-        )[0, 0].numpy()
+        # At full resolution: many lesions are smaller than the 2 mm grid that other distances make do with.
+        distance = distance_transform_edt(~lesions.mask).astype(np.float32)
         loss = depth_of_loss * np.exp(-distance / reach)
         parameters["nawm_loss"] = {"at_lesion": round(depth_of_loss, 4), "decay_mm": round(reach, 3)}
     damage = lesions.amount * lesions.severity

@@ -82,7 +82,7 @@ DSEG_LESION = 5
 
 # Labels seen in FreeSurfer-numbered maps that stand for something already in a class above:
 # 136/137 and 163/164 lie inside the lateral ventricles and their horns of the two hemispheres: choroid plexus.
-_ALIASES = {136: "choroid plexus", 137: "choroid plexus", 163: "choroid plexus", 164: "choroid plexus", 57: "outer CSF", 25: "cortex"}
+_ALIASES = dict.fromkeys((136, 137, 163, 164), "choroid plexus") | {57: "outer CSF", 25: "cortex"}
 
 
 def class_map(labels: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ from .latents import (
     Latents,
     check_crop,
     draw_crop,
+    draw_time,
     encode_cohort,
     latent_scales,
-    low_discrepancy_time,
     noise_like,
 )
 from .settings import BackboneSettings, LatentSettings
@@ -102,7 +102,7 @@ class BackboneStage:
             rng = random(s.seed, "backbone", i)
             crop = draw_crop(self.train, s, i, rng, "backbone")
             z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
-            t = low_discrepancy_time(i, s.seed, self.schedule.steps)
+            t = draw_time(i, s, self.schedule.steps)
             samples.append({"z": z, "noise": noise_like(rng, z.shape), "t": np.array(t)})
         return collate(samples)
 

@@ -27,7 +27,7 @@ from .backbone import by_time, error_by_time, prediction_error, validation_sampl
 from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
-from .latents import Crop, check_crop, draw_crop, encode_cohort, low_discrepancy_time, noise_like
+from .latents import Crop, check_crop, draw_crop, draw_time, encode_cohort, noise_like
 from .loop import frozen_hash
 from .settings import DemistSettings
 
@@ -149,7 +149,7 @@ class DemistStage:
             draw = rng.random(4)
             samples.append({
                 "z": z, "c": crop.read(crop.latents.c[crop.copy, crop.flip]) * np.float32(self.condition_scale),
-                "noise": noise_like(rng, z.shape), "t": np.array(low_discrepancy_time(i, s.seed, self.schedule.steps)),
+                "noise": noise_like(rng, z.shape), "t": np.array(draw_time(i, s, self.schedule.steps)),
                 "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
             })  # fmt: skip
             if s.decode_every and i % s.decode_every == 0 and (s.lambda_edge > 0 or s.lambda_tissue > 0):

@@ -125,13 +125,21 @@ def latent_scales(cohort: Sequence[Latents], factor: int) -> tuple[float, float]
     return 1 / deviations[0], 1 / deviations[1]
 
 
-def low_discrepancy_time(index: int, seed: int, steps: int) -> int:
-    """Time of sample ``index``: additive recurrence with the golden ratio, so that any stretch of samples covers
-    the times evenly; small batches have less noise in their gradients than with independent draws
-    (Kingma et al. 2021, appendix I.1, do so within one batch).
+def draw_time(index: int, settings: LatentSettings, steps: int) -> int:
+    """Time of sample ``index``, evenly spread over any stretch of samples.
+
+    An additive recurrence with the golden ratio instead of independent draws: small batches then have less noise in
+    their gradients (Kingma et al. 2021, appendix I.1, do so within one batch). ``focus_share`` of the samples go to the
+    times in ``focus``: under the usual schedules half of all times are almost pure noise, where the task is the same
+    at all of them, and what decides over a sample's quality is learnt in between.
     """
-    offset = random(seed, "time").random()
-    return min(int(((offset + index * _GOLDEN) % 1.0) * steps), steps - 1)
+    u = (random(settings.seed, "time").random() + index * _GOLDEN) % 1.0
+    share, (low, high) = settings.focus_share, settings.focus
+    if u < share:
+        time = low + u / share * (high - low)
+    else:
+        time = (u - share) / (1 - share)
+    return min(int(time * steps), steps - 1)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,12 @@ class LatentSettings(Settings):
 
     crop: tuple[int, ...] | None = (24, 28, 24)  # latent positions; None: the whole volume
     flip: bool = True
+    focus: tuple[float, ...] = (0.05, 0.45)  # times, as fractions of the schedule, that get more samples ...
+    focus_share: float = 0.0  # ... this share of them; the others are spread over all times
     latent_augmentations: int = 0  # encodings of contrast-augmented copies of x, cached beside the plain one
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    # "prediction": the error of v or epsilon as it is; "x0": the same error counted in z_0, which stops the last, almost
-    # noise-free times from taking most of the gradient (Salimans and Ho 2022, section 4, discuss such weights)
+    # "prediction": the error of v or epsilon as it is; "x0": the same error counted in z_0, which stops the last,
+    # almost noise-free times from taking most of the gradient (Salimans and Ho 2022, section 4, discuss such weights)
     weighting: str = "prediction"
     validation_crops: int = 8
     preview_steps: int = 12
@@ -227,6 +229,11 @@ def build(stage: str, tree: Mapping[str, Any]) -> Settings:
         value = getattr(settings, name, None)
         if value is not None and len(value) != 3:
             raise InputError(f"{name} needs three numbers, for example [64, 64, 64], not {list(value)}.")
+    focus = getattr(settings, "focus", (0.0, 1.0))
+    if len(focus) != 2 or not 0 <= focus[0] < focus[1] <= 1:
+        raise InputError(f"focus needs two rising numbers from 0 to 1, for example [0.05, 0.45], not {list(focus)}.")
+    if not 0 <= getattr(settings, "focus_share", 0.0) <= 1:
+        raise InputError(f"focus_share must be from 0 to 1, not {settings.focus_share}.")
     if not 0 <= settings.ema < 1:
         raise InputError(f"ema must be at least 0 and below 1, not {settings.ema}.")
     return settings
