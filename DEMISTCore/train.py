@@ -59,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage", choices=("fp16", "bf16", "fp32"), default="fp16", help="number format of the weights")
     p.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in the bundle")
     p.add_argument("--description", default="", metavar="TEXT", help="one sentence for the bundle's description")
+    p.add_argument("--sampling", nargs="+", default=[], metavar="KEY=VALUE",
+                   help="recommended sampling: sampler, steps, seeds, eta, spacing")
     p.add_argument("--measured", action="store_true", help="trained on measured, not on simulated PSR")
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         export(
             args.runs, args.out, base=args.base, weights=args.weights, storage=args.storage, card=args.card,
             description=args.description, licence=args.licence, simulated=not args.measured,
-            overwrite=args.overwrite,
+            sampling=args.sampling, overwrite=args.overwrite,
         )  # fmt: skip
         return 0
     if args.list_keys:

@@ -245,6 +245,23 @@ def test_times_cover_every_stretch_evenly():
             resolve("backbone", "tiny", [words])
 
 
+@pytest.mark.parametrize("kind", ["v", "epsilon"])
+def test_weighting_x0_is_the_error_of_the_estimate(kind):
+    from DEMISTCore.training.backbone import prediction_error
+
+    schedule = NoiseSchedule(prediction=kind)
+    torch.manual_seed(0)
+    z, noise, wrong = torch.randn(3, 4, 2, 6, 4, 4, 4).unbind(2)[:3]
+    z, noise, wrong = z[:, :, :4], noise[:, :, :4], 0.1 * wrong[:, :, :4]
+    t = torch.tensor([100, 400, 700])
+    target, z_t = schedule.target(z, noise, t), schedule.add_noise(z, noise, t)
+    plain = prediction_error(schedule, target + wrong, z, noise, t, "prediction")
+    torch.testing.assert_close(plain, wrong.square().mean())
+    in_x0 = prediction_error(schedule, target + wrong, z, noise, t, "x0")
+    expected = (schedule.to_x0(target + wrong, z_t, t) - z).square().mean()
+    torch.testing.assert_close(in_x0, expected, rtol=1e-4, atol=1e-6)
+
+
 # --- loop ------------------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ def grow(
         turn = random_affine(rng, rotation=60, scale=0, shear=0)
         distance = np.linalg.norm(points @ turn / axes, axis=-1).astype(np.float32)
         rough = smooth_field(distance.shape, max(1.5, 0.6 * radius), rng)
-        # Signed depth in mm below the roughened surface; the rim is 1-2.5 mm soft.
+        # Signed depth in mm below the roughened surface; the rim is 0.6-2 mm soft.
         depth = radius * (1.0 + 0.22 * rough - distance)
         rim = rng.uniform(0.6, 2.0)
         new = np.clip(depth / rim + 0.5, 0, 1) * np.clip(white[box] * 1.5, 0, 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..bundle import Bundle, load_bundle, save_bundle
+from ..bundle import SAMPLING, Bundle, load_bundle, save_bundle
 from ..diffusion import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..networks.backbone import build_backbone
@@ -35,6 +35,7 @@ def export(
     card: Path | None = None,
     description: str = "",
     licence: str = "Apache-2.0",
+    sampling: Sequence[str] = (),
     simulated: bool = True,
     overwrite: bool = False,
 ) -> list[Bundle]:
@@ -52,6 +53,7 @@ def export(
             raise InputError(f"{run.folder} is a run of {run.stage}; export takes one backbone and one demist run.")
         found[run.stage] = run
     text = _read_card(card)
+    advice = _sampling(sampling)
     common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
     saved: list[Bundle] = []
     foundation: Bundle | None = None
@@ -71,7 +73,7 @@ def export(
                 foundation = load_bundle(base)
             except BundleError as error:
                 raise InputError(f"--base {base} cannot be used: {error}") from error
-        saved.append(_export_demist(found["demist"], out, foundation, weights, common, text, description))
+        saved.append(_export_demist(found["demist"], out, foundation, weights, common, text, description, advice))
     for bundle in saved:
         size = sum(path.stat().st_size for path in bundle.folder.glob("*.safetensors")) / 1e6
         log.info("%s: %s, %.1f MB, %s", bundle.folder, bundle.kind, size, bundle.hash[:16])
@@ -104,7 +106,8 @@ def _export_foundation(
 
 
 def _export_demist(
-    run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str
+    run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str,
+    sampling: dict[str, Any],
 ) -> Bundle:
     model = ModelConfig.from_dict(run.settings.model)
     _check_base(run, base)
@@ -117,7 +120,8 @@ def _export_demist(
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
             folder, config=model, weights={"streams": demist}, base=base, training=_provenance([run], weights),
-            documents=_logs([run], Path(folder_of_logs)), card=card, description=description, **common,
+            documents=_logs([run], Path(folder_of_logs)), card=card, description=description,
+            sampling=sampling or None, **common,
         )  # fmt: skip
 
 
@@ -184,6 +188,24 @@ def _logs(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
         if (run.folder / "metrics.csv").is_file():
             documents[f"{run.stage}.csv"] = run.folder / "metrics.csv"
     return documents
+
+
+def _sampling(overrides: Sequence[str]) -> dict[str, Any]:
+    """Recommended sampling settings from ``key=value`` words.
+
+    Raises:
+        InputError: a key that is no sampling setting, or a value of the wrong type.
+    """
+    advice: dict[str, Any] = {}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key not in SAMPLING:
+            raise InputError(f"--sampling {text}: there are {', '.join(SAMPLING)}; write for example steps=10.")
+        try:
+            advice[key] = type(SAMPLING[key])(value)
+        except ValueError as error:
+            raise InputError(f"--sampling {text}: {key} needs a number.") from error
+    return advice
 
 
 def _read_card(card: Path | None) -> str | None:
