@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -197,6 +198,15 @@ def calibration(
         **{f"coverage_{level}": float(np.mean(error <= q * interval)) for level, q in quantiles.items()},
         "spread_skill": math.sqrt(float(np.mean(interval**2))) / rmse if rmse > 0 else math.nan,
     }
+
+
+def json_ready(content: Any) -> Any:
+    """``content`` with None for NaN and infinity, which JSON does not know; dicts, lists and tuples followed."""
+    if isinstance(content, Mapping):
+        return {key: json_ready(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [json_ready(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

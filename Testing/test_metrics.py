@@ -180,3 +180,8 @@ def test_impossible_questions_are_refused() -> None:
         metrics.mse(prediction, truth, np.zeros(SHAPE))
     with pytest.raises(ValueError, match="two seeds"):
         metrics.calibration(prediction, truth, truth, mask, 1)
+
+
+def test_json_ready_has_no_nan() -> None:
+    content = {"a": math.nan, "b": [1.5, -math.inf, "x"], "c": {"d": (2, None)}}
+    assert metrics.json_ready(content) == {"a": None, "b": [1.5, None, "x"], "c": {"d": [2, None]}}

@@ -64,7 +64,11 @@ class Case:
         labels = Volume.read(self.session.dseg)
         if not labels.grid.same_as(self.true_psr.grid):
             raise InputError(f"{self.session.dseg} does not lie on the grid of {self.session.psr}; resample it.")
-        return Volume(labels.array.round().astype(np.uint8), labels.affine, labels.path)
+        array = labels.array.round().astype(np.uint8)
+        if self.session.lesion is not None and not (array == LESION).any():
+            lesions = Volume.read(self.session.lesion).resampled_to(labels.grid, "nearest").array > 0.5
+            array[lesions & (array > 0)] = LESION
+        return Volume(array, labels.affine, labels.path)
 
     @cached_property
     def true_mask(self) -> Volume:

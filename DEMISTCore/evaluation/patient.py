@@ -142,7 +142,7 @@ def evaluate_patient(
         **settings,
     )  # fmt: skip
     described = describe(result, outlined, label)
-    write_json(out / "patient.json", described)
+    write_json(out / "patient.json", metrics.json_ready(described))
     from ..preview import save_figure
 
     save_figure(_draw(result, outlined, described), out / "patient.png")

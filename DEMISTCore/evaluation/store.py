@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..files import atomic_path, write_json
+from ..metrics import json_ready
 from .cases import LESION, Case
 from .figures import brain_box, levels
 from .methods import Outcome
@@ -28,8 +30,11 @@ def read_result(out: Path, session: str, method: str, fingerprint: str) -> dict[
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if content.pop("fingerprint", None) != fingerprint or not picture.is_file():
+    if not isinstance(content, dict) or content.pop("fingerprint", None) != fingerprint or not picture.is_file():
         return None
+    content = {key: math.nan if value is None else value for key, value in content.items()}
+    for region in content["regions"]:
+        region.update({key: math.nan for key, value in region.items() if value is None})
     return content
 
 
@@ -46,4 +51,4 @@ def write_result(out: Path, case: Case, method: str, outcome: Outcome, content: 
             aspect=case.grid.spacing[1] / case.grid.spacing[0],
             **{name: array[across, along, level].astype(np.float16) for name, array in cut.items()},
         )
-    write_json(path, content)
+    write_json(path, json_ready(content))
