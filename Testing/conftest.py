@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,3 +102,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
     for name, data in (("t1w", t1w), ("flair", flair), ("mask", brain)):
         nib.save(nib.Nifti1Image(data.astype(np.float32), affine), folder / f"{name}.nii.gz")
     return Head(folder / "t1w.nii.gz", folder / "flair.nii.gz", folder / "mask.nii.gz")
+
+
+@pytest.fixture(autouse=True)
+def log_levels_stay():
+    """Command lines called in this process set log levels for good, as a program may; a later test must not feel it."""
+    names = [None, *(name for name in logging.root.manager.loggerDict if name.startswith("DEMISTCore"))]
+    before = {name: logging.getLogger(name).level for name in {*names, "DEMISTCore", "DEMISTCore.preprocess"}}
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("DEMISTCore"):
+            logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+    logging.getLogger().setLevel(before[None])
