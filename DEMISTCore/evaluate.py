@@ -39,9 +39,9 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
     cohort.add_argument("--compare", nargs="+", default=[], metavar="NAME=BUNDLE", help="more bundles, one seed each")
     cohort.add_argument("--subjects", type=int, metavar="N", help="only the first N subjects")
-    cohort.add_argument("--preprocess", default="simulated", metavar="simulated|full",
-                        help="simulated: true brain mask, no registration, no N4; full: as synthesize (default: "
-                        "%(default)s)")
+    cohort.add_argument("--preprocess", default="masked", metavar="MODE",
+                        help="simulated: true brain mask, no registration, no N4; masked: true brain mask; full: as "
+                        "synthesize (default: %(default)s)")
     cohort.add_argument("--grid", default="truth", metavar="truth|model",
                         help="where maps are compared (default: the %(default)s's own grid)")
     patient = p.add_argument_group("one real patient")

@@ -42,7 +42,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
     return evaluate(cohort, out, bundle=tiny_bundle, seeds=SEEDS, ablations=True, device="cpu", precision="fp32",
-                    compare={"twin": tiny_bundle}, progress=False)  # fmt: skip
+                    compare={"twin": tiny_bundle}, preprocess="simulated", progress=False)  # fmt: skip
 
 
 # --- look-ups ---------------------------------------------------------------------------------------------------------
@@ -172,7 +172,8 @@ def test_what_is_there_is_not_made_again(
         return method
 
     monkeypatch.setattr(evaluation_methods, "demist", counting)
-    arguments = {"bundle": tiny_bundle, "ablations": True, "device": "cpu", "precision": "fp32", "progress": False}
+    arguments = {"bundle": tiny_bundle, "ablations": True, "device": "cpu", "precision": "fp32", "progress": False,
+                 "preprocess": "simulated"}  # fmt: skip
     before = (out / "results.csv").read_text()
     evaluate(cohort, out, seeds=SEEDS, compare={"twin": tiny_bundle}, **arguments)
     assert made == []
@@ -224,7 +225,8 @@ def test_regression_run_takes_part(cohort: Path, tiny_bundle: Path, tmp_path: Pa
     run_.folder.mkdir()
     run_.write()
     checkpoint.save(run_.folder, 1, weights, weights, {})
-    arguments = {"bundle": tiny_bundle, "regression_from": run_.folder, "lookup_from": cohort, "subjects": 1}
+    arguments = {"bundle": tiny_bundle, "regression_from": run_.folder, "lookup_from": cohort, "subjects": 1,
+                 "preprocess": "simulated"}  # fmt: skip
     out = evaluate(cohort, tmp_path / "out", seeds=1, device="cpu", precision="fp32", progress=False, **arguments)
     results = pd.read_csv(out / "results.csv").set_index("method")
     case = Case(index(cohort)[0], "truth", "simulated", 4.0, 8)
@@ -330,7 +332,7 @@ def test_lesion_masks_that_cannot_be_used(head, lesion_file, tiny_bundle, tmp_pa
         (["--t1w", "y"], "three images"),
         (["--data", "no-such-folder"], "There is no folder no-such-folder"),
         (["--data", "DATA", "--grid", "moon"], "choose truth or model"),
-        (["--data", "DATA", "--preprocess", "none"], "choose simulated or full"),
+        (["--data", "DATA", "--preprocess", "none"], "choose simulated or masked or full"),
         (["--data", "DATA", "--seeds", "0"], "at least 1"),
         (["--data", "DATA", "--subjects", "0"], "at least 1"),
         (["--data", "DATA", "--compare", "x"], "NAME=BUNDLE"),

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 GRIDS = ("truth", "model")
 #: How raw images become the model grid. ``simulated``: the true brain mask, nothing registered or bias-corrected, for
-#: data sets simulated as if all that was done already; ``full``: as ``synthesize`` does it, brain extraction included.
-PREPROCESS = ("simulated", "full")
+#: data sets simulated as if all that was done already; ``masked``: the true brain mask, all else as ``synthesize`` does
+#: it; ``full``: as ``synthesize`` does it, brain extraction included.
+PREPROCESS = ("simulated", "masked", "full")
 #: Labels of the simulator's segmentations.
 WHITE, LESION = 3, 5
 
@@ -83,10 +84,10 @@ class Case:
         from ..preprocess import prepare
 
         start = time.perf_counter()
-        simulated = self.preprocess == "simulated"
+        correct = self.preprocess != "simulated"
         prepared = prepare(
-            self.session.t1w, self.session.flair, brain_mask=self.true_mask if simulated else None,
-            register=not simulated, bias_correct=not simulated, spacing=self.spacing, multiple=self.multiple,
+            self.session.t1w, self.session.flair, brain_mask=None if self.preprocess == "full" else self.true_mask,
+            register=correct, bias_correct=correct, spacing=self.spacing, multiple=self.multiple,
             device=self.device,
         )  # fmt: skip
         self.timings["prepare"] = time.perf_counter() - start

@@ -52,7 +52,7 @@ def evaluate(
     ablations: bool = False,
     subjects: int | None = None,
     lookup_from: str | Path | None = None,
-    preprocess: str = "simulated",
+    preprocess: str = "masked",
     grid: str = "truth",
     device: str = "auto",
     precision: str = "auto",

@@ -12,7 +12,7 @@ from .. import metrics
 from ..files import atomic_path
 from ..preview import save_figure
 from .figures import Column, box_plots, compare_slices
-from .methods import BOUND_RESAMPLED, ONE_SEED, POPULATION, REGRESSION
+from .methods import ABLATIONS, BOUND_RESAMPLED, ONE_SEED, POPULATION, REGRESSION
 from .store import result_paths
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def markdown(
         f"{count} subjects, {results['session'].nunique()} sessions of `{Path(settings['data']).name}`; mean ± SD over "
         f"subjects, inside the true brain mask, on {where}. PSNR and SSIM with a range of {metrics.DATA_RANGE} PSR. "
         "Sharpness: Sobel energy over the truth's, 1 is right. Lesion AUC: lesion voxels against white matter farther "
-        f"than {settings['lesion_gap_mm']:g} mm from any lesion. Preparation: {settings['preprocess']}. "
+        f"than {settings['lesion_gap_mm']:g} mm from any lesion (look-ups are given the true lesions). "
+        f"Preparation: {settings['preprocess']}. "
         + " ".join(settings["notes"]),
         "",
     ]
@@ -150,7 +151,8 @@ def markdown(
 def draw_figures(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], settings: dict, out: Path) -> None:
     """boxes.png: every subject's numbers; slices.png: the median subject and the worst, by the reference's PSNR."""
     shown = {heading: key for key, heading, _ in COLUMNS if key in ("psnr", "ssim", "sharpness", "lesion_auc")}
-    drawn = [m for m in methods if m != BOUND_RESAMPLED]
+    # Ablations fail by so much that they would flatten everything else; the table has them.
+    drawn = [m for m in methods if m != BOUND_RESAMPLED and m.removesuffix(", 1 seed") not in ABLATIONS]
     values = {
         heading: {m: [row[key] for row in rows if row["method"] == m] for m in drawn} for heading, key in shown.items()
     }
@@ -158,7 +160,8 @@ def draw_figures(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], sett
     save_figure(box_plots(values, title="PSR against the simulated truth", footer=footer), out / "boxes.png", dpi=110)
 
     ranked = sorted((row["psnr"], row["session"]) for row in rows if row["method"] == _reference(methods))
-    examples = list(dict.fromkeys([ranked[len(ranked) // 2][1], ranked[0][1]]))
+    examples = list(dict.fromkeys([ranked[(len(ranked) - 1) // 2][1], ranked[0][1]]))
+    kinds = ("median", "worst") if len(examples) > 1 else ("only one",)
     columns = [m for m in drawn if m in (POPULATION, REGRESSION, ONE_SEED, _reference(methods))]
     cuts = {(session, m): dict(np.load(result_paths(out, session, m)[1])) for session in examples for m in columns}
     cuts = {key: {name: a.astype(np.float32) for name, a in cut.items()} for key, cut in cuts.items()}
@@ -174,7 +177,7 @@ def draw_figures(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], sett
             *(Column.difference(f"error, {m}", _same_shape(error)) for m, error in zip(columns, errors)),
         ],
         contours=_same_shape([cut["lesions"] > 0 for cut in first]),
-        row_titles=[f"{session} ({what})" for session, what in zip(examples, ("median", "worst"))],
+        row_titles=[f"{session} ({what})" for session, what in zip(examples, kinds)],
         aspect=float(first[0]["aspect"]),
         title="Median and worst subject; lesions outlined",
         footer=footer,
