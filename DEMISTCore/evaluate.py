@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     cohort = p.add_argument_group("subjects with known PSR")
     cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
-    cohort.add_argument("--regression", metavar="RUN|FILE", help="training run of the regression network")
+    cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
     cohort.add_argument("--lookup-from", metavar="BIDS",
                         help="data set for the population's tissue means (default: the other subjects of --data)")
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")

@@ -65,7 +65,7 @@ def evaluate(
         out: results.csv, regions.csv, summary.csv, summary.md, boxes.png, slices.png; per-subject results in
             ``subjects``, from where a stopped evaluation goes on.
         bundle: DEMIST bundle; None takes the default one.
-        regression_from: training run (or weights) of the regression network.
+        regression_from: training run of the regression network.
         compare: further bundles by name, one seed each: what other trainings give.
         seeds: samples per subject, 0 to seeds - 1.
         steps, sampler: None takes the bundle's recommendation.

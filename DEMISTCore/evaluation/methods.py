@@ -212,7 +212,7 @@ def _sampling(
 
 
 def regression(source: str | Path, device: torch.device, dtype: torch.dtype) -> Method:
-    """The regression network of a training run or a weights file."""
+    """The regression network of a training run."""
     from ..baselines.regression import load_regression
 
     model = load_regression(source)
