@@ -394,14 +394,18 @@ def test_healthy_people_have_no_lesions(healthy):
     assert not healthy.water.any()
 
 
-def test_without_skull_nothing_lies_outside_the_brain(head, patients):
+def test_without_skull_only_fluid_is_left_around_the_brain(head, patients):
     assert head.has_skull
     for subject in patients:
+        left = subject.parameters["fluid_left_mm"]
+        assert 0 <= left <= 5
+        outside = ndimage.distance_transform_edt(~subject.brain)
         assert not subject.extra.any()
-        assert all(not f[~subject.brain].any() for f in subject.fractions.values())
+        assert all(not f[outside > left + 0.01].any() for f in subject.fractions.values())
+        assert not subject.psr[~subject.brain].any()
         scan = scanner.acquire(subject, quiet(snr=(20.0, 20.0)), np.random.default_rng(0))
         on_grid = scan.t1w.resampled_to(subject.grid).array
-        away = ~ndimage.binary_dilation(subject.brain, iterations=3)
+        away = outside > left + 3
         assert not on_grid[away].any(), "exactly zero, as in skull-stripped data sets"
 
 
@@ -816,6 +820,22 @@ def test_resume_keeps_finished_subjects_and_completes_the_rest(data_set, label_m
     assert run(main, [*argv, "--no-skull", "--resume"]) == 0
     assert kept.stat().st_mtime_ns == written
     assert fingerprints(root) == before
+
+
+def test_workers_make_the_same_data_set(data_set, label_map, tmp_path):
+    root = tmp_path / "set"
+    argv = ["--out", str(root), "--subjects", "2", "--scans", "2", "--seed", "5", "--anatomies", str(label_map)]
+    assert run(main, [*argv, "--no-skull", "--workers", "2"]) == 0
+    assert fingerprints(root) == fingerprints(data_set)
+
+
+def test_a_worker_s_error_is_the_command_s(capsys, tmp_path, label_map):
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    argv = ["--out", str(tmp_path / "set"), "--subjects", "2", "--anatomies", str(bad), "--workers", "2"]
+    assert run(main, argv) == 2
+    assert "bad.nii.gz" in capsys.readouterr().err
+    assert run(main, [*argv[:-1], "0"]) == 2
 
 
 @pytest.fixture(scope="module")

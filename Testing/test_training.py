@@ -590,6 +590,37 @@ def test_gradients_reach_every_stream_and_only_them(runs, bids):
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters), name
 
 
+def test_the_estimate_trains_alone_at_first(runs, bids):
+    stage = make_demist_stage(runs, bids, "estimate_first=0.5")
+    batch = stage.batch(range(2))
+    losses = stage.objective(batch, 0.49)
+    losses["loss"].backward()
+    given = {name for name, p in stage.demist.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert given
+    assert all(name.startswith("spatial.estimate.") for name in given)
+    error = (stage.demist.spatial.estimate(batch["c"]) - batch["z"]).square().mean()
+    torch.testing.assert_close(losses["loss"], error)
+    assert "noise" in stage.objective(batch, 0.5)
+
+
+def test_noise_on_the_latent_before_decoding(runs, bids, tmp_path):
+    """Half of the samples get it, up to the asked share of the latent's own spread, added to the encoder's own."""
+    from DEMISTCore.networks.config import PRESETS
+    from DEMISTCore.training.autoencoder import AutoencoderStage
+
+    s = resolve("autoencoder", "tiny", ["steps=1", "latent_noise=0.5", "patch=16", f"cache={runs / 'cache'}"])
+    prepared = data.prepare_cohort(data.index(bids), s, runs / "cache")
+    stage = AutoencoderStage(PRESETS["tiny"], s, prepared, [])
+    spread = torch.cat([stage.batch(range(i, i + 20))["z_spread"] for i in range(0, 100, 20)])
+    assert 0.35 < (spread == 0).float().mean() < 0.65
+    assert 0.6 < spread.max() <= 1
+    mu = torch.randn(2, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    sigma = torch.full_like(mu, 0.1)
+    got = stage.objective._spread(mu, sigma, {"z_spread": torch.tensor([0.0, 0.8])})
+    torch.testing.assert_close(got[0], sigma[0])
+    torch.testing.assert_close(got[1], (sigma[1] ** 2 + (0.4 * mu.std()) ** 2).sqrt())
+
+
 def test_dropout_follows_the_samples_not_the_batch(runs, bids):
     stage = make_demist_stage(runs, bids, "dropout_semantic=0.5", "dropout_all=0.2")
     keep = torch.cat([stage.batch(range(i, i + 4))["keep"] for i in range(0, 80, 4)])

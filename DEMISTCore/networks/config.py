@@ -150,6 +150,7 @@ class StreamsConfig(_Config):
     token_layers: int = 2
     control_channels: tuple[int, ...] = (32, 48)
     estimate_width: int = 64  # of the spatial stream's direct estimate of z_0 from c; 0: none
+    estimate_dilations: tuple[int, ...] = (1, 2, 4, 1)  # one residual convolution each
     lora_rank: int = 8
     gate_width: int = 64
     checkpointing: bool = False
@@ -195,10 +196,10 @@ PRESETS: dict[str, ModelConfig] = {
     ),
     # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.
     "small": ModelConfig(
-        psr=AutoencoderConfig(1, 1, 16, (48, 96), fold=2, shortcut=True),
-        condition=AutoencoderConfig(2, 2, 24, (48, 96), fold=2, shortcut=True),
-        backbone=BackboneConfig(16, (48, 96, 160), (False, False, True)),
-        streams=StreamsConfig(),
+        psr=AutoencoderConfig(1, 1, 24, (48, 96), fold=2, shortcut=True),
+        condition=AutoencoderConfig(2, 2, 48, (48, 96), fold=2, shortcut=True),
+        backbone=BackboneConfig(24, (48, 96, 160), (False, False, True)),
+        streams=StreamsConfig(estimate_width=96, estimate_dilations=(1, 2, 4, 8, 1)),
     ),
     # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.
     "brats": ModelConfig(

@@ -144,17 +144,15 @@ class SemanticStream(nn.Module):
 class Estimate(nn.Module):
     """What the condition alone says about z_0: c (B, Cc, x, y, z) -> (B, C, x, y, z), once per volume.
 
-    Residual convolutions, dilated to see about 60 voxels around, beside a linear path. No normalisation: statistics
+    Residual convolutions, dilated to see far around (4 voxels to a latent position), beside a linear path. No normalisation: statistics
     over the field of view would take away the absolute intensity that PSR hangs on.
     """
 
-    DILATIONS = (1, 2, 4, 1)
-
-    def __init__(self, condition_channels: int, channels: int, width: int) -> None:
+    def __init__(self, condition_channels: int, channels: int, width: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         self.linear = nn.Conv3d(condition_channels, channels, 1)
         self.first = nn.Conv3d(condition_channels, width, 3, padding=1)
-        self.layers = nn.ModuleList(nn.Conv3d(width, width, 3, padding=d, dilation=d) for d in self.DILATIONS)
+        self.layers = nn.ModuleList(nn.Conv3d(width, width, 3, padding=d, dilation=d) for d in dilations)
         self.last = nn.Conv3d(width, channels, 1)
         nn.init.zeros_(self.last.weight)
 
@@ -214,7 +212,9 @@ class ControlStream(nn.Module):
 
         self.estimate = self.fusion = None
         if cfg.estimate_width:
-            self.estimate = Estimate(condition_channels, backbone.out_channels, cfg.estimate_width)
+            self.estimate = Estimate(
+                condition_channels, backbone.out_channels, cfg.estimate_width, cfg.estimate_dilations
+            )
             self.fusion = Fusion(channels[0], backbone.out_channels)
             condition_channels += backbone.out_channels
         widths = (condition_channels, *cfg.control_channels)

@@ -210,7 +210,7 @@ def prepare(
             note.append("off")
 
     with run.step("normalisation"):
-        pair = [normalise(image, inside) for image in (t1_model, fl_model)]
+        pair = normalise((t1_model, fl_model), inside, spacing)
         for image, volume, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
             if not image.any():
                 raise InputError(

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--obliquity", type=float, default=6.0, help="tilt of the image axes, degrees")
     p.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     p.add_argument("--resume", action="store_true", help="keep subjects that are already complete")
+    p.add_argument("--workers", type=int, default=1, help="subjects simulated side by side, one core each")
     return p
 
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out, subjects=args.subjects, scans=args.scans, seed=args.seed, anatomies=args.anatomies,
         exclude=args.exclude, lesion_masks=args.lesion_masks, healthy=args.healthy, skull=not args.no_skull,
         bias=args.bias, misregistration=args.misregistration, thick_slices=args.thick_slices,
-        obliquity=args.obliquity, overwrite=args.overwrite, resume=args.resume,
+        obliquity=args.obliquity, overwrite=args.overwrite, resume=args.resume, workers=args.workers,
     )  # fmt: skip
     return 0
 

@@ -92,9 +92,13 @@ def simulate_subject(
     fractions = _fractions(maps, rng)
     tissue = fractions[WHITE] + fractions[GREY]
     brain = _brain_mask(tissue, maps["ventricle"])
+    left = rng.uniform(0.0, 5.0)  # drawn with a skull, too: the same seed is the same person
     if not skull:
+        # Extraction tools disagree about how much of the fluid around the brain they leave.
+        kept = _grown(brain, left)
+        parameters["fluid_left_mm"] = round(left, 2)
         for key in fractions:
-            fractions[key] = fractions[key] * brain
+            fractions[key] = fractions[key] * kept
     ventricle_distance, cortex_distance = _distances(maps["ventricle"], maps["cortex"])
 
     if healthy:
@@ -256,6 +260,13 @@ def _brain_mask(tissue: np.ndarray, ventricle: np.ndarray) -> np.ndarray:
     padded = np.pad(solid, 6)
     closed = binary_closing(padded, iterations=4)[6:-6, 6:-6, 6:-6]
     return binary_fill_holes(closed | solid)
+
+
+def _grown(mask: np.ndarray, mm: float) -> np.ndarray:
+    """``mask`` and all within ``mm`` of it (1 mm voxels)."""
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(~mask) <= mm
 
 
 def _distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

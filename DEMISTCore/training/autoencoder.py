@@ -41,7 +41,8 @@ class AutoencoderObjective(nn.Module):
         s, y, x = self.settings, batch["y"], batch["x"]
         z_mu, z_sigma = self.psr.encode(y)
         c_mu, c_sigma = self.condition.encode(x)
-        y_hat = self.psr.decode(z_mu + z_sigma * batch["z_noise"].to(z_mu.dtype)).float()
+        z = z_mu + self._spread(z_mu, z_sigma, batch) * batch["z_noise"].to(z_mu.dtype)
+        y_hat = self.psr.decode(z).float()
         x_hat = self.condition.decode(c_mu + c_sigma * batch["c_noise"].to(c_mu.dtype)).float()
         parts = {
             "psr": (y_hat - y).abs().mean(),
@@ -60,6 +61,13 @@ class AutoencoderObjective(nn.Module):
             loss = loss + s.lambda_adversarial * parts["adversarial"]
             self.reconstructions[int(batch["index"][0])] = y_hat.detach()
         return {"loss": loss, **parts}
+
+    def _spread(self, mu: Tensor, sigma: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more."""
+        if self.settings.latent_noise <= 0:
+            return sigma
+        share = batch["z_spread"][:, None, None, None, None] * self.settings.latent_noise
+        return (sigma.square() + (share * mu.detach().float().std()).square().to(sigma.dtype)).sqrt()
 
 
 class DiscriminatorObjective(nn.Module):
@@ -105,7 +113,10 @@ class AutoencoderStage:
             entry = self.train[pick(len(self.train), s.seed, "autoencoder", i)]
             sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
             sample["x"] = augment(sample["x"], s.augment, rng)
-            samples.append({**sample, **self._noise(rng), "index": np.array(i)})
+            sample |= self._noise(rng)
+            if s.latent_noise > 0:
+                sample["z_spread"] = np.array(max(0.0, rng.uniform(-1, 1)), np.float32)
+            samples.append({**sample, "index": np.array(i)})
         return collate(samples)
 
     def _noise(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

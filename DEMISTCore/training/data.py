@@ -368,7 +368,7 @@ def augment(x: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) 
     """Random contrast of (2, X, Y, Z) inside the brain, each modality by itself; 0 outside stays 0.
 
     Wide on purpose: networks trained over many contrasts work on scanners they have never seen (Billot et al. 2023,
-    SynthSeg). The brain's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalise`) and is the fixed point of
+    SynthSeg). The tissue's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalise`) and is the fixed point of
     gain and gamma.
     """
     from scipy.ndimage import gaussian_filter

@@ -47,6 +47,9 @@ class DemistObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3)."""
         z, noise, t = batch["z"], batch["noise"], batch["t"]
+        if progress < self.settings.estimate_first and self.demist.built.spatial and self.demist.cfg.estimate_width:
+            loss = (self.demist.spatial.estimate(batch["c"]).float() - z).square().mean()
+            return {"loss": loss, "estimate": loss}
         condition = self.demist.condition(batch["c"], offset=batch["offset"])
         condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
         z_t = self.schedule.add_noise(z, noise, t)
@@ -178,19 +181,21 @@ class DemistStage:
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time on fixed crops with fixed noise; PSNR of short samples against the truth."""
-        losses, psnr = [], []
+        losses, psnr, estimates = [], [], []
         for i, sample in enumerate(validation_samples(self.held or self.train, self.settings, self.schedule.steps)):
             crop = sample.crop
             z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
             c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
             condition = self.demist.condition(c, offset=torch.from_numpy(crop.offset)[None].to(device))
+            if condition.estimate is not None:
+                estimates.append(float((condition.estimate.float() - z).square().mean()))
             noise, t = sample.noise(z), sample.times.to(device)
             target = self.schedule.target(z.expand_as(noise), noise, t)
             z_t = self.schedule.add_noise(z.expand_as(noise), noise, t)
             losses.append(error_by_time(lambda a, b, k=condition: self.demist(a, b, k), z_t, t, target))
             if i < self.settings.validation_samples:
                 psnr.append(self._sample_psnr(crop, condition, device, seed=i))
-        result = by_time(losses)
+        result = by_time(losses) | ({"estimate": float(np.mean(estimates))} if estimates else {})
         return result if not psnr else {**result, "sample_psnr": float(np.mean(psnr))}
 
     def _sample_psnr(self, crop: Crop, condition: object, device: torch.device, seed: int) -> float:

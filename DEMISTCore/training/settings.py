@@ -107,6 +107,10 @@ class AutoencoderSettings(Settings):
     align_width: int = 32
     align_positions: int = 256
     align_temperature: float = 0.1
+    # Half of the PSR latents get Gaussian noise before they are decoded, of up to this share of their own standard
+    # deviation: what the diffusion model hands the decoder is never exact, and a decoder that has only seen exact
+    # latents turns every error into a block of latent size.
+    latent_noise: float = 0.0
     validation_patches: int = 8
 
 
@@ -146,6 +150,7 @@ class DemistSettings(LatentSettings):
     lambda_edge: float = 0.1
     lambda_tissue: float = 0.5
     lambda_estimate: float = 0.5  # the spatial stream's direct estimate of z_0, where it has one
+    estimate_first: float = 0.0  # share of the training that the estimate gets alone, before the backbone takes part
     decode: tuple[int, ...] = (12, 12, 12)  # latent positions decoded for the losses in image space
     decode_halo: int = 2
     decode_every: int = 4  # one sample in so many is decoded, and counts so much more; 0: none
