@@ -48,7 +48,8 @@ def draw_severity(rng: np.random.Generator) -> float:
     """Share of PSR lost in a lesion's core: mostly 0.25-0.6, a sixth of them black holes (0.6-0.9).
 
     Lesion PSR well below normal-appearing white matter, lowest in T1 black holes: Dortch 2011; Levesque et al.,
-    J Magn Reson Imaging 21:103 (2005); Bagnato et al., Mult Scler J 26:457 (2020).
+    J Magn Reson Imaging 21:103 (2005); Bagnato et al., Mult Scler J 26:457 (2020); reviewed in York et al., Brain
+    Commun 4:fcac088 (2022).
     """
     if rng.random() < 0.17:
         return float(rng.uniform(0.6, 0.9))
