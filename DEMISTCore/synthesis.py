@@ -113,6 +113,7 @@ def synthesize(
     preview: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     keep_samples: bool = False,
+    write_samples: bool = False,
     progress: Progress | None = None,
     estimate: Callable[[Estimate], Any] | None = None,
 ) -> Synthesis:
@@ -144,6 +145,8 @@ def synthesize(
         preview: where to draw a picture (``.png``).
         overwrite: replace outputs that exist.
         keep_samples: keep the map of every seed in the result.
+        write_samples: write the map of every seed too, beside ``out``: ``psr_seed-0.nii.gz`` and so on. Statistics
+            need them to say how far a region's mean moves from seed to seed.
         progress: called with a stage and the share of all work done (0 to 1); may raise
             :class:`~DEMISTCore.errors.Cancelled` to stop, which leaves nothing behind.
         estimate: called after every sampling step with the running :class:`Estimate`; may raise as well.
@@ -157,7 +160,11 @@ def synthesize(
         uncertainty_path = None
     else:
         uncertainty_path = _uncertainty_path(uncertainty, out)
-    outputs = _check_outputs(out, uncertainty_path, preview, overwrite, (t1w, flair, brain_mask))
+    sources = (t1w, flair, brain_mask)
+    outputs = _outputs(out, uncertainty_path, preview)
+    _check_outputs(outputs, overwrite, sources)
+    if write_samples and out is None:
+        raise InputError("The maps of the seeds are written beside the PSR map; give out (--out) as well.")
     check_device_name(device)
     seed_list = None if seeds is None else check_seeds(seeds)
 
@@ -168,6 +175,9 @@ def synthesize(
         plan = _plan(model, seed_list, steps, sampler, guidance)
         if uncertainty and len(plan["seeds"]) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
+        if write_samples:
+            outputs |= {f"seed {seed}": _beside(out, f"seed-{seed}") for seed in plan["seeds"]}
+            _check_outputs(outputs, overwrite, sources)
         t1w, flair = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR")
         if brain_mask is not None:
             brain_mask = as_volume(brain_mask, "brain mask")
@@ -209,7 +219,7 @@ def synthesize(
             volume = prepared.to_native(sample)
             native.add(volume.array)
             on_grid.add(sample)
-            if keep_samples:
+            if keep_samples or write_samples:
                 samples.append(volume)
 
     psr = Volume(native.mean, prepared.native.affine)
@@ -437,20 +447,19 @@ def stem(path: str | os.PathLike[str]) -> Path:
 def _uncertainty_path(uncertainty: bool | str | os.PathLike[str], out: str | os.PathLike[str] | None) -> Path | None:
     if uncertainty is False or uncertainty is None:
         return None
-    if uncertainty is True:
-        base = stem(out)
-        return base.with_name(f"{base.name}_uncertainty{Path(out).name[len(base.name) :]}")
-    return Path(uncertainty)
+    return _beside(out, "uncertainty") if uncertainty is True else Path(uncertainty)
 
 
-def _check_outputs(
-    out: str | os.PathLike[str] | None,
-    uncertainty: Path | None,
-    preview: str | os.PathLike[str] | None,
-    overwrite: bool,
-    inputs: Sequence[Source | None],
+def _beside(out: str | os.PathLike[str], what: str) -> Path:
+    """``psr.nii.gz`` -> ``psr_what.nii.gz``."""
+    base = stem(out)
+    return base.with_name(f"{base.name}_{what}{Path(out).name[len(base.name) :]}")
+
+
+def _outputs(
+    out: str | os.PathLike[str] | None, uncertainty: Path | None, preview: str | os.PathLike[str] | None
 ) -> dict[str, Path]:
-    """Every file to be written, by kind, each checked now rather than after minutes of work."""
+    """Every file to be written, by kind; those of single seeds come later, when the seeds are known."""
     from .preview import check_picture_name
 
     outputs: dict[str, Path] = {}
@@ -462,6 +471,11 @@ def _check_outputs(
         outputs["uncertainty"] = uncertainty
     if preview is not None:
         outputs["preview"] = check_picture_name(preview)
+    return outputs
+
+
+def _check_outputs(outputs: Mapping[str, Path], overwrite: bool, inputs: Sequence[Source | None]) -> None:
+    """Check every file to be written now rather than after minutes of work."""
     taken: dict[Path, str] = {}
     for source in inputs:
         path = source.path if isinstance(source, Volume) else source
@@ -474,7 +488,6 @@ def _check_outputs(
         taken[there] = f"the {kind}"
         check_writable(path, overwrite=overwrite)
         _check_folder(path)
-    return outputs
 
 
 def _check_folder(path: Path) -> None:
@@ -501,6 +514,9 @@ def _write(result: Synthesis, outputs: Mapping[str, Path], clock: _Clock) -> Non
             result.psr.write(temporary["psr"], description=description)
         if "uncertainty" in temporary:
             result.uncertainty.write(temporary["uncertainty"], description=f"SD of {description}")
+        for seed, sample in zip(result.provenance["settings"]["seeds"], result.samples):
+            if f"seed {seed}" in temporary:
+                sample.write(temporary[f"seed {seed}"], description=f"{description}, seed {seed}")
         if "preview" in temporary:
             from .preview import save_figure
 
@@ -510,9 +526,8 @@ def _write(result: Synthesis, outputs: Mapping[str, Path], clock: _Clock) -> Non
         result.provenance["timings_s"]["total"] = round(clock.total, 3)
         result.provenance["peak_memory_mb"] = round(peak_memory() / 2**20)
         if "sidecar" in temporary:
-            for path in ("psr", "uncertainty", "preview"):
-                if path in temporary:
-                    result.provenance.setdefault("output_sha256", {})[path] = sha256(temporary[path])
+            hashes = {kind: sha256(path) for kind, path in temporary.items() if kind != "sidecar"}
+            result.provenance["output_sha256"] = hashes
             write_json(temporary["sidecar"], result.provenance)
 
 

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--uncertainty", nargs="?", const=True, default=False, metavar="FILE",
         help="write the standard deviation over seeds too, to FILE or beside --out",
     )  # fmt: skip
+    images.add_argument("--samples", action="store_true", help="write the map of every seed too, beside --out")
     images.add_argument("--preview", metavar="FILE", help="draw a picture of the result (.png)")
     images.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     model = p.add_argument_group("model (defaults are the bundle's recommendations)")
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skull_strip=args.skull_strip,
             bias_correct=not args.no_bias_correct,
             uncertainty=args.uncertainty,
+            write_samples=args.samples,
             preview=args.preview,
             overwrite=args.overwrite,
             progress=bar,

@@ -149,6 +149,18 @@ def test_mean_and_spread_are_those_of_the_samples(run):
     assert (samples[0] != samples[1]).any()
 
 
+def test_maps_of_single_seeds_are_written(head, tiny_bundle, run, tmp_path):
+    out = tmp_path / "psr.nii.gz"
+    assert cli.run(synthesize.main, command(head, tiny_bundle, out, "--seeds", "3,1", "--samples", "-q")) == 0
+    assert everything_in(tmp_path) == ["psr.json", "psr.nii.gz", "psr_seed-1.nii.gz", "psr_seed-3.nii.gz"]
+    samples = {n: np.asarray(nib.load(tmp_path / f"psr_seed-{n}.nii.gz").dataobj) for n in (1, 3)}
+    np.testing.assert_allclose(np.asarray(nib.load(out).dataobj), (samples[1] + samples[3]) / 2, atol=1e-7)
+    np.testing.assert_array_equal(samples[3], run(seeds=[3]).psr.array)
+    told = json.loads((tmp_path / "psr.json").read_text())
+    assert told["output_sha256"].keys() == {"psr", "seed 1", "seed 3"}
+    assert told["outputs"]["seed 3"].endswith("psr_seed-3.nii.gz")
+
+
 def test_volumes_serve_as_well_as_files(head, run):
     from_files = run(seeds=1)
     t1w, flair, mask = (Volume.read(path) for path in (head.t1w, head.flair, head.mask))
@@ -357,6 +369,12 @@ def test_existing_outputs_are_kept(refuse, name):
     (refuse.folder / name).write_text("precious")
     refuse("--uncertainty", "--preview", str(refuse.folder / "p.png"), words=(name, "exists already", "--overwrite"))
     assert (refuse.folder / name).read_text() == "precious"
+
+
+def test_existing_maps_of_seeds_are_kept(refuse):
+    (refuse.folder / "psr_seed-1.nii.gz").write_text("precious")
+    refuse("--samples", "--seeds", "0,1", words=("psr_seed-1.nii.gz", "exists already"))
+    assert (refuse.folder / "psr_seed-1.nii.gz").read_text() == "precious"
 
 
 def test_overwrite_replaces(head, tiny_bundle, tmp_path):
