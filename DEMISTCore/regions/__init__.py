@@ -1,0 +1,28 @@
+"""Brain tissue, lesions and normal-appearing white matter (NAWM), near lesions and far from them, as masks on one grid.
+
+:func:`build_regions` is the whole of it (:mod:`.build`); each step has a file: :mod:`.masks` (masks as people give
+them), :mod:`.tissue` (white matter, grey matter, CSF), :mod:`.lesions` (numbering, T1 black holes),
+:mod:`.suggest` (lesions from the FLAIR), :mod:`.nawm` (distances), :mod:`.write`. The settings are in
+:mod:`.settings`.
+"""
+
+from .build import Regions, build_regions
+from .lesions import Lesions, number_lesions
+from .masks import read_mask
+from .settings import REGIONS, RegionSettings
+from .suggest import suggest_lesions
+from .tissue import segment_tissue
+from .write import write_regions
+
+__all__ = [
+    "REGIONS",
+    "Lesions",
+    "RegionSettings",
+    "Regions",
+    "build_regions",
+    "number_lesions",
+    "read_mask",
+    "segment_tissue",
+    "suggest_lesions",
+    "write_regions",
+]

@@ -1,0 +1,306 @@
+"""``build_regions``: whatever is at hand in, masks of regions on one grid out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Grid, Volume
+from . import masks as reading
+from .lesions import Lesions, black_holes, number_lesions
+from .masks import describe, labels_to_grid, to_grid
+from .nawm import lesion_distance, split
+from .settings import CSF, GREY, REGIONS, WHITE, RegionSettings
+from .suggest import suggest_lesions
+from .tissue import fill_white, segment_tissue
+
+if TYPE_CHECKING:
+    from ..preprocess import Prepared
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Masks of one brain on one grid.
+
+    Attributes:
+        masks: uint8 by key of :data:`DEMISTCore.regions.REGIONS`, in its order; only those that could be made and
+            hold a voxel.
+        lesions: numbered; None if no mask was given and none were suggested.
+        distance: mm to the nearest lesion, float32; None without lesions.
+        settings: as used.
+        notes: plain sentences: what was resampled, suggested or left out, and why.
+    """
+
+    masks: dict[str, Volume]
+    lesions: Lesions | None
+    distance: Volume | None
+    settings: RegionSettings
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """T1w and FLAIR, normalised, and the brain, on one isotropic grid."""
+
+    t1w: Volume
+    flair: Volume | None
+    brain: Volume
+
+
+def build_regions(
+    grid_of: Volume,
+    *,
+    lesion_mask: Volume | None = None,
+    tissue: Volume | None = None,
+    t1w: Volume | None = None,
+    flair: Volume | None = None,
+    brain: Volume | None = None,
+    prepared: Prepared | None = None,
+    suggest: bool | None = None,
+    settings: RegionSettings | None = None,
+) -> Regions:
+    """Make the regions that the given images and masks allow, on the grid of ``grid_of``.
+
+    All inputs lie in one world space; grids may differ. Tissue comes from ``tissue``, otherwise it is segmented on
+    the T1w, which is prepared first (brain mask, bias field, FLAIR registered to it); without both, only lesions
+    are made. Without lesions all white matter is NAWM.
+
+    Args:
+        grid_of: the PSR map; only its grid is used.
+        lesion_mask: > 0 inside, or one integer per lesion, or fractions (0.5 and more count). An empty one says that
+            there are no lesions.
+        tissue: labels 1 CSF, 2 grey, 3 white matter.
+        t1w, flair: as scanned or processed, not yet prepared.
+        brain: brain mask; nothing outside it counts. Without it, the T1w's brain is extracted.
+        prepared: what :func:`DEMISTCore.preprocess.prepare` made of the T1w and FLAIR; spares doing it again.
+        suggest: suggest lesions from the FLAIR; None: if there is a T1w and a FLAIR and no lesion mask.
+        settings: see :class:`RegionSettings`.
+
+    Raises:
+        InputError: a mask or image cannot be used; the sentence says what to do.
+    """
+    settings = settings or RegionSettings()
+    grid, notes = grid_of.grid, []
+    outline = None
+    if brain is not None:
+        outline = _outline(brain, grid, notes)
+    drawn = None
+    if lesion_mask is not None:
+        drawn = _drawn(lesion_mask, grid, outline, notes)
+    can_suggest = prepared is not None or (t1w is not None and flair is not None)
+    suggest = (lesion_mask is None and can_suggest) if suggest is None else suggest
+    if suggest and lesion_mask is not None:
+        raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
+    if suggest and not can_suggest:
+        raise InputError("Suggesting lesions takes a T1w and a FLAIR image; give both.")
+
+    images = None
+    # A tissue map makes the images superfluous, unless lesions are to be suggested or looked at on the T1w.
+    if prepared is not None or (t1w is not None and (tissue is None or suggest or drawn is not None)):
+        images = _from_prepared(prepared) if prepared is not None else _prepare(t1w, flair, brain, outline, notes)
+        if not images.brain.resampled_to(grid, "nearest").array.any():
+            raise InputError(
+                f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
+            )
+    labels, fine = _tissue(grid, tissue, images, drawn, notes)
+    if outline is not None and labels is not None:
+        labels = labels.with_array(np.where(outline, labels.array, 0).astype(np.uint8))
+    if labels is not None and not (labels.array == WHITE).any():
+        source = describe(tissue, "tissue map") if tissue is not None else describe(t1w or grid_of, "T1w")
+        raise InputError(f"{source} shows no white matter in the brain of the PSR map; check that they overlap.")
+
+    lesions = None
+    if drawn is not None:
+        lesions = _numbered(drawn, settings, notes)
+        if images is not None and fine is not None and lesions.count:
+            lesions = replace(lesions, black_holes=_black_holes(lesions.numbers, images, fine))
+    elif suggest:
+        assert images is not None
+        lesions = _suggested(grid, images, fine, outline, settings)
+        notes.append(lesions.note if lesions.count else "No lesions were found on the FLAIR (a suggestion, unchecked).")
+    if labels is not None and lesions is not None:
+        labels = fill_white(labels, lesions.numbers.array > 0)
+        _note_outside(lesions, labels, notes)
+    return _assemble(grid, labels, lesions, drawn, images is not None, settings, notes)
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def _outline(brain: Volume, grid: Grid, notes: list[str]) -> np.ndarray:
+    mask, note = reading.binary(brain, "brain mask")
+    if note:
+        notes.append(note)
+    if not mask.array.any():
+        raise InputError(f"{describe(brain, 'brain mask')} is empty; give a mask that covers the brain.")
+    return to_grid(mask, grid, "brain mask", notes).array > 0
+
+
+def _drawn(mask: Volume, grid: Grid, outline: np.ndarray | None, notes: list[str]) -> Volume:
+    """The lesion mask on ``grid``, inside the brain."""
+    label = describe(mask, "lesion mask")
+    binary, note = reading.binary(mask, "lesion mask")
+    if note:
+        notes.append(note)
+    here = to_grid(binary, grid, "lesion mask", notes)
+    if outline is None or not here.array.any():
+        return here
+    kept = (here.array > 0) & outline
+    inside, all_ = int(kept.sum()), int((here.array > 0).sum())
+    if not inside:
+        raise InputError(f"{label} has no lesion inside the brain; give a mask in the PSR map's space.")
+    if inside < all_:
+        notes.append(f"{label}: {all_ - inside} of {all_} voxels lie outside the brain and were left out.")
+    return replace(here, array=kept.astype(np.uint8))
+
+
+def _from_prepared(prepared: Prepared) -> _Images:
+    return _Images(prepared.t1w, prepared.flair, prepared.mask)
+
+
+def _prepare(
+    t1w: Volume, flair: Volume | None, brain: Volume | None, outline: np.ndarray | None, notes: list[str]
+) -> _Images:
+    """Brain mask, registration, bias field and normalisation, at 1 mm."""
+    from ..preprocess import prepare
+
+    mask = None if brain is None else brain.with_array(np.nan_to_num(brain.array) > 0)
+    if flair is not None:
+        made = prepare(t1w, flair, brain_mask=mask)
+        notes.extend(made.warnings)
+        return _from_prepared(made)
+    return _prepare_t1w(t1w, mask, notes)
+
+
+def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
+    from ..preprocess import checks, model_grid, normalise
+    from ..preprocess.bias import correct_bias
+    from ..preprocess.brainmask import extract_brain, recognise_stripped
+
+    volume = checks.load_image(t1w, "T1w", notes)
+    if mask is None:
+        mask = recognise_stripped(volume) or extract_brain(volume)
+    mask = mask.with_array((mask.array > 0).astype(np.float32))
+    native = volume.with_array((mask.resampled_to(volume).array >= 0.5).astype(np.uint8))
+    if not native.array.any():
+        raise InputError(
+            f"{describe(t1w, 'T1w')} does not overlap the brain mask; give a T1w in the space of the PSR map."
+        )
+    grid = model_grid(native, 1.0, multiple=1)
+    inside = (mask.resampled_to(grid).array >= 0.5) & (native.resampled_to(grid, "nearest").array > 0)
+    image, _ = correct_bias(volume.resampled_to(grid, "bspline").array, inside, 1.0)
+    image = normalise([image], inside)[0]
+    return _Images(Volume(image, grid.affine, volume.path), None, Volume(inside.astype(np.uint8), grid.affine))
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _tissue(
+    grid: Grid, given: Volume | None, images: _Images | None, drawn: Volume | None, notes: list[str]
+) -> tuple[Volume | None, Volume | None]:
+    """Tissue labels on ``grid``, and on the grid of the images."""
+    if given is not None:
+        checked = reading.tissue_labels(given)
+        label = describe(given, "tissue map")
+        if not checked.array.any():
+            raise InputError(f"{label} is empty; give labels 1 CSF, 2 grey and 3 white matter.")
+        labels = to_grid(checked, grid, "tissue map", notes)
+        fine = None if images is None else checked.resampled_to(images.t1w, "nearest")
+        return labels, fine
+    if images is None:
+        notes.append("There is no T1w and no tissue map: white matter, NAWM and grey matter were left out.")
+        return None, None
+    fine = segment_tissue(images.t1w, images.brain, flair=images.flair, lesions=drawn)
+    notes.append(f"Tissue was segmented automatically from the T1w{' and FLAIR' if images.flair is not None else ''}.")
+    return labels_to_grid(fine, grid), fine
+
+
+def _numbered(drawn: Volume, settings: RegionSettings, notes: list[str]) -> Lesions:
+    numbers = number_lesions(drawn, settings.min_lesion_ml)
+    if settings.min_lesion_ml:
+        left_out = int(number_lesions(drawn).array.max(initial=0) - numbers.array.max(initial=0))
+        if left_out:
+            notes.append(f"{left_out} lesions below {settings.min_lesion_ml:g} mL were left out.")
+    return Lesions(numbers)
+
+
+def _black_holes(numbers: Volume, images: _Images, fine: Volume) -> tuple[int, ...]:
+    """Lesions by the T1w's own voxels; those too small to have one there have no say."""
+    return black_holes(numbers.resampled_to(images.t1w, "nearest"), images.t1w, fine)
+
+
+def _suggested(
+    grid: Grid, images: _Images, fine: Volume | None, outline: np.ndarray | None, settings: RegionSettings
+) -> Lesions:
+    assert images.flair is not None
+    assert fine is not None
+    found = suggest_lesions(images.t1w, images.flair, fine, settings=settings)
+    mask = (labels_to_grid(found.mask, grid).array > 0) & (True if outline is None else outline)
+    numbers = number_lesions(Volume(mask.astype(np.uint8), grid.affine))
+    return Lesions(numbers, suggested=True, black_holes=_black_holes(numbers, images, fine))
+
+
+def _note_outside(lesions: Lesions, labels: Volume, notes: list[str]) -> None:
+    outside = int(((lesions.numbers.array > 0) & (labels.array == 0)).sum())
+    if outside:
+        notes.append(f"{outside} lesion voxels lie outside the segmented brain; they count as lesions all the same.")
+
+
+def _assemble(
+    grid: Grid,
+    labels: Volume | None,
+    lesions: Lesions | None,
+    drawn: Volume | None,
+    has_t1w: bool,
+    settings: RegionSettings,
+    notes: list[str],
+) -> Regions:
+    masks: dict[str, np.ndarray] = {}
+    distance = None
+    inside = np.zeros(grid.shape, bool)
+    if lesions is not None:
+        inside = lesions.numbers.array > 0
+        masks["lesion"] = inside
+        masks["black_hole"] = lesions.black_hole_mask.array > 0
+        # Lesions too small to be measured are no NAWM either.
+        known = inside if drawn is None else inside | (drawn.array > 0)
+        distance = lesion_distance(Volume(known, grid.affine))
+        if lesions.count and not has_t1w:
+            notes.append("There is no T1w: T1 black holes were not looked for.")
+    if labels is not None:
+        white = labels.array == WHITE
+        normal = white if distance is None else white & (distance.array > 0)
+        masks |= split(_deep(normal, labels, settings), None if distance is None else distance.array, settings)
+        masks["grey_matter"] = (labels.array == GREY) & ~inside
+        masks["white_matter"] = white
+        masks["csf"] = (labels.array == CSF) & ~inside
+        if distance is None:
+            notes.append("There are no lesions: all white matter counts as NAWM, neither proximal nor distal.")
+        else:
+            for key in ("nawm", "nawm_proximal", "nawm_distal"):
+                if not masks[key].any():
+                    notes.append(f"{REGIONS[key]}: no voxel lies at the distances chosen, so it was left out.")
+    kept = {key: masks[key] for key in REGIONS if key in masks and masks[key].any()}
+    for sentence in notes:
+        log.info("%s", sentence)
+    return Regions(
+        {key: Volume(mask.astype(np.uint8), grid.affine) for key, mask in kept.items()},
+        lesions, distance, settings, tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+def _deep(white: np.ndarray, labels: Volume, settings: RegionSettings) -> np.ndarray:
+    """White matter that keeps its distance from grey matter and CSF, if that was asked for."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not settings.nawm_depth_mm:
+        return white
+    depth = distance_transform_edt(labels.array == WHITE, sampling=labels.spacing)
+    return white & (depth > settings.nawm_depth_mm)

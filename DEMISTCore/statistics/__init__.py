@@ -1,0 +1,28 @@
+"""What a PSR map says of lesions and of white matter: tables, ROC curves, comparison of two maps.
+
+One file per job: :mod:`.table` (PSR by region and lesion), :mod:`.contrast` (lesion against NAWM) on :mod:`.delong`
+(AUC, variance, intervals) and :mod:`.units` (blocks and patches that may count as observations), :mod:`.comparison`
+(two maps of one brain), :mod:`.figures`, :mod:`.checks` (is it a PSR map, who made it), :mod:`.analysis` (all of it,
+files included) and :mod:`.report` (what is written and printed). Regions come from :mod:`DEMISTCore.regions`.
+"""
+
+from .analysis import Analysis, Settings, analyse
+from .comparison import Agreement, Comparison, agreement, compare
+from .contrast import Contrast, Roc, contrasts, roc
+from .table import region_table, write_table
+
+__all__ = [
+    "Agreement",
+    "Analysis",
+    "Comparison",
+    "Contrast",
+    "Roc",
+    "Settings",
+    "agreement",
+    "analyse",
+    "compare",
+    "contrasts",
+    "region_table",
+    "roc",
+    "write_table",
+]

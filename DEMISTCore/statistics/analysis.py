@@ -1,0 +1,417 @@
+"""All of it: maps and masks in; table, ROC curves, comparison and figures out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import write_json
+from ..volume import Volume, as_volume, check_writable
+from . import checks, report
+from .comparison import COLUMNS as COMPARISON_COLUMNS
+from .comparison import Comparison, compare
+from .contrast import Contrast, contrasts
+from .table import region_table, write_table
+
+if TYPE_CHECKING:
+    from ..preprocess import Prepared
+    from ..regions import Regions, RegionSettings
+
+log = logging.getLogger(__name__)
+
+Source = Volume | str | os.PathLike
+Progress = Callable[[str, float], Any]
+
+#: Every file that an analysis may write.
+OUTPUTS = (
+    "regions.csv", "regions.tsv", "statistics.json", "roc.png", "boxes.png", "overlay.png", "comparison.csv",
+    "comparison.tsv", "bland_altman.png", "regions_dseg.nii.gz", "regions_dseg.tsv", "regions_dseg.json",
+    "lesions_dseg.nii.gz",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen.
+
+    Attributes:
+        regions: how regions are made; None: the defaults of :class:`DEMISTCore.regions.RegionSettings`.
+        block_mm: edge of the blocks of space that count as independent observations at the voxel level.
+        patches_per_lesion: patches of NAWM cut for each lesion, for the lesion-level curves.
+    """
+
+    regions: RegionSettings | None = None
+    block_mm: float = 20.0
+    patches_per_lesion: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.block_mm > 0:
+            raise InputError(f"The edge of the blocks must be above 0 mm, not {self.block_mm}.")
+        if self.patches_per_lesion < 1:
+            raise InputError(f"There must be at least one patch per lesion, not {self.patches_per_lesion}.")
+
+
+@dataclass(eq=False)
+class Analysis:
+    """What was found, and where it came from.
+
+    Attributes:
+        psr: the map.
+        regions: masks on its grid.
+        table: one row per region and lesion, see :data:`DEMISTCore.statistics.table.COLUMNS`.
+        contrasts: lesions against NAWM; empty if ``roc_declined``.
+        roc_declined: why there is no ROC curve, else None.
+        comparison: with the reference, if there is one.
+        uncertainty_kind: ``"none"``, ``"map"`` (bounds only) or ``"seeds"`` (spread of means).
+        notes: plain sentences: masks resampled, lesions suggested, what was left out and why.
+        statement: the sentence that belongs below every output.
+        origin: who synthesized the map, see :func:`DEMISTCore.statistics.checks.origin`; None if measured or unknown.
+        inputs: file and hash of everything that was read.
+        settings: as used.
+        timings: seconds by stage.
+        files: what was written, by kind.
+    """
+
+    psr: Volume
+    regions: Regions
+    table: list[dict[str, Any]]
+    contrasts: list[Contrast]
+    roc_declined: str | None
+    comparison: Comparison | None
+    uncertainty_kind: str
+    notes: tuple[str, ...]
+    statement: str
+    origin: dict[str, Any] | None
+    inputs: dict[str, Any]
+    settings: Settings
+    timings: dict[str, float] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of statistics.json."""
+        return report.summary(self)
+
+    def text(self) -> str:
+        """The result for a person at a terminal."""
+        return report.text(self)
+
+
+def analyse(
+    psr: Source,
+    *,
+    lesions: Source | None = None,
+    t1w: Source | None = None,
+    flair: Source | None = None,
+    tissue: Source | None = None,
+    brain: Source | None = None,
+    prepared: Prepared | None = None,
+    uncertainty: Source | None = None,
+    samples: Sequence[Source] = (),
+    reference: Source | None = None,
+    suggest: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    settings: Settings | RegionSettings | None = None,
+    tsv: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Measure a PSR map, synthesized or measured, in lesions and normal-appearing white matter.
+
+    All masks and images are brought to the map's own grid, with a note where that took interpolation. White matter and
+    with it NAWM need ``t1w`` or ``tissue``; ROC curves need lesions and NAWM.
+
+    >>> import DEMISTCore.statistics
+    >>> DEMISTCore.statistics.analyse("psr.nii.gz", lesions="lesions.nii.gz", t1w="t1w.nii.gz")  # doctest: +SKIP
+
+    Args:
+        psr: PSR map, fraction: a file or a :class:`~DEMISTCore.volume.Volume`, as all images here.
+        lesions: lesion mask; of a segmentation, all labels above 0.
+        t1w: T1-weighted image in the map's space; tissues are segmented on it.
+        flair: FLAIR image of the same session; it is registered to the T1w.
+        tissue: tissue labels instead of a segmentation: 1 CSF, 2 grey, 3 white matter.
+        brain: brain mask. Default: where the map is not the constant 0 of a background.
+        prepared: what :func:`DEMISTCore.prepare` made of T1w and FLAIR (``Synthesis.prepared``): spares doing it again.
+        uncertainty: standard deviation over seeds per voxel.
+        samples: maps of single seeds, two or more.
+        reference: another PSR map of this brain to compare with: measured, or of another time.
+        suggest: find lesions on the FLAIR instead of taking a mask; every output says that they are a suggestion.
+        provenance: of a synthesized map that is in memory (``Synthesis.provenance``); a file has it beside it.
+        out: folder to write to; None: nothing is written.
+        settings: :class:`Settings`, or :class:`DEMISTCore.regions.RegionSettings` for the regions alone.
+        tsv: write tables as TSV, too.
+        overwrite: replace the results of an earlier analysis.
+        progress: called with a stage and the share of all work done (0 to 1); may raise to stop, which leaves nothing
+            behind.
+
+    Raises:
+        InputError: an input, setting or output cannot be used; the sentence says what to do.
+    """
+    from ..regions import RegionSettings, build_regions
+
+    settings = settings if isinstance(settings, Settings) else Settings(regions=settings)
+    settings = replace(settings, regions=settings.regions or RegionSettings())
+    folder = None if out is None else _check_folder(Path(out), overwrite)
+    clock = _Clock(progress)
+    if suggest and lesions is not None:
+        raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
+    if suggest and prepared is None and (t1w is None or flair is None):
+        raise InputError("Suggesting lesions takes a T1w and a FLAIR image; give --t1w and --flair.")
+    if len(samples) == 1:
+        raise InputError("The spread from seed to seed needs the maps of two seeds or more; give another one.")
+
+    notes: list[str] = []
+    with clock.stage("read", 0.0):
+        psr = checks.read_map(psr, "PSR map")
+        origin = checks.origin(psr, provenance)
+        inputs = {"PSR map": psr}
+        maps = {"uncertainty map": uncertainty, "reference map": reference}
+        maps |= {f"map of seed {i + 1}": sample for i, sample in enumerate(samples)}
+        for name, source in maps.items():
+            if source is not None:
+                inputs[name] = checks.read_map(source, name)
+        for name, source in {"T1w": t1w, "FLAIR": flair}.items():
+            if source is not None:
+                inputs[name] = as_volume(source, name)
+        masks = _read_masks({"lesion mask": lesions, "tissue map": tissue, "brain mask": brain}, notes)
+        inputs |= masks
+        label = psr.path or "The PSR map"
+        aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
+
+    with clock.stage("regions", 0.05):
+        brain_mask = masks.get("brain mask") or _brain(psr)
+        regions = build_regions(
+            psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
+            flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, settings=settings.regions,
+        )  # fmt: skip
+        notes += regions.notes
+        for key in ("nawm", "white_matter"):
+            if key in regions.masks:
+                values = psr.array[(regions.masks[key].array > 0) & np.isfinite(psr.array)]
+                if values.size:
+                    checks.check_fraction(float(np.median(values)), str(label))
+
+    with clock.stage("table", 0.6):
+        seeds = [aligned[name] for name in maps if name.startswith("map of seed")]
+        table = region_table(psr, regions, aligned.get("uncertainty map"), seeds)
+        _say(notes, _about_rows(table))
+    with clock.stage("curves", 0.65):
+        declined = _why_no_roc(regions, masks.get("lesion mask"), suggest)
+        found = [] if declined else contrasts(
+            psr, regions, samples=seeds, block_mm=settings.block_mm, patches_per_lesion=settings.patches_per_lesion
+        )  # fmt: skip
+        _say(notes, [sentence for contrast in found for sentence in contrast.notes])
+        if found and not any(contrast.voxel for contrast in found):
+            declined = "No ROC curve could be made: " + " ".join(found[0].notes)
+    comparison = None
+    if "reference map" in aligned:
+        with clock.stage("comparison", 0.75):
+            comparison = compare(psr, aligned["reference map"], regions, block_mm=settings.block_mm)
+            _say(notes, comparison.notes)
+    kind = "seeds" if seeds else "map" if uncertainty is not None else "none"
+    analysis = Analysis(
+        psr, regions, table, found, declined, comparison, kind, tuple(dict.fromkeys(notes)), report.statement(origin),
+        origin, {name: report.identity(volume) for name, volume in inputs.items()}, settings, clock.seconds,
+    )  # fmt: skip
+    if folder is not None:
+        with clock.stage("write", 0.8):
+            _write(analysis, folder, aligned.get("reference map"), _backdrop(psr, inputs, prepared), tsv)
+    clock.report("done", 1.0)
+    return analysis
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def _read_masks(sources: dict[str, Source | None], notes: list[str]) -> dict[str, Volume]:
+    from ..regions import read_mask
+
+    given = {name: source for name, source in sources.items() if source is not None}
+    return {
+        name: as_volume(source, name) if name == "tissue map" else read_mask(source, name, notes)
+        for name, source in given.items()
+    }
+
+
+def _to_grid(volume: Volume, psr: Volume, name: str, notes: list[str]) -> Volume:
+    """A map on the PSR map's grid, interpolated linearly if it must be, with a note."""
+    if volume.grid.same_as(psr.grid):
+        return volume
+    _say(notes, [f"{volume.path or f'The {name}'} was resampled to the PSR map's grid (linear)."])
+    resampled = volume.resampled_to(psr, fill=np.nan)
+    if not np.isfinite(resampled.array).any():
+        raise InputError(
+            f"{volume.path or f'The {name}'} does not overlap the PSR map; give a {name} in the same space."
+        )
+    return resampled
+
+
+def _brain(psr: Volume) -> Volume | None:
+    """Where the map is not background, uint8; None if no background was set to 0: then it says nothing of the brain."""
+    background = ~np.isfinite(psr.array) | (psr.array == 0)
+    return None if background.mean() < 0.05 else psr.with_array(checks.support(psr).astype(np.uint8))
+
+
+def _say(notes: list[str], sentences: Sequence[str]) -> None:
+    """Keep sentences for the outputs, and log them."""
+    for sentence in sentences:
+        log.info("%s", sentence)
+        notes.append(sentence)
+
+
+def _about_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader should know of regions that are hardly there."""
+    notes = []
+    for row in rows:
+        if row["lesion"] is not None:
+            continue
+        if row["missing"] == row["voxels"]:
+            notes.append(f"{row['name']}: no voxel has a finite PSR value, so there are no numbers for it.")
+        elif row["voxels"] - row["missing"] == 1:
+            notes.append(f"{row['name']}: one voxel only, so there is no standard deviation.")
+        elif row["missing"]:
+            notes.append(f"{row['name']}: {row['missing']} of {row['voxels']} voxels without finite PSR were left out.")
+    return notes
+
+
+def _why_no_roc(regions: Regions, mask: Volume | None, suggest: bool) -> str | None:
+    """The sentence that declines ROC curves, else None."""
+    if regions.lesions is None or not regions.lesions.count:
+        if mask is not None and (mask.array > 0).any():
+            return (
+                f"All lesions of {mask.path or 'the lesion mask'} are smaller than the smallest volume chosen, so "
+                "there is no ROC curve; lower --min-lesion."
+            )
+        if mask is not None:
+            return f"{mask.path or 'The lesion mask'} holds no lesion, so there is no ROC curve: nothing to tell apart."
+        if suggest:
+            return "No lesion was found on the FLAIR, so there is no ROC curve: nothing to tell apart."
+        return "No lesions were given, so there is no ROC curve; give a lesion mask, or ask for suggested lesions."
+    if not any(key.startswith("nawm") for key in regions.masks):
+        return "There is no NAWM, so there is no ROC curve; give a T1w image or a tissue map to find white matter."
+    return None
+
+
+def _backdrop(psr: Volume, inputs: dict[str, Volume], prepared: Prepared | None) -> tuple[str, Volume] | None:
+    """What lesions are drawn on: a FLAIR that is known to be aligned, else the T1w, else the FLAIR as it is."""
+    if prepared is not None:
+        return "FLAIR", prepared.flair.resampled_to(psr)
+    flair = inputs.get("FLAIR")
+    if flair is not None and flair.grid.same_as(psr.grid):
+        return "FLAIR", flair
+    for name in ("T1w", "FLAIR"):
+        if name in inputs:
+            return name, inputs[name].resampled_to(psr)
+    return None
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def _check_folder(out: Path, overwrite: bool) -> Path:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder (--out).")
+    for name in OUTPUTS:
+        check_writable(out / name, overwrite=overwrite)
+    return out
+
+
+def _write(
+    analysis: Analysis, out: Path, reference: Volume | None, backdrop: tuple[str, Volume] | None, tsv: bool
+) -> None:
+    """Write everything into a hidden folder beside the results, then move it into place; an error leaves nothing."""
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out))
+    except OSError as error:
+        raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
+    try:
+        files = _draw_and_write(analysis, hidden, reference, backdrop, tsv)
+        written = sorted(path.name for path in hidden.iterdir())
+        analysis.files.update({kind: out / path.name for kind, path in files.items()})
+        analysis.files["json"] = out / "statistics.json"
+        write_json(hidden / "statistics.json", analysis.summary())
+        for name in (*written, "statistics.json"):
+            os.replace(hidden / name, out / name)
+        for name in set(OUTPUTS) - {*written, "statistics.json"}:  # of an earlier analysis
+            (out / name).unlink(missing_ok=True)
+    except BaseException as error:
+        analysis.files.clear()
+        if isinstance(error, OSError):
+            raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
+        raise
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if new and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _draw_and_write(
+    analysis: Analysis, folder: Path, reference: Volume | None, backdrop: tuple[str, Volume] | None, tsv: bool
+) -> dict[str, Path]:
+    from ..preview import save_figure
+    from ..regions import write_regions
+    from . import figures
+
+    psr, regions = analysis.psr, analysis.regions
+    footer = analysis.statement
+    if regions.lesions is not None and regions.lesions.suggested:
+        footer = f"{regions.lesions.note} {footer}"
+    source = Path(psr.path).name if psr.path else "PSR map"
+    files = {"table": write_table(folder / "regions.csv", analysis.table)}
+    if tsv:
+        files["table (TSV)"] = write_table(folder / "regions.tsv", analysis.table)
+    if any(contrast.voxel or contrast.lesion for contrast in analysis.contrasts):
+        suggested = regions.lesions is not None and regions.lesions.suggested
+        figure = figures.roc_figure(
+            analysis.contrasts, suggested=suggested, title=f"Lesions against NAWM by PSR: {source}", footer=footer
+        )
+        files["ROC curves"] = save_figure(figure, folder / "roc.png")
+    if any(row["lesion"] is None and np.isfinite(row["median"]) for row in analysis.table):
+        figure = figures.box_figure(analysis.table, title=f"PSR by region: {source}", footer=footer)
+        files["box plots"] = save_figure(figure, folder / "boxes.png")
+    figure = figures.overlay_figure(psr, regions, backdrop=backdrop, title=source, footer=footer)
+    files["overlay"] = save_figure(figure, folder / "overlay.png")
+    if analysis.comparison is not None:
+        rows, columns = analysis.comparison.regions, tuple(COMPARISON_COLUMNS)
+        files["comparison"] = write_table(folder / "comparison.csv", rows, columns)
+        if tsv:
+            files["comparison (TSV)"] = write_table(folder / "comparison.tsv", rows, columns)
+        where = np.zeros(psr.shape, bool)
+        for mask in regions.masks.values():
+            where |= mask.array > 0
+        figure = figures.bland_altman_figure(
+            psr, reference, analysis.comparison, where, title=f"{source} minus reference", footer=footer
+        )
+        files["Bland-Altman"] = save_figure(figure, folder / "bland_altman.png")
+    kinds = {"regions_dseg.nii.gz": "region masks", "lesions_dseg.nii.gz": "lesion numbers"}
+    files |= {kinds[path.name]: path for path in write_regions(regions, folder) if path.name in kinds}
+    return files
+
+
+class _Clock:
+    """Seconds by stage, log lines and progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.report = progress or (lambda stage, done: None)
+
+    @contextmanager
+    def stage(self, name: str, done: float) -> Iterator[None]:
+        self.report(name, done)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        log.info("%s: %.1f s", name, self.seconds[name])

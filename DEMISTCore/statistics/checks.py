@@ -1,0 +1,134 @@
+"""Is this a PSR map, in fractions, and who made it?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Volume, as_volume
+
+#: What is said below every figure and table.
+RESEARCH_USE = "Research use only, not for clinical use."
+#: What is said of a map known to be synthesized whose own statement is lost.
+SYNTHESIZED = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
+#: A typical value above this (median over the brain) is no fraction; up to the second it is a percentage.
+FRACTION_LIMIT, PERCENT_LIMIT = 0.5, 60.0
+
+
+def read_map(source: Volume | str | os.PathLike[str], name: str) -> Volume:
+    """A PSR or uncertainty map as a float32 volume with a fraction in it; infinite values become NaN.
+
+    Raises:
+        InputError: it cannot be read, has no finite value above 0, or is not in fractions.
+    """
+    volume = as_volume(source, name)
+    array = np.asarray(volume.array, np.float32)
+    if not np.isfinite(array).all():
+        array = np.where(np.isfinite(array), array, np.float32(np.nan))
+    volume = volume.with_array(array)
+    label = str(volume.path or f"The {name}")
+    known = array[np.isfinite(array) & (array != 0)]
+    if not np.isfinite(array).any():
+        raise InputError(f"{label} holds no finite value; export it again.")
+    if not known.size or known.max() <= 0:
+        raise InputError(f"{label} holds no value above 0; check that the right file was given.")
+    check_fraction(float(np.median(known)), label)
+    return volume
+
+
+def check_fraction(typical: float, label: str) -> None:
+    """Refuse a map whose ``typical`` value is no fraction; ``label`` names it.
+
+    Raises:
+        InputError: percent, or no PSR at all.
+    """
+    if typical > PERCENT_LIMIT:
+        raise InputError(
+            f"{label} is no PSR map: its typical value is {typical:.4g}, where a fraction is about 0.1; "
+            "check that the right file was given."
+        )
+    if typical > FRACTION_LIMIT:
+        raise InputError(
+            f"{label} seems to be in percent: its typical value is {typical:.3g}, where a fraction is about 0.1; "
+            "divide it by 100."
+        )
+
+
+def support(psr: Volume) -> np.ndarray:
+    """Where a PSR map has anything to say, (X, Y, Z) bool: not NaN, and not the constant 0 around a brain.
+
+    Zeros that the brain encloses (CSF, or a lesion clipped at 0) belong to it.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    return binary_fill_holes(np.isfinite(psr.array) & (psr.array != 0))
+
+
+def origin(psr: Volume, provenance: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """What is known of a synthesized map's making, else None: a measured map, or one without a trace.
+
+    Taken from ``provenance``, or from the JSON file beside the map that synthesis writes; if that is lost, from the
+    description in a NIfTI header.
+
+    Returns:
+        ``statement`` (the sentence for readers), ``simulated`` (trained on simulated PSR, None if unknown), and
+        ``bundle`` and ``seeds`` as far as they are known.
+    """
+    if provenance is not None:
+        return _told(provenance)
+    if psr.path is None:
+        return None
+    path = Path(psr.path)
+    told = _sidecar(path)
+    if told is not None:
+        return told
+    if "DEMIST" in _description(path):
+        return {"statement": SYNTHESIZED, "simulated": None}
+    return None
+
+
+def _sidecar(path: Path) -> dict[str, Any] | None:
+    """What the sidecar of synthesis says: ``psr.json`` beside ``psr.nii.gz``."""
+    name = path.name
+    for suffix in (".nii.gz", path.suffix):
+        if suffix and name.lower().endswith(suffix.lower()):
+            name = name[: -len(suffix)]
+            break
+    try:
+        told = json.loads(path.with_name(name + ".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return _told(told)
+
+
+def _told(told: Any) -> dict[str, Any] | None:
+    """The part of a synthesis' provenance that belongs to results made from it; None if it is something else."""
+    if not isinstance(told, Mapping) or not isinstance(told.get("statement"), str) or "bundle" not in told:
+        return None  # a sidecar, but not one of a synthesis: BIDS puts them beside measured maps, too
+    bundle, settings = told["bundle"], told.get("settings")
+    return {
+        "statement": told["statement"],
+        "simulated": told.get("simulated"),
+        "bundle": {key: bundle.get(key) for key in ("name", "version", "hash")}
+        if isinstance(bundle, Mapping)
+        else None,
+        "seeds": settings.get("seeds") if isinstance(settings, Mapping) else None,
+    }
+
+
+def _description(path: Path) -> str:
+    """NIfTI's ``descrip``, empty for other formats."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return ""
+    import nibabel as nib
+
+    try:
+        return bytes(nib.load(path).header["descrip"]).decode("utf-8", "replace")
+    except (OSError, KeyError, nib.filebasedimages.ImageFileError):
+        return ""

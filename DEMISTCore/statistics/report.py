@@ -1,0 +1,191 @@
+"""An analysis as JSON and as text."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__, metrics
+from ..files import sha256
+from ..volume import Volume
+from .checks import RESEARCH_USE
+from .comparison import COLUMNS as COMPARISON_COLUMNS
+from .contrast import Contrast, Roc
+from .table import COLUMNS
+
+if TYPE_CHECKING:
+    from .analysis import Analysis
+
+#: What a reader has to know of the two intervals.
+ROC_NOTE = (
+    "A voxel is called lesion if its PSR is at or below the threshold. Voxel level: every voxel is an observation; "
+    "neighbouring voxels repeat each other, so ci_delong (DeLong 1988, all voxels independent) is far too narrow, and "
+    "ci_clustered (Obuchowski 1997: lesions and blocks of NAWM independent) is the one to believe. Lesion level: one "
+    "observation is the mean of a lesion, or of a compact patch of NAWM of its size. Intervals are on the logit scale, "
+    "with Student's t and Satterthwaite's degrees of freedom. Sensitivity and specificity are those of the data that "
+    "the threshold was chosen from, hence optimistic. One brain says nothing about how patients differ."
+)
+UNCERTAINTY_NOTES = {
+    "none": "No uncertainty was given: nothing is said about how far a mean moves from seed to seed.",
+    "map": "The uncertainty map holds voxel-wise standard deviations over seeds. How far a region's mean moves from "
+    "seed to seed cannot be had from it; it moves by at most the column uncertainty (standard deviation). For the "
+    "number itself, give the maps of single seeds.",
+    "seeds": "Column seed_sd is the standard deviation of a region's mean from seed to seed, for one seed; the mean of "
+    "n seeds moves by about seed_sd / sqrt(n). It is the spread of the model's own samples, not an error against "
+    "measurement.",
+}  # fmt: skip
+
+
+def summary(analysis: Analysis) -> dict[str, Any]:
+    """The content of statistics.json."""
+    lesions = analysis.regions.lesions
+    told = {
+        "software": {"name": "DEMIST", "version": __version__, "python": platform.python_version()},
+        "statement": analysis.statement,
+        "quantity": "pool size ratio (PSR), fraction",
+        "synthesized": analysis.origin,
+        "inputs": analysis.inputs,
+        "settings": asdict(analysis.settings),
+        "grid": {
+            "shape": list(analysis.psr.shape),
+            "spacing_mm": [round(s, 4) for s in analysis.psr.spacing],
+            "axes": analysis.psr.axcodes,
+        },
+        "lesions": None
+        if lesions is None
+        else {
+            "count": lesions.count,
+            "volume_ml": float((lesions.numbers.array > 0).sum() * lesions.numbers.grid.voxel_volume_ml),
+            "suggested": lesions.suggested,
+            "black_holes": list(lesions.black_holes),
+            "note": lesions.note,
+        },
+        "notes": list(analysis.notes),
+        "uncertainty": UNCERTAINTY_NOTES[analysis.uncertainty_kind],
+        "columns": COLUMNS,
+        "regions": analysis.table,
+        "roc": {
+            "note": ROC_NOTE,
+            "declined": analysis.roc_declined,
+            "against": {contrast.against: _contrast(contrast) for contrast in analysis.contrasts},
+        },
+        "comparison": None,
+        "outputs": {kind: path.name for kind, path in analysis.files.items()},
+        "timings_s": {name: round(seconds, 3) for name, seconds in analysis.timings.items()},
+    }
+    if analysis.comparison is not None:
+        found = analysis.comparison
+        told["comparison"] = {
+            "note": "Differences are map minus reference. At the voxel level, intervals count blocks of space as "
+            "independent; at the lesion level, lesions.",
+            "voxel": None if found.voxel is None else asdict(found.voxel),
+            "lesion": None if found.lesion is None else asdict(found.lesion),
+            "columns": COMPARISON_COLUMNS,
+            "regions": found.regions,
+        }
+    return metrics.json_ready(told)
+
+
+def identity(volume: Volume) -> dict[str, Any]:
+    """Which file, with what content."""
+    if volume.path is not None and Path(volume.path).is_file():
+        return {"file": str(volume.path), "sha256": sha256(volume.path)}
+    return {"file": None, "shape": list(volume.shape)}
+
+
+def _contrast(contrast: Contrast) -> dict[str, Any]:
+    return {
+        "voxel": None if contrast.voxel is None else _roc(contrast.voxel),
+        "lesion": None if contrast.lesion is None else _roc(contrast.lesion),
+        "difference_of_means": contrast.difference,
+        "difference_percent": contrast.percent,
+        "difference_seed_sd": contrast.seed_sd,
+        "notes": list(contrast.notes),
+    }
+
+
+def _roc(curve: Roc) -> dict[str, Any]:
+    keep = np.unique(np.linspace(0, curve.fpr.size - 1, 101).round().astype(int))
+    return {
+        "auc": curve.auc,
+        "ci_delong": list(curve.ci),
+        "ci_method": curve.ci_method,
+        "ci_clustered": None if curve.ci_clustered is None else list(curve.ci_clustered),
+        "clusters": None if curve.clusters is None else dict(zip(("lesion", "nawm"), curve.clusters)),
+        "n_lesion": curve.n_lesion,
+        "n_nawm": curve.n_nawm,
+        "youden": {
+            "threshold": curve.youden_threshold,
+            "sensitivity": curve.sensitivity,
+            "specificity": curve.specificity,
+        },
+        "cohens_d": curve.cohens_d,
+        "curve": {
+            "false_positive_rate": [round(float(v), 6) for v in curve.fpr[keep]],
+            "true_positive_rate": [round(float(v), 6) for v in curve.tpr[keep]],
+            "threshold": [round(float(v), 6) if math.isfinite(v) else None for v in curve.thresholds[keep]],
+        },
+    }
+
+
+def text(analysis: Analysis) -> str:
+    """The result for a person at a terminal."""
+    from ..regions import REGIONS
+
+    kind = analysis.uncertainty_kind
+    last = {"none": "", "map": "<= seed SD", "seeds": "seed SD"}[kind]
+    lines = [f"{'PSR by region':<30}{'mL':>9}{'mean':>9}{'SD':>8}{'median':>9}{'5 to 95 %':>18}{last:>12}"]
+    for row in analysis.table:
+        if row["lesion"] is not None:
+            continue
+        moved = {"none": None, "map": row["uncertainty"], "seeds": row["seed_sd"]}[kind]
+        span = f"{_number(row['p5'])} to {_number(row['p95'])}"
+        lines.append(
+            f"{row['name']:<30}{row['volume_ml']:>9.2f}{_number(row['mean'], 4):>9}{_number(row['sd'], 4):>8}"
+            f"{_number(row['median'], 4):>9}{span:>18}{'' if moved is None else _number(moved, 4):>12}"
+        )
+    if analysis.contrasts:
+        lines += ["", f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"
+                      f"{'sens.':>7}{'spec.':>7}{'d':>7}{'n':>16}"]  # fmt: skip
+    for contrast in analysis.contrasts:
+        for curve in (contrast.voxel, contrast.lesion):
+            if curve is None:
+                continue
+            ci = "none" if math.isnan(curve.best_ci[0]) else f"{curve.best_ci[0]:.3f} to {curve.best_ci[1]:.3f}"
+            lines.append(
+                f"{REGIONS[contrast.against]:<18}{curve.level:<8}{curve.auc:>7.3f}{ci:>18}"
+                f"{curve.youden_threshold:>11.4f}{curve.sensitivity:>7.2f}{curve.specificity:>7.2f}"
+                f"{_number(curve.cohens_d, 2):>7}{f'{curve.n_lesion}/{curve.n_nawm}':>16}"
+            )
+    if analysis.roc_declined:
+        lines += ["", analysis.roc_declined]
+    if analysis.comparison is not None and analysis.comparison.voxel is not None:
+        told = analysis.comparison.voxel
+        lines += [
+            "",
+            f"Map minus reference: bias {told.bias:+.4f} ({told.bias_ci[0]:+.4f} to {told.bias_ci[1]:+.4f}), limits of "
+            f"agreement {told.lower:+.4f} to {told.upper:+.4f}, Pearson {told.pearson:.3f}, Spearman "
+            f"{told.spearman:.3f}, concordance {told.concordance:.3f}, ICC {told.icc:.3f}",
+        ]
+    lines.append("")
+    lines += [f"note: {sentence}" for sentence in analysis.notes]
+    lines += [f"{kind + ':':<14}{path}" for kind, path in analysis.files.items()]
+    lines.append(analysis.statement)
+    return "\n".join(lines)
+
+
+def statement(origin: dict[str, Any] | None) -> str:
+    """The sentence below every output: the model's own for a synthesized map, research use for any."""
+    if origin is None:
+        return RESEARCH_USE
+    said = origin["statement"]
+    return f"{said} Research use only." if "clinical use" in said else f"{said} {RESEARCH_USE}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
