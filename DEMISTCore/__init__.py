@@ -20,6 +20,7 @@ _EXPORTS = {
     "synthesize": ".synthesis",
     "load_bundle": ".bundle",
     "simulate_subject": ".simulate.subject",
+    "BrainLDM": ".brain_ldm",
     "DemistError": ".errors",
     "InputError": ".errors",
     "BundleError": ".errors",

@@ -1,8 +1,9 @@
 """A trained model on disk: ``bundle.json`` (what it is), safetensors files (the weights), ``MODEL_CARD.md``.
 
-Two kinds. A *foundation* bundle holds the two autoencoders and the frozen backbone, with noise schedule and latent
-scales. A *demist* bundle holds the trained streams alone and names the foundation it was trained on by name and hash:
-it is a delta over its base, as the Brain LDM bundle is over its autoencoder.
+Two kinds make maps. A *foundation* bundle holds the two autoencoders and the frozen backbone, with noise schedule and
+latent scales. A *demist* bundle holds the trained streams alone and names the foundation it was trained on by name and
+hash: it is a delta over its base, as the Brain LDM bundle is over its autoencoder. Published models that DEMIST builds
+on lie in the same form: an *autoencoder*, and an *ldm* over it (:mod:`.published.store`).
 
 Nothing in a bundle is code and nothing is unpickled. ``bundle.json`` lists the SHA-256 of every weight file, and its
 own hash covers all of that: one hash stands for the whole model. Documents (card, training log) are not covered, so
@@ -22,7 +23,7 @@ import re
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,14 @@ SEARCH_VARIABLE = "DEMIST_BUNDLES"
 KINDS = {
     "foundation": ("autoencoder_psr", "autoencoder_condition", "backbone"),
     "demist": ("streams",),
+    # Published models, see published.store.
+    "autoencoder": ("autoencoder",),
+    "ldm": ("unet",),
 }
+#: Kinds that are a delta over a base.
+DELTAS = ("demist", "ldm")
+#: What a download of a bundle needs.
+PATTERNS = ("*.json", "*.safetensors", "*.md")
 STORAGE = ("bf16", "fp16", "fp32")
 RESEARCH_WARNING = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
 SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH_WARNING}"
@@ -259,18 +267,23 @@ def load_bundle(source: str | os.PathLike[str] | Bundle = DEFAULT_BUNDLE) -> Bun
     """
     if isinstance(source, Bundle):
         return source
-    return _open(_find(source), depth=0)
+    return _open(find_folder(source), depth=0)
 
 
 def _open(folder: Path, depth: int) -> Bundle:
-    info = _read_description(folder)
-    _check_files(folder, info)
+    info = read_description(folder)
+    check_files(folder, info)
     if info["kind"] == "foundation":
         return Bundle(folder, info)
+    if info["kind"] != "demist":
+        raise BundleError(
+            f"{folder} holds a published model ({info['kind']}), which makes no PSR maps by itself; train on it "
+            "(python -m DEMISTCore.train demist --backbone), or give a demist bundle."
+        )
     if depth:
         raise BundleError(f"Bundle {folder} serves as a base, but is a {info['kind']} bundle, not a foundation.")
     wanted = info["base"]
-    base = _open(_find_base(folder, wanted), depth=1)
+    base = _open(find_base(folder, wanted), depth=1)
     if base.hash != wanted["hash"]:
         raise BundleError(
             f"Bundle {folder} was trained on {wanted['name']} with hash {wanted['hash'][:12]}, and {base.folder} has "
@@ -294,14 +307,19 @@ def list_bundles() -> list[str]:
     for root in bundle_folders():
         for file in sorted(root.glob(f"*/{DESCRIPTION_FILE}")):
             try:
-                if _read_description(file.parent)["kind"] == "demist":
+                if read_description(file.parent)["kind"] == "demist":
                     names.append(file.parent.name)
             except BundleError:
                 continue
     return list(dict.fromkeys(names))
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
+def find_folder(source: str | os.PathLike[str], patterns: Sequence[str] = PATTERNS) -> Path:
+    """The folder that a name, a path or a Hugging Face id means; ``patterns`` are the files that a download gets.
+
+    Raises:
+        BundleError: there is none, or the hub is out of reach.
+    """
     text = os.fspath(source)
     path = Path(text).expanduser()
     if path.name == DESCRIPTION_FILE and path.is_file():
@@ -317,7 +335,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
         raise BundleError(f"{path} is a file, not a bundle; give the folder that holds its {DESCRIPTION_FILE}.")
     hub = _HUB_ID.fullmatch(text)
     if hub and not text.startswith((".", "/", "~")):
-        return _download(*hub.groups(), there_is_no=text)
+        return _download(*hub.groups(), there_is_no=text, patterns=patterns)
     known = ", ".join(list_bundles()) or "none"
     raise BundleError(
         f"There is no bundle {text!r}: no folder, and no shipped bundle of that name (there are: {known}); "
@@ -325,13 +343,13 @@ def _find(source: str | os.PathLike[str]) -> Path:
     )
 
 
-def _find_base(folder: Path, wanted: Mapping[str, str]) -> Path:
+def find_base(folder: Path, wanted: Mapping[str, str]) -> Path:
     """The folder of the base that a bundle names: one whose hash fits if there is any, else one of that name."""
     candidates = [root / wanted["name"] for root in (folder.parent, folder, *bundle_folders())]
     there = [c for c in candidates if (c / DESCRIPTION_FILE).is_file()]
     for candidate in there:
         try:
-            if _read_description(candidate)["hash"] == wanted["hash"]:
+            if read_description(candidate)["hash"] == wanted["hash"]:
                 return candidate
         except BundleError:
             continue
@@ -340,12 +358,12 @@ def _find_base(folder: Path, wanted: Mapping[str, str]) -> Path:
     if wanted.get("hub"):
         return _download(wanted["hub"], None, there_is_no=wanted["name"])
     raise BundleError(
-        f"Bundle {folder} builds on the foundation {wanted['name']}, which is not there; put its folder beside "
-        f"{folder}, or into a folder named in ${SEARCH_VARIABLE}."
+        f"Bundle {folder} builds on the {wanted.get('kind', 'foundation')} {wanted['name']}, which is not there; "
+        f"put its folder beside {folder}, or into a folder named in ${SEARCH_VARIABLE}."
     )
 
 
-def _download(repository: str, revision: str | None, there_is_no: str) -> Path:
+def _download(repository: str, revision: str | None, there_is_no: str, patterns: Sequence[str] = PATTERNS) -> Path:
     """Get a bundle from the Hugging Face hub, or from its local cache where the hub is out of reach."""
     try:
         from huggingface_hub import snapshot_download
@@ -355,7 +373,7 @@ def _download(repository: str, revision: str | None, there_is_no: str) -> Path:
             f"There is no folder {there_is_no!r}, and looking it up as a Hugging Face id needs huggingface_hub; "
             "run: pip install huggingface_hub"
         ) from error
-    wanted = {"revision": revision, "allow_patterns": ["*.json", "*.safetensors", "*.md"]}
+    wanted = {"revision": revision, "allow_patterns": list(patterns)}
     try:
         return Path(snapshot_download(repository, **wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
@@ -374,7 +392,7 @@ def _download(repository: str, revision: str | None, there_is_no: str) -> Path:
 # Reading and checking -----------------------------------------------------------------------------------------------
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     """``bundle.json``, checked for being one, for its version, and against its own hash."""
     file = folder / DESCRIPTION_FILE
     if not file.is_file():
@@ -400,7 +418,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     problems = [key for key, kind in _KEYS.items() if not isinstance(info.get(key), kind)]
     if info.get("kind") not in KINDS:
         problems.append("kind")
-    elif info["kind"] == "demist" and not (
+    elif info["kind"] in DELTAS and not (
         isinstance(info.get("base"), dict) and all(isinstance(info["base"].get(k), str) for k in ("name", "hash"))
     ):
         problems.append("base")
@@ -420,7 +438,7 @@ def description_hash(info: Mapping[str, Any]) -> str:
     ).hexdigest()
 
 
-def _check_files(folder: Path, info: Mapping[str, Any]) -> None:
+def check_files(folder: Path, info: Mapping[str, Any]) -> None:
     """Every weight file is there, whole, and what was saved."""
     for name, entry in info["files"].items():
         if Path(name).name != name or not name.endswith(".safetensors") or name[:-12] not in KINDS[info["kind"]]:
@@ -509,10 +527,7 @@ def save_bundle(
         raise ValueError(f"a {kind} bundle holds {', '.join(KINDS[kind])}, not {', '.join(weights) or 'nothing'}")
     if base is not None and base.kind != "foundation":
         raise ValueError(f"{base.name} is no foundation to build on")
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists already; choose another name or allow overwriting (--overwrite).")
-    if folder.exists() and not (folder / DESCRIPTION_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not a bundle and will not be overwritten; choose another name.")
+    check_target(folder, overwrite)
     info: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -541,6 +556,36 @@ def save_bundle(
     info["training"] = dict(training) if training else {}
     info["documents"] = [CARD_FILE, *(documents or {})]
 
+    info = write_bundle(folder, info, weights, storage, card, documents or {})
+    return Bundle(folder, info, base)
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over something, unless it is a bundle and may be replaced.
+
+    Raises:
+        InputError: it is there.
+    """
+    if folder.exists() and not overwrite:
+        raise InputError(f"{folder} exists already; choose another name or allow overwriting (--overwrite).")
+    if folder.exists() and not (folder / DESCRIPTION_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not a bundle and will not be overwritten; choose another name.")
+
+
+def write_bundle(
+    folder: Path,
+    info: dict[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor] | nn.Module],
+    storage: str | Mapping[str, str],
+    card: str | None,
+    documents: Mapping[str, str | os.PathLike[str]],
+) -> dict[str, Any]:
+    """Write weights, description, card and documents, whole or not at all; return the description with its hashes.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        ValueError: weights that cannot be stored as asked.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
@@ -557,14 +602,14 @@ def save_bundle(
         info["hash"] = description_hash(info)
         (building / DESCRIPTION_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
         (building / CARD_FILE).write_text(_default_card(info) if card is None else card, "utf-8")
-        for document, path in (documents or {}).items():
+        for document, path in documents.items():
             shutil.copyfile(path, building / Path(document).name)
         _swap(building, folder)
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}; choose another folder.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return Bundle(folder, info, base)
+    return info
 
 
 def _swap(new: Path, folder: Path) -> None:
@@ -637,3 +682,10 @@ def _default_card(info: Mapping[str, Any]) -> str:
         files=files,
         training=training,
     )
+
+
+if __name__ == "__main__":
+    from .cli import run
+    from .published.command import main
+
+    raise SystemExit(run(main))

@@ -39,13 +39,19 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         p.add_argument("--out", type=Path, metavar="RUN", help="run folder: all that comes of it")
         p.add_argument("--data", metavar="BIDS", help="BIDS data set with T1w, FLAIR and, in derivatives, PSR maps")
-        p.add_argument("--config", metavar="NAME|FILE", help="preset small (default), tiny or brats, or a YAML file")
+        p.add_argument(
+            "--config", metavar="NAME|FILE", help="preset small (default), tiny, brats or brain_ldm, or a YAML file"
+        )
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
-        p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning")
+        published = "; or a published model, for its autoencoder" if stage == "autoencoder" else ""
+        p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + published)
         if stage in ("backbone", "demist"):
             p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: "
                            + ("the autoencoder run" if stage == "backbone" else "the backbone run")
                            + ", or a foundation bundle")  # fmt: skip
+        if stage == "demist":
+            p.add_argument("--backbone", metavar="FOLDER|ID", help="a published diffusion model (Brain LDM, BraTS) to "
+                           "freeze; --foundation is then the autoencoder run")  # fmt: skip
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         p.add_argument("-v", "--verbose", action="store_true", help="say more")
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
@@ -98,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     return start(
         args.stage, out=args.out, data=args.data, config=args.config, overrides=overrides, resume=args.resume,
-        init=args.init, foundation=getattr(args, "foundation", None),
+        init=args.init, foundation=getattr(args, "foundation", None), backbone=getattr(args, "backbone", None),
     )  # fmt: skip
 
 

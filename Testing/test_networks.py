@@ -118,7 +118,7 @@ def test_parameter_counts():
             return build_autoencoder(cfg.psr), build_autoencoder(cfg.condition), build_demist(cfg)
 
     assert sum(map(count, build("tiny"))) < 500_000
-    assert sum(map(count, build("small"))) <= 23_000_000
+    assert sum(map(count, build("small"))) <= 24_000_000  # 48 MB in half precision
     psr, _, demist = build("brats")
     # The published bundle (MONAI model zoo, brats_mri_generative_diffusion) has exactly these.
     assert count(psr) == 21_000_353

@@ -109,24 +109,37 @@ class BackboneConfig(_Config):
     """A diffusion U-Net over latents (B, latent_channels, x, y, z).
 
     `prediction` ("v" or "epsilon") says what it was trained to output: the noise schedule must agree.
-    `cross_attention_dim` is set only for backbones with a context of their own (Brain LDM).
+    `head_channels` is one number, or one per level. The last four are set only for backbones with a context of their
+    own (Brain LDM): `cross_attention_dim` wide, of which `context_channels` are concatenated to the latent as well.
     """
 
     latent_channels: int
     channels: tuple[int, ...]
     attention_levels: tuple[bool, ...]
-    head_channels: int = 32
+    head_channels: int | tuple[int, ...] = 32
     num_res_blocks: int = 1
     norm_groups: int = 16
     norm_eps: float = 1e-6
     include_fc: bool = True
     cross_attention_dim: int | None = None
     prediction: str = "v"
+    resblock_updown: bool = False
+    upcast_attention: bool = False
+    context_channels: int = 0
 
     def __post_init__(self) -> None:
         _per_level("attention_levels", self.attention_levels, self.channels)
+        if isinstance(self.head_channels, tuple):
+            _per_level("head_channels", self.head_channels, self.channels)
         if self.prediction not in ("v", "epsilon"):
             raise ValueError(f'prediction is "v" or "epsilon", not {self.prediction!r}.')
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Channels per head at each level, 0 where nothing attends; the middle block attends with the last's heads."""
+        if isinstance(self.head_channels, tuple):
+            return self.head_channels
+        return tuple(self.head_channels if on else 0 for on in (*self.attention_levels[:-1], True))
 
     @property
     def multiple(self) -> int:
@@ -214,6 +227,25 @@ PRESETS: dict[str, ModelConfig] = {
             norm_groups=32,
             include_fc=False,
             prediction="epsilon",
+        ),
+        streams=StreamsConfig(token_width=512, token_heads=8, control_channels=(64, 128), lora_rank=16),
+    ),
+    # Pinaya et al. 2022, brain_image_synthesis_latent_diffusion_model: the other published foundation.
+    "brain_ldm": ModelConfig(
+        psr=AutoencoderConfig(1, 1, 3, (64, 128, 128, 128), num_res_blocks=2, norm="group", norm_groups=32),
+        condition=AutoencoderConfig(2, 2, 3, (64, 128, 128, 128), num_res_blocks=2, norm="group", norm_groups=32),
+        backbone=BackboneConfig(
+            3,
+            (256, 512, 768),
+            (False, True, True),
+            head_channels=(0, 512, 768),
+            num_res_blocks=2,
+            norm_groups=32,
+            cross_attention_dim=4,
+            prediction="epsilon",
+            resblock_updown=True,
+            upcast_attention=True,
+            context_channels=4,
         ),
         streams=StreamsConfig(token_width=512, token_heads=8, control_channels=(64, 128), lora_rank=16),
     ),

@@ -206,6 +206,8 @@ class ControlStream(nn.Module):
         )
         # MONAI embeds the condition on every call; ours is embedded once per volume.
         self.control.controlnet_cond_embedding = nn.Identity()
+        # A backbone that concatenates its own context to the latent (Brain LDM): its copy takes the same.
+        self._with_context = getattr(backbone, "with_context", None)
         own = self.control.state_dict()
         own.update({k: v for k, v in backbone.state_dict().items() if k in own})
         self.control.load_state_dict(own)
@@ -250,6 +252,8 @@ class ControlStream(nn.Module):
         self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Residuals for the skips, for the middle and for the output; zero at the start."""
+        if self._with_context is not None:
+            z_t, context = self._with_context(z_t, context)
         fine: list[Tensor] = []
         here = threading.get_ident()  # other threads may be in the same network
 

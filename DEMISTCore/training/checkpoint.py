@@ -40,6 +40,7 @@ class Run:
     foundation: str | None = None
     foundation_hash: str | None = None
     init: str | None = None
+    backbone: str | None = None
 
     def write(self) -> None:
         """Write ``config.yaml``."""
@@ -48,7 +49,8 @@ class Run:
         write_yaml(
             self.folder / "config.yaml",
             {"demist": __version__, "stage": self.stage, "data": self.data, "foundation": self.foundation,
-             "foundation_hash": self.foundation_hash, "init": self.init, "settings": to_dict(self.settings)},
+             "foundation_hash": self.foundation_hash, "init": self.init, "backbone": self.backbone,
+             "settings": to_dict(self.settings)},
         )  # fmt: skip
 
     @classmethod
@@ -67,7 +69,7 @@ class Run:
             settings = build(stage, tree)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}/config.yaml was not written by the trainer, or was damaged.") from error
-        extra = {key: content.get(key) for key in ("data", "foundation", "foundation_hash", "init")}
+        extra = {key: content.get(key) for key in ("data", "foundation", "foundation_hash", "init", "backbone")}
         return cls(folder, stage, settings, **extra)
 
     @property
@@ -79,8 +81,16 @@ class Run:
         """
         if not self.foundation:
             raise InputError(f"{self.folder}/config.yaml names no foundation; give --foundation.")
-        beside = self.folder.resolve().parent / Path(self.foundation).name
-        return str(beside) if not Path(self.foundation).exists() and beside.exists() else self.foundation
+        return self._moved(self.foundation)
+
+    @property
+    def backbone_source(self) -> str | None:
+        """Where the published backbone is, looked for like the earlier stage; None: the foundation has its own."""
+        return self._moved(self.backbone) if self.backbone else None
+
+    def _moved(self, source: str) -> str:
+        beside = self.folder.resolve().parent / Path(source).name
+        return str(beside) if not Path(source).exists() and beside.exists() else source
 
     def latest(self) -> Path:
         """The newest checkpoint.

@@ -27,7 +27,7 @@ from .backbone import by_time, error_by_time, prediction_error, validation_sampl
 from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
-from .latents import Crop, check_crop, draw_crop, draw_time, encode_cohort, noise_like
+from .latents import Crop, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
 from .loop import frozen_hash
 from .settings import DemistSettings
 
@@ -110,6 +110,8 @@ class DemistStage:
         self.autoencoder_hash = foundation.autoencoder_hash
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
+        if self.latent_scale is None:  # a published backbone: to unit variance, as its own latents were
+            self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
         check_crop(self.train, settings, self.model.backbone.multiple)
         if settings.crop and settings.decode_every:
             for n, m in zip(settings.crop, settings.decode):

@@ -19,7 +19,7 @@ from ..networks.backbone import build_backbone
 from ..networks.config import ModelConfig
 from ..networks.demist import Demist
 from .checkpoint import Run, step_of
-from .foundation import Foundation, read_foundation, read_scales
+from .foundation import Foundation, foundation_of, read_foundation, read_scales
 from .settings import to_dict
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def export(
     """Write the foundation bundle of a backbone run, the DEMIST bundle of a demist run, or both.
 
     With both, the foundation goes to ``OUT-base``; a demist run alone needs ``base``, the bundle of the very
-    foundation it was trained on.
+    foundation it was trained on; where that is a published backbone (``--backbone``), it is written too.
 
     Raises:
         InputError: runs of other stages, untrained or not belonging together; a bundle that exists.
@@ -66,6 +66,9 @@ def export(
         )  # fmt: skip
         saved.append(foundation)
     if "demist" in found:
+        if foundation is None and not base and found["demist"].backbone:
+            foundation = _export_published(found["demist"], out.with_name(out.name + "-base"), common, description)
+            saved.append(foundation)
         if foundation is None:
             if not base:
                 raise InputError("A demist run alone is a delta: name its foundation bundle with --base.")
@@ -105,6 +108,26 @@ def _export_foundation(
         )  # fmt: skip
 
 
+def _export_published(run: Run, folder: Path, common: dict[str, Any], description: str) -> Bundle:
+    """The foundation under streams that were trained on a published backbone."""
+    foundation, scales = foundation_of(run), read_scales(run.folder)
+    autoencoders = Path(run.foundation_source)
+    chain = [Run.read(autoencoders)] if (autoencoders / "config.yaml").is_file() else []
+    return save_bundle(
+        folder,
+        config=foundation.model,
+        weights={"autoencoder_psr": foundation.psr, "autoencoder_condition": foundation.condition,
+                 "backbone": foundation.backbone},
+        schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
+        latent_scale=scales["latent_scale"],
+        condition_scale=scales["condition_scale"],
+        spacing=run.settings.preprocess.spacing,
+        training={**_provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"},
+        description=description,
+        **common,
+    )  # fmt: skip
+
+
 def _export_demist(
     run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str,
     sampling: dict[str, Any],
@@ -127,7 +150,7 @@ def _export_demist(
 
 def _check_base(run: Run, base: Bundle) -> None:
     """The streams fit only the foundation they were trained on (or its half-precision copy)."""
-    trained_on: Foundation = read_foundation(run.foundation_source, need_backbone=True)
+    trained_on: Foundation = foundation_of(run)
     if run.foundation_hash not in (None, trained_on.hash):
         raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train the streams again.")
     scales = read_scales(run.folder)

@@ -62,6 +62,42 @@ def read_foundation(source: str | Path, need_backbone: bool = False, weights: st
     return foundation
 
 
+def foundation_of(run: Run) -> Foundation:
+    """What a run of ``backbone`` or ``demist`` builds on, with the published backbone that it names, if any.
+
+    Raises:
+        InputError: see :func:`read_foundation` and :func:`with_backbone`.
+    """
+    source = run.backbone_source
+    below = read_foundation(run.foundation_source, need_backbone=run.stage == "demist" and not source)
+    return with_backbone(below, source) if source else below
+
+
+def with_backbone(foundation: Foundation, source: str) -> Foundation:
+    """The autoencoders of a foundation with a published U-Net as the backbone; latent scales are left to the data.
+
+    Raises:
+        InputError: it is no published model, is damaged, or does not fit the autoencoders.
+    """
+    from ..published.store import open_model
+    from ..published.transfer import backbone_config
+
+    try:
+        published = open_model(source)
+        config, unet = backbone_config(published), published.unet
+    except BundleError as error:
+        raise InputError(f"--backbone {source} cannot be used: {error}") from error
+    try:
+        model = ModelConfig(foundation.model.psr, foundation.model.condition, config, foundation.model.streams)
+    except ValueError as error:
+        raise InputError(f"--backbone {source} does not fit {foundation.source}: {error}") from error
+    schedule = published.scheduler.noise.to_dict()
+    schedule.pop("prediction")
+    return replace(
+        foundation, model=model, backbone=freeze(unet), schedule=schedule, latent_scale=None, condition_scale=None
+    )
+
+
 def _from_run(run: Run, weights: str) -> Foundation:
     if run.stage not in ("autoencoder", "backbone"):
         raise InputError(f"{run.folder} is a run of {run.stage}; --foundation takes an autoencoder or backbone run.")
@@ -142,6 +178,9 @@ def initialise(stage: Any, kind: str, source: str) -> None:
         return
     if kind == "regression":
         raise InputError(f"--init {source} is not a regression run.")
+    if (published := _published(source)) is not None:
+        _initialise_published(objective, kind, source, published)
+        return
     if kind == "demist":
         from ..bundle import load_bundle
 
@@ -156,3 +195,38 @@ def initialise(stage: Any, kind: str, source: str) -> None:
         load(objective.condition, foundation.condition.state_dict(), source)
     else:
         load(objective.backbone, foundation.backbone.state_dict(), source)
+
+
+def _published(source: str) -> Any:
+    """The published model that ``source`` is; None for anything else."""
+    from ..bundle import DESCRIPTION_FILE, find_folder, read_description
+    from ..published import folder as published
+    from ..published.store import KINDS, open_model
+
+    try:
+        folder = find_folder(source, published.PATTERNS)
+        ours = (folder / DESCRIPTION_FILE).is_file()
+        if not (read_description(folder)["kind"] in KINDS if ours else published.is_published(folder)):
+            return None
+    except BundleError:
+        return None  # who looks for a bundle there says what is wrong
+    try:
+        return open_model(folder)
+    except BundleError as error:
+        raise InputError(f"--init {source} cannot be used: {error}") from error
+
+
+def _initialise_published(objective: nn.Module, kind: str, source: str, published: Any) -> None:
+    """Both autoencoders from the published one."""
+    from ..published.transfer import autoencoder_weights
+
+    if kind != "autoencoder":
+        raise InputError(
+            f"--init {source} is a published model, which stage autoencoder starts from; stage demist takes it as "
+            "--backbone."
+        )
+    try:
+        for network in (objective.psr, objective.condition):
+            load(network, autoencoder_weights(published, network), source)
+    except BundleError as error:
+        raise InputError(f"--init {source} cannot be used: {error}") from error

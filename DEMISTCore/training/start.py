@@ -28,6 +28,7 @@ def start(
     resume: bool = False,
     init: str | None = None,
     foundation: str | None = None,
+    backbone: str | None = None,
 ) -> int:
     """Begin or resume a run of ``stage`` in the folder ``out``; return the exit code.
 
@@ -37,6 +38,7 @@ def start(
     out = Path(out)
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
+        run.backbone = _absolute(backbone) or run.backbone
     else:
         if _first_process() and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
             raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
@@ -44,9 +46,9 @@ def start(
         if not data:
             raise InputError("Say what to train on: --data takes a BIDS data set.")
         if stage in ("backbone", "demist") and not foundation:
-            earlier = "autoencoder" if stage == "backbone" else "backbone"
+            earlier = "autoencoder" if stage == "backbone" or backbone else "backbone"
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
-        run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init)
+        run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone))
     with _sigterm_interrupts():
         ready = _assemble(run, resume)
     return _train(run, ready, resume)
@@ -146,9 +148,9 @@ def _assemble(run: Run, resume: bool) -> Any:
     cache = Path(s.cache) if s.cache else run.folder.parent / "cache"
     foundation = None
     if run.stage in ("backbone", "demist"):
-        from .foundation import read_foundation
+        from .foundation import foundation_of
 
-        foundation = read_foundation(run.foundation_source, need_backbone=run.stage == "demist")
+        foundation = foundation_of(run)
         if resume and run.foundation_hash not in (None, foundation.hash):
             raise InputError(f"{run.foundation} has changed since {run.folder} began; start a new run on it.")
         run.foundation_hash = foundation.hash

@@ -1,0 +1,201 @@
+"""What one can do with any model's folder: look into it, check it, write it in another form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..bundle import CARD_FILE, DESCRIPTION_FILE, Bundle, find_folder, load_bundle, read_description
+from ..errors import BundleError, InputError
+from .folder import PATTERNS
+from .layouts import build_empty
+from .store import KINDS, Model, Stored, export_model, open_model, save_autoencoder, save_model
+
+
+def open_any(source: str | Path) -> Bundle | Model:
+    """A DEMIST bundle or a published model.
+
+    Raises:
+        BundleError: neither, or damaged.
+    """
+    folder = find_folder(source, PATTERNS)
+    if (folder / DESCRIPTION_FILE).is_file() and read_description(folder)["kind"] not in KINDS:
+        return load_bundle(folder)
+    return open_model(folder)
+
+
+def inspect(source: str | Path) -> str:
+    """What a folder holds, as lines of text; hashes are checked, weights are not read.
+
+    Raises:
+        BundleError: it holds no model, or a damaged one.
+    """
+    model = open_any(source)
+    rows: list[tuple[str, str]] = [("folder", str(model.folder))]
+    if isinstance(model, Bundle):
+        rows += [("kind", f"DEMIST bundle ({model.kind})"), ("hash", model.hash), ("licence", model.licence)]
+        rows += [(name, f"{entry['bytes'] / 1e6:.1f} MB") for name, entry in model.info["files"].items()]
+        if model.base is not None:
+            rows += [("base", f"{model.base.name} {model.base.hash[:12]}")]
+        rows += [("note", model.warning)]
+        return _table(rows)
+    form = "our form" if isinstance(model, Stored) else "as published"
+    rows.append(("kind", f"{model.title}, {form}"))
+    if isinstance(model, Stored):
+        rows.append(("hash", model.hash))
+        if model.base is not None:
+            rows.append(("base", f"{model.base.info['name']} {model.base.hash[:12]}"))
+    for part, config, file in (
+        ("autoencoder", model.autoencoder_config, model.autoencoder_file),
+        ("U-Net", model.unet_config, model.unet_file),
+    ):
+        if config is None:
+            rows.append((part, "none"))
+            continue
+        count = sum(p.numel() for p in build_empty(config).parameters())
+        rows.append((part, f"{count:,} parameters, {file.name if file else 'no weights here'}"))
+    if model.unet_config is not None:
+        rows.append(("schedule", f"{model.scheduler.describe()}, DDIM, times as in {model.scheduler.spacing}"))
+    if model.conditions:
+        rows.append(("conditions", ", ".join(model.conditions)))
+    rows += [("note", note) for note in model.notes]
+    return _table(rows)
+
+
+def verify(source: str | Path) -> str:
+    """Check every hash, load every weight, and say so in a line.
+
+    Raises:
+        BundleError: something is missing, damaged, or does not fit.
+    """
+    model = open_any(source)
+    if isinstance(model, Bundle):
+        parts = [name.removesuffix(".safetensors") for name in model.info["files"]]
+        for part in parts:
+            _ = model.demist if part == "streams" else getattr(model, part)
+        _ = model.config
+        return f"{model.folder}: whole ({', '.join(parts)})."
+    parts = []
+    if model.autoencoder_file is not None:
+        _ = model.autoencoder
+        parts.append("autoencoder")
+    if model.unet_file is not None:
+        _ = model.unet
+        parts.append("U-Net")
+    if not parts:
+        raise BundleError(f"{model.folder} describes a model and holds no weights; download it whole.")
+    return f"{model.folder}: whole ({', '.join(parts)})."
+
+
+def convert(
+    source: str | Path,
+    out: Path,
+    *,
+    to: str = "demist",
+    base: Path | None = None,
+    storage: str = "fp32",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a model in another form; return the folders written.
+
+    Args:
+        source: see :func:`open_any`.
+        out: where to.
+        to: ``"demist"`` (ours), ``"monai"`` or ``"generative"`` (a MONAI bundle, today's or the older names).
+        base, storage, overwrite: for our form, see :func:`.store.save_model`.
+
+    Raises:
+        BundleError: the source is no model, or a damaged one.
+        InputError: ``out`` is there or cannot be written to, or the conversion makes no sense.
+    """
+    model = open_any(source)
+    if isinstance(model, Bundle):
+        if to != "monai":
+            raise InputError(f"{model.folder} is a DEMIST bundle already; it can be converted --to monai.")
+        return [export_bundle(model, out)]
+    if to == "demist":
+        if model.unet_config is None:
+            return [save_autoencoder(out, model, storage, overwrite=overwrite).folder]
+        saved = save_model(out, model, base=base, storage=storage, overwrite=overwrite)
+        return [saved.folder, saved.base.folder]
+    if model.unet_config is None or model.autoencoder_config is None:
+        raise InputError(f"{model.folder} holds one network of two; a MONAI bundle needs both.")
+    export_model(out, model, names=to)
+    return [out]
+
+
+def export_bundle(bundle: Bundle, out: Path) -> Path:
+    """Write a demist bundle, base included, as a MONAI bundle that ``python -m monai.bundle run`` executes.
+
+    The networks are DEMIST's, so it needs DEMIST where it runs; what it adds is MONAI's way of calling:
+
+        python -m monai.bundle run --config_file configs/inference.json --bundle_root . \
+            --t1w t1w.nii.gz --flair flair.nii.gz --out psr.nii.gz
+
+    Raises:
+        InputError: a foundation (which makes no maps), or a folder that is there or cannot be written to.
+    """
+    if bundle.base is None:
+        raise InputError(f"{bundle.folder} is a foundation and makes no maps; convert a demist bundle.")
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another name.")
+    names = bundle.name, bundle.base.name
+    building = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
+        building.chmod(0o755)
+        for part, name in zip((bundle, bundle.base), names):
+            shutil.copytree(part.folder, building / "models" / name)
+        for file, content in (("inference", _inference(bundle)), ("metadata", _metadata(bundle))):
+            (building / "configs").mkdir(exist_ok=True)
+            (building / "configs" / f"{file}.json").write_text(json.dumps(content, indent=4) + "\n", "utf-8")
+        (building / "docs").mkdir()
+        (building / "docs" / "README.md").write_text(bundle.card or f"# {bundle.name}\n\n{bundle.warning}\n", "utf-8")
+        building.rename(out)
+    except OSError as error:
+        raise InputError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
+    finally:
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
+    return out
+
+
+def _inference(bundle: Bundle) -> dict[str, object]:
+    return {
+        "imports": ["$import DEMISTCore"],
+        "bundle_root": ".",
+        "model": f"$@bundle_root + '/models/{bundle.name}'",
+        "t1w": "t1w.nii.gz", "flair": "flair.nii.gz", "out": "psr.nii.gz",
+        "seeds": bundle.sampling["seeds"], "steps": bundle.sampling["steps"], "device": "auto",
+        "skull_strip": "auto", "brain_mask": None, "overwrite": True,
+        "run": ["$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, seeds=@seeds, steps=@steps, "
+                "device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, overwrite=@overwrite)"],
+    }  # fmt: skip
+
+
+def _metadata(bundle: Bundle) -> dict[str, object]:
+    from .. import __version__
+
+    def image(channels: dict[str, str], unit: str) -> dict[str, object]:
+        return {"type": "image", "format": "magnitude", "modality": "MR", "num_channels": len(channels),
+                "dtype": "float32", "value_range": [], "is_patch_data": False, "channel_def": channels,
+                "unit": unit}  # fmt: skip
+
+    return {
+        "version": "1.0.0", "changelog": {"1.0.0": f"exported by DEMIST {__version__}"}, "monai_version": "1.5.0",
+        "required_packages_version": {"demist": __version__}, "name": bundle.name,
+        "task": "synthesis of pool size ratio (PSR) maps from T1w and FLAIR", "description": bundle.warning,
+        "intended_use": "research only, not for clinical use", "hash": bundle.hash, "licence": bundle.licence,
+        "network_data_format": {
+            "inputs": {"image": image({"0": "T1w", "1": "FLAIR"}, "any")},
+            "outputs": {"pred": image({"0": "PSR"}, "fraction")},
+        },
+        "card": f"models/{bundle.name}/{CARD_FILE}",
+    }  # fmt: skip
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name + ':':<13} {value}" for name, value in rows)
