@@ -40,3 +40,15 @@ def set_up_logging(verbose: bool = False) -> None:
     )
     for noisy in ("matplotlib", "PIL", "fsspec", "monai", "urllib3", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def terminate_cleanly() -> None:
+    """Let a polite kill (SIGTERM) unwind the stack as Ctrl-C does, so that temporary files go."""
+    import signal
+    import threading
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)

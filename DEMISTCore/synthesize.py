@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from .cli import run, set_up_logging
+from .cli import run, set_up_logging, terminate_cleanly
 from .errors import InputError
 
 _EXAMPLES = """\
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not args.verbose:  # the bar shows the stages, the report below sums up
         logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
-    _terminate_cleanly()
+    terminate_cleanly()
     from .bundle import DEFAULT_BUNDLE
     from .synthesis import synthesize
 
@@ -144,18 +144,6 @@ class _Bar:
     def __call__(self, stage: str, fraction: float) -> None:
         self.bar.set_description_str(stage, refresh=False)
         self.bar.update(max(0.0, 100 * fraction - self.bar.n))
-
-
-def _terminate_cleanly() -> None:
-    """Let a polite kill unwind the stack, so that temporary files go."""
-    import signal
-    import threading
-
-    def stop(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
 
 
 def _whole(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import run, set_up_logging
+from ..cli import run, set_up_logging, terminate_cleanly
 
 _DESCRIPTION = """\
 Measure a PSR map in lesions and normal-appearing white matter (NAWM): a table by region and lesion, ROC curves of
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("DEMISTCore").setLevel(
         logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     )
-    _terminate_cleanly()
+    terminate_cleanly()
     from ..regions import RegionSettings
     from .analysis import analyse
 
@@ -94,18 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.quiet:
         print(analysis.text())
     return 0
-
-
-def _terminate_cleanly() -> None:
-    """Let a polite kill unwind the stack, so that the hidden folder goes."""
-    import signal
-    import threading
-
-    def stop(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
 
 
 if __name__ == "__main__":
