@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to ``path`` on success, delete it on failure.
+
+    Raises:
+        InputError: ``path`` is there already, or cannot be written.
+    """
+    target = Path(path)
+    if target.exists():
+        raise InputError(f"{target} exists already; choose another name.")
+    building: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".tmp-{target.name}-", dir=target.parent))
+        building.chmod(0o755)
+        yield building
+        building.rename(target)
+    except OSError as error:
+        raise InputError(f"Cannot write {target}: {error.strerror or error}; choose another folder.") from error
+    finally:
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -6,7 +6,6 @@ scheduler, and names the autoencoder by name and hash; a base whose hash differs
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from ..bundle import (
     write_bundle,
 )
 from ..errors import BundleError, InputError
+from ..files import atomic_folder
 from .checkpoints import fill, read_checkpoint
 from .ddim import Scheduler
 from .folder import PATTERNS, Published, read_folder, write_folder
@@ -238,26 +238,12 @@ def export_model(folder: Path, model: Model, names: str = "monai") -> None:
     Raises:
         InputError: the folder is there already, or cannot be written to.
     """
-    import shutil
-
-    if folder.exists():
-        raise InputError(f"{folder} exists already; choose another name.")
     networks = {"autoencoder": (model.autoencoder_config, model.autoencoder), "unet": (model.unet_config, model.unet)}
-    building = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
-        building.chmod(0o755)
+    with atomic_folder(folder) as building:
         write_folder(
             building, **networks, scheduler=model.scheduler, conditions=model.conditions,
             latent_shape=model.latent_shape or (20, 28, 20), title=model.title, names=names,
         )  # fmt: skip
-        building.rename(folder)
-    except OSError as error:
-        raise InputError(f"Cannot write {folder}: {error.strerror or error}; choose another folder.") from error
-    finally:
-        if building is not None:
-            shutil.rmtree(building, ignore_errors=True)
 
 
 def _description(name: str, kind: str, model: dict[str, Any], licence: str) -> dict[str, Any]:

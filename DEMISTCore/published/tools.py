@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from ..bundle import CARD_FILE, DESCRIPTION_FILE, Bundle, find_folder, load_bundle, read_description
 from ..errors import BundleError, InputError
+from ..files import atomic_folder
 from .folder import PATTERNS
 from .layouts import build_empty
 from .store import KINDS, Model, Stored, export_model, open_model, save_autoencoder, save_model
@@ -139,14 +139,8 @@ def export_bundle(bundle: Bundle, out: Path) -> Path:
     """
     if bundle.base is None:
         raise InputError(f"{bundle.folder} is a foundation and makes no maps; convert a demist bundle.")
-    if out.exists():
-        raise InputError(f"{out} exists already; choose another name.")
     names = bundle.name, bundle.base.name
-    building = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
-        building.chmod(0o755)
+    with atomic_folder(out) as building:
         for part, name in zip((bundle, bundle.base), names):
             shutil.copytree(part.folder, building / "models" / name)
         for file, content in (("inference", _inference(bundle)), ("metadata", _metadata(bundle))):
@@ -154,12 +148,6 @@ def export_bundle(bundle: Bundle, out: Path) -> Path:
             (building / "configs" / f"{file}.json").write_text(json.dumps(content, indent=4) + "\n", "utf-8")
         (building / "docs").mkdir()
         (building / "docs" / "README.md").write_text(bundle.card or f"# {bundle.name}\n\n{bundle.warning}\n", "utf-8")
-        building.rename(out)
-    except OSError as error:
-        raise InputError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
-    finally:
-        if building is not None:
-            shutil.rmtree(building, ignore_errors=True)
     return out
 
 

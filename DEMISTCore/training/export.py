@@ -7,6 +7,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,31 @@ def export(
 def _export_foundation(
     run: Run, folder: Path, weights: str, common: dict[str, Any], card: str | None, description: str
 ) -> Bundle:
+    """The foundation that a backbone run has trained."""
     foundation = read_foundation(run.folder, need_backbone=True, weights=weights)
-    chain = [run]
-    if (Path(run.foundation_source) / "config.yaml").is_file():
-        chain.insert(0, Run.read(run.foundation_source))
+    chain = [*_earlier(run), run]
+    return _save_foundation(folder, foundation, run, chain, _provenance(chain, weights), card=card,
+                            description=description, **common)  # fmt: skip
+
+
+def _export_published(run: Run, folder: Path, common: dict[str, Any], description: str) -> Bundle:
+    """The foundation under streams that were trained on a published backbone."""
+    scales = read_scales(run.folder)
+    foundation = replace(foundation_of(run), **{name: scales[name] for name in ("latent_scale", "condition_scale")})
+    chain = _earlier(run)
+    training = {**_provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"}
+    return _save_foundation(folder, foundation, run, chain, training, description=description, **common)
+
+
+def _earlier(run: Run) -> list[Run]:
+    """The run that a run builds on; none where that is a bundle."""
+    source = Path(run.foundation_source)
+    return [Run.read(source)] if (source / "config.yaml").is_file() else []
+
+
+def _save_foundation(
+    folder: Path, foundation: Foundation, run: Run, chain: list[Run], training: dict[str, Any], **options: Any
+) -> Bundle:
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
             folder,
@@ -100,32 +122,10 @@ def _export_foundation(
             latent_scale=foundation.latent_scale,
             condition_scale=foundation.condition_scale,
             spacing=run.settings.preprocess.spacing,
-            training=_provenance(chain, weights),
+            training=training,
             documents=_logs(chain, Path(folder_of_logs)),
-            card=card,
-            description=description,
-            **common,
+            **options,
         )  # fmt: skip
-
-
-def _export_published(run: Run, folder: Path, common: dict[str, Any], description: str) -> Bundle:
-    """The foundation under streams that were trained on a published backbone."""
-    foundation, scales = foundation_of(run), read_scales(run.folder)
-    autoencoders = Path(run.foundation_source)
-    chain = [Run.read(autoencoders)] if (autoencoders / "config.yaml").is_file() else []
-    return save_bundle(
-        folder,
-        config=foundation.model,
-        weights={"autoencoder_psr": foundation.psr, "autoencoder_condition": foundation.condition,
-                 "backbone": foundation.backbone},
-        schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
-        latent_scale=scales["latent_scale"],
-        condition_scale=scales["condition_scale"],
-        spacing=run.settings.preprocess.spacing,
-        training={**_provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"},
-        description=description,
-        **common,
-    )  # fmt: skip
 
 
 def _export_demist(
