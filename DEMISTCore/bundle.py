@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BundleError, InputError
-from .files import sha256
+from .files import make_readable, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +53,8 @@ KINDS = {
     # Published models, see published.store.
     "autoencoder": ("autoencoder",),
     "ldm": ("unet",),
+    # Tissue and lesions, see regions.network.
+    "segmentation": ("segmentation",),
 }
 #: Kinds that are a delta over a base.
 DELTAS = ("demist", "ldm")
@@ -62,7 +64,7 @@ STORAGE = ("bf16", "fp16", "fp32")
 RESEARCH_WARNING = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
 SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH_WARNING}"
 #: What synthesis does unless told otherwise; a bundle's own "sampling" goes over it.
-SAMPLING = {"sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras"}
+SAMPLING = {"sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras", "guidance": {}}
 
 _HUB_ID = re.compile(r"(?:hf:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -119,7 +121,7 @@ class Bundle:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Recommended sampler, steps, seeds, eta, spacing."""
+        """Recommended sampler, steps, seeds, eta, spacing, guidance (weight by stream; empty: plain)."""
         return {**SAMPLING, **(self.base.info.get("sampling") or {} if self.base else {}), **self._get("sampling", {})}
 
     @cached_property
@@ -275,6 +277,8 @@ def _open(folder: Path, depth: int) -> Bundle:
     check_files(folder, info)
     if info["kind"] == "foundation":
         return Bundle(folder, info)
+    if info["kind"] == "segmentation":
+        raise BundleError(f"{folder} is a tissue network for regions and makes no PSR maps; give a demist bundle.")
     if info["kind"] != "demist":
         raise BundleError(
             f"{folder} holds a published model ({info['kind']}), which makes no PSR maps by itself; train on it "
@@ -508,7 +512,7 @@ def save_bundle(
         base: the foundation that ``streams`` were trained on; makes this a demist bundle.
         base_hub: Hugging Face id of the base, for those who do not have it.
         schedule, latent_scale, condition_scale, psr_range, spacing: of a foundation; a demist bundle has its base's.
-        sampling: recommended settings, over :data:`SAMPLING`: sampler, steps, seeds, eta, spacing.
+        sampling: recommended settings, over :data:`SAMPLING`: sampler, steps, seeds, eta, spacing, guidance.
         training: provenance: data, steps, configuration, versions; anything JSON.
         simulated: trained on simulated PSR. Only a bundle trained on measured PSR may say False.
         storage: ``"fp16"`` (half the size, error 2^-11; refused for weights beyond its range), ``"bf16"`` (error
@@ -648,6 +652,7 @@ def _write_safetensors(file: Path, content: Mapping[str, Tensor] | nn.Module, st
                 raise ValueError(f"{file.stem}: {name} is beyond the range of {storage}; store it as bf16 or fp32")
         tensors[name] = tensor.contiguous().clone()
     save_file(tensors, file)
+    make_readable(file)
 
 
 def _default_card(info: Mapping[str, Any]) -> str:

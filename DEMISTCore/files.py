@@ -15,6 +15,13 @@ from typing import Any
 from .errors import InputError
 
 
+def make_readable(path: str | os.PathLike[str]) -> None:
+    """Give a file the permissions of any other new file here: mkstemp and safetensors make private ones."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it over ``path`` on success, delete it on failure.
@@ -32,10 +39,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        # mkstemp makes files private; a result should be as readable as any other file here.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        make_readable(temporary)
         os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -60,10 +61,69 @@ class Estimate:
     steps: int
     latent: torch.Tensor
     decode: Callable[[torch.Tensor], np.ndarray] = field(repr=False)
+    to_native: Callable[[np.ndarray], Volume] | None = field(default=None, repr=False)
 
     def psr(self) -> np.ndarray:
         """The estimate as PSR (fraction) on the model grid, (X, Y, Z); takes as long as decoding a sample."""
         return self.decode(self.latent)
+
+    def volume(self) -> Volume:
+        """The estimate as PSR (fraction) on the T1w's own grid.
+
+        Raises:
+            ValueError: the estimate comes from :func:`generate`, which knows no T1w.
+        """
+        if self.to_native is None:
+            raise ValueError("This estimate knows the model grid only; take psr().")
+        return self.to_native(self.psr())
+
+
+@dataclass(eq=False)
+class Reuse:
+    """What one synthesis leaves for the next: same images, no second preparation and encoding.
+
+    Handed to several calls of :func:`synthesize` one after the other, it makes no difference to the result: what is
+    kept is used only where content of the images, settings, model, device and precision are all the same.
+
+    Attributes:
+        prepared: the images of the last call as the model sees them; None before the first.
+    """
+
+    prepared: Prepared | None = None
+    _prepared_key: tuple | None = field(default=None, repr=False)
+    _encoded: Any = field(default=None, repr=False)
+    _encoded_key: tuple | None = field(default=None, repr=False)
+    _contents: WeakKeyDictionary[Volume, str] = field(default_factory=WeakKeyDictionary, repr=False)
+
+    def content(self, volume: Volume) -> str:
+        """Hash of the voxels and their place; computed once per volume."""
+        if volume not in self._contents:
+            self._contents[volume] = _content(volume)
+        return self._contents[volume]
+
+    def knows(self, key: tuple) -> bool:
+        """True if images and settings are those that ``prepared`` was made from."""
+        return self.prepared is not None and self._prepared_key == key
+
+    def prepared_from(self, images: Mapping[str, Volume]) -> Prepared | None:
+        """``prepared``, if these ("T1w", "FLAIR", "brain mask") are among the images it was made from, else None."""
+        known = self._prepared_key or ()
+        wanted = ((name, volume.shape, self.content(volume)) for name, volume in images.items())
+        return self.prepared if all(part in known for part in wanted) else None
+
+    def keep(self, key: tuple, prepared: Prepared) -> None:
+        """Keep prepared images, and forget the encoding of others."""
+        self._prepared_key, self.prepared = key, prepared
+        self._encoded_key = self._encoded = None
+
+    def encoded(self, key: tuple, encode: Callable[[], Any]) -> Any:
+        """The condition as ``encode`` makes it, or as it was made for the same images, model, device, precision."""
+        key = (self._prepared_key, *key)
+        if self._encoded_key != key:
+            self._encoded_key = self._encoded = None  # two at once may not fit into memory
+            self._encoded = encode()
+            self._encoded_key = key
+        return self._encoded
 
 
 @dataclass(eq=False)
@@ -116,6 +176,7 @@ def synthesize(
     write_samples: bool = False,
     progress: Progress | None = None,
     estimate: Callable[[Estimate], Any] | None = None,
+    reuse: Reuse | None = None,
 ) -> Synthesis:
     """Synthesize a PSR map from a T1w and a FLAIR image.
 
@@ -150,6 +211,7 @@ def synthesize(
         progress: called with a stage and the share of all work done (0 to 1); may raise
             :class:`~DEMISTCore.errors.Cancelled` to stop, which leaves nothing behind.
         estimate: called after every sampling step with the running :class:`Estimate`; may raise as well.
+        reuse: what an earlier call left, for several calls with the same images: only the first prepares them.
 
     Raises:
         InputError: an input, option or output that cannot be used; the sentence says what to do.
@@ -183,24 +245,32 @@ def synthesize(
             brain_mask = as_volume(brain_mask, "brain mask")
         _check_memory(model, t1w, torch_device, dtype)
         inputs = {"T1w": t1w, "FLAIR": flair, "brain mask": brain_mask}
-        identities = {name: _identity(volume) for name, volume in inputs.items() if volume is not None}
+        inputs = {name: volume for name, volume in inputs.items() if volume is not None}
+        reuse = reuse or Reuse()
+        identities = {name: _identity(volume, reuse) for name, volume in inputs.items()}
 
-    from .preprocess import prepare
+    options = {"register": register, "skull_strip": skull_strip, "bias_correct": bias_correct,
+               "spacing": model.spacing, "multiple": model.config.multiple, "device": str(torch_device)}  # fmt: skip
+    key = (*((name, volume.shape, reuse.content(volume)) for name, volume in inputs.items()), *options.items())
+    if reuse.knows(key):
+        clock.skip("prepare")
+        prepared = reuse.prepared
+    else:
+        from .preprocess import prepare
 
-    prepared = prepare(
-        t1w,
-        flair,
-        brain_mask=brain_mask,
-        register=register,
-        skull_strip=skull_strip,
-        bias_correct=bias_correct,
-        spacing=model.spacing,
-        multiple=model.config.multiple,
-        device=str(torch_device),
-        progress=lambda stage, done: clock.report(stage, "prepare", done),
-    )
-    clock.add({step.name: step.seconds for step in prepared.steps})
+        prepared = prepare(
+            t1w,
+            flair,
+            brain_mask=brain_mask,
+            **options,
+            progress=lambda stage, done: clock.report(stage, "prepare", done),
+        )
+        reuse.keep(key, prepared)
+        clock.add({step.name: step.seconds for step in prepared.steps})
     warnings = list(prepared.warnings)
+    if estimate is not None:
+        tell = estimate
+        estimate = lambda now: tell(replace(now, to_native=prepared.to_native))  # noqa: E731
 
     native, on_grid = _Spread(), _Spread()
     samples = []
@@ -214,6 +284,7 @@ def synthesize(
         progress=lambda stage, part, done: clock.report(stage, part, done),
         estimate=estimate,
         timings=clock.seconds,
+        reuse=reuse,
     ):
         with clock.stage("to native grid"):
             volume = prepared.to_native(sample)
@@ -273,6 +344,7 @@ def generate(
     progress: Callable[[str, str, float], Any] | None = None,
     estimate: Callable[[Estimate], Any] | None = None,
     timings: dict[str, float] | None = None,
+    reuse: Reuse | None = None,
 ) -> Iterator[np.ndarray]:
     """PSR samples for a prepared pair of images, one per seed, on the model grid.
 
@@ -291,6 +363,7 @@ def generate(
         progress: called with (stage, ``"encode"`` or ``"seeds"``, share of that part done).
         estimate: called after each step with the running :class:`Estimate`.
         timings: seconds by stage are added up in here.
+        reuse: of :func:`synthesize`, which knows that these are the images it was made for.
 
     Yields:
         float32 (X, Y, Z), fraction, 0 or more.
@@ -312,13 +385,16 @@ def generate(
     sample = SAMPLERS[plan["sampler"]]
     demist, decoder = bundle.demist.to(device), bundle.autoencoder_psr.to(device)
 
-    report("encode", "encode", 0.0)
-    with clock.stage("encode"), torch.no_grad(), _deterministic(), autocast(device, dtype):
+    def encode() -> Any:
         encoder = bundle.autoencoder_condition.to(device)
         x = torch.from_numpy(np.ascontiguousarray(condition, dtype=np.float32))[None].to(device)
         mu, _ = encoder.encode(x.contiguous(memory_format=layout))
-        given = demist.condition((bundle.condition_scale * mu.float()).contiguous(memory_format=layout))
-        del x, mu
+        del x
+        return demist.condition((bundle.condition_scale * mu.float()).contiguous(memory_format=layout))
+
+    report("encode", "encode", 0.0)
+    with clock.stage("encode"), torch.no_grad(), _deterministic(), autocast(device, dtype):
+        given = encode() if reuse is None else reuse.encoded((bundle.hash, str(device), str(dtype)), encode)
     shape = (1, bundle.config.psr.latent_channels, *given.shape)
 
     def predict(z: torch.Tensor, t: torch.Tensor, on: frozenset[str]) -> torch.Tensor:
@@ -408,7 +484,9 @@ def _plan(
         "steps": advice["steps"] if steps is None else steps,
         "eta": float(advice["eta"] if eta is None else eta),
         "spacing": spacing or advice["spacing"],
-        "guidance": {name: float(weight) for name, weight in (guidance or {}).items()},
+        "guidance": {
+            name: float(weight) for name, weight in (advice["guidance"] if guidance is None else guidance).items()
+        },
     }
     if plan["sampler"] not in SAMPLERS:
         raise InputError(f"Unknown sampler {plan['sampler']!r}; choose {', '.join(SAMPLERS)}.")
@@ -555,12 +633,20 @@ def draw(result: Synthesis) -> Any:
 # Provenance ---------------------------------------------------------------------------------------------------------
 
 
-def _identity(volume: Volume) -> dict[str, Any]:
+def _identity(volume: Volume, reuse: Reuse) -> dict[str, Any]:
     """What file, with what content."""
     if volume.path is not None and Path(volume.path).is_file():
         return {"file": str(volume.path), "sha256": sha256(volume.path)}
-    digest = hashlib.sha256(np.ascontiguousarray(volume.array).tobytes() + volume.affine.tobytes())
-    return {"file": None, "array_sha256": digest.hexdigest()}
+    return {"file": None, "array_sha256": reuse.content(volume)}
+
+
+def _content(volume: Volume) -> str:
+    """SHA-256 of the voxels in C order, and of the affine."""
+    digest = hashlib.sha256()
+    for start in range(0, volume.shape[0], 16):  # in blocks: other orders need no second copy of the whole
+        digest.update(np.ascontiguousarray(volume.array[start : start + 16]))
+    digest.update(volume.affine.tobytes())
+    return digest.hexdigest()
 
 
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
@@ -645,6 +731,7 @@ class _Clock:
         self.seconds: dict[str, float] = {} if seconds is None else seconds
         self._progress = progress
         self._start = time.perf_counter()
+        self._weights = dict(_WEIGHTS)
 
     @property
     def total(self) -> float:
@@ -664,10 +751,14 @@ class _Clock:
         if self._progress is None:
             return
         before = 0.0
-        for name, weight in _WEIGHTS.items():
+        for name, weight in self._weights.items():
             if name == part:
-                self._progress(stage, min(1.0, (before + weight * done) / sum(_WEIGHTS.values())))
+                self._progress(stage, min(1.0, (before + weight * done) / sum(self._weights.values())))
             before += weight
+
+    def skip(self, part: str) -> None:
+        """A part that need not be done counts for nothing."""
+        self._weights[part] = 0
 
 
 class _Spread:

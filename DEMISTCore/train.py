@@ -1,4 +1,4 @@
-"""Train: ``python -m DEMISTCore.train {autoencoder,backbone,demist,regression,export} ...``.
+"""Train: ``python -m DEMISTCore.train {autoencoder,backbone,demist,decoder,regression,segmentation,export} ...``.
 
 The three stages of DEMIST, each a run folder that the next one takes:
 
@@ -22,7 +22,9 @@ _STAGES = {
     "autoencoder": "stage 1: the PSR and the condition autoencoder",
     "backbone": "an unconditional diffusion model on PSR latents, to be frozen",
     "demist": "stage 2: the three streams on the frozen backbone",
+    "decoder": "the PSR decoder once more, all else frozen: sharper maps from the same latents",
     "regression": "the rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR",
+    "segmentation": "the tissue network that finds white matter, grey matter, CSF and lesions for regions",
 }
 
 
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
         published = "; or a published model, for its autoencoder" if stage == "autoencoder" else ""
         p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + published)
-        if stage in ("backbone", "demist"):
+        if stage in ("backbone", "demist", "decoder"):
             p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: "
                            + ("the autoencoder run" if stage == "backbone" else "the backbone run")
                            + ", or a foundation bundle")  # fmt: skip
@@ -66,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in the bundle")
     p.add_argument("--description", default="", metavar="TEXT", help="one sentence for the bundle's description")
     p.add_argument("--sampling", nargs="+", default=[], metavar="KEY=VALUE",
-                   help="recommended sampling: sampler, steps, seeds, eta, spacing")
+                   help="recommended sampling: sampler, steps, seeds, eta, spacing, guidance")
     p.add_argument("--measured", action="store_true", help="trained on measured, not on simulated PSR")
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training_data import write_mini_bids
 from DEMISTCore import train
 from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
-from DEMISTCore.errors import BundleError
+from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.networks import PRESETS, Demist, build_autoencoder, build_backbone, build_demist
 from DEMISTCore.networks.brain_ldm import BRAIN_LDM_UNET, BRAIN_LDM_VAE, UNetConfig
 from DEMISTCore.networks.config import BackboneConfig, ModelConfig
@@ -22,6 +23,9 @@ from DEMISTCore.published.folder import read_folder
 from DEMISTCore.published.store import save_model
 from DEMISTCore.published.transfer import autoencoder_weights, backbone_config
 from DEMISTCore.training.checkpoint import Run
+from DEMISTCore.training.context import read_contexts
+from DEMISTCore.training.data import Session
+from DEMISTCore.training.demist import DemistObjective
 from DEMISTCore.training.foundation import foundation_of, read_foundation
 
 TINY = PRESETS["tiny"]
@@ -174,3 +178,98 @@ def test_bad_input_is_one_sentence_and_exit_code_2(bids, tmp_path, capsys):
     torch.save(published_state(SMALL["brain_ldm"][1]), published / "models" / "diffusion_model.pth")
     refused("demist", *new, "--foundation", tmp_path / "ae", "--backbone", published, *common, says="does not fit")
     assert not (tmp_path / "new").exists()
+
+
+# The backbone's own conditions ----------------------------------------------------------------------------------------
+
+
+SESSIONS = [Session(s, k, *[Path("x")] * 3) for s, k in (("sub-001", ""), ("sub-002", "ses-01"), ("sub-002", "ses-02"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.csv", "participant_id,age,sex\nsub-001,0.25,1\n002,n/a,0\n", [(1, 0.25), (0, 0.5), (0, 0.5)]),
+        ("participants.tsv", "participant_id\tgroup\tage\nsub-001\tpatient\t0.75\n", [(0.5, 0.75), *[(0.5, 0.5)] * 2]),
+        ("t.csv", "\ufeffsubject,session,age\n002,ses-02,1\nsub-002,01,0\n001,,\n", [(0.5, 0.5), (0.5, 0), (0.5, 1)]),
+        ("t.csv", "participant_id,session_id,age\n002,ses-02,1\n002,,0.25\n", [(0.5, 0.5), (0.5, 0.25), (0.5, 1)]),
+    ],
+)
+def test_contexts_from_a_table(name, content, expected, tmp_path):
+    table = tmp_path / name
+    table.write_text(content, encoding="utf-8")
+    contexts = read_contexts(table, ("sex", "age"), SESSIONS)
+    assert [tuple(contexts[s.name][0].tolist()) for s in SESSIONS] == expected  # in the backbone's order
+    assert all(value.shape == (1, 2) for value in contexts.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("who,age\nsub-001,0.5\n", "no column participant_id"),
+        ("participant_id,group\nsub-001,a\n", "no column sex nor age"),
+        ("participant_id,age\nsub-001,61\n", "line 2: age is '61', and must be a number from 0 to 1"),
+        ("participant_id,age\nsub-001,old\n", "line 2: age is 'old'"),
+        ("participant_id,sex\nsub-001,nan\n", "line 2: sex is 'nan'"),
+        ("participant_id,age\nsub-001,0.5\n001,0.6\n", "line 3: 001 is there twice"),
+        ("participant_id,age\n,0.5\n", "line 2: participant_id is empty"),
+        ("participant_id,age\nsub-100,0.5\n", "none of the subjects"),
+    ],
+)
+def test_bad_tables_are_refused(content, words, tmp_path):
+    table = tmp_path / "t.csv"
+    if content is not None:
+        table.write_text(content)
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_contexts(table, ("sex", "age"), SESSIONS)
+
+
+def test_training_with_a_context_per_subject(bids, tmp_path, capsys, monkeypatch):
+    published = write_published(tmp_path / "published", "brain_ldm")
+    common = ("--data", bids, "--config", write_config(tmp_path / "config.yaml", "brain_ldm"))
+    assert train_cli("autoencoder", "--out", tmp_path / "ae", "--init", published, *common) == 0
+    table = tmp_path / "people.csv"
+    table.write_text("participant_id,sex,age\nsub-001,1,0.9\nsub-002,0,0.1\n")
+    demist = ("demist", "--foundation", tmp_path / "ae", "--backbone", published, *common, "validation_subjects=[002]")
+    seen: list[torch.Tensor | None] = []
+    original = DemistObjective.forward
+    monkeypatch.setattr(DemistObjective, "forward", lambda *a: (seen.append(a[1].get("context")), original(*a))[1])
+
+    def weights(name: str, *words: object) -> dict[str, torch.Tensor]:
+        seen.clear()
+        assert train_cli(*demist, "--out", tmp_path / name, *words) == 0
+        return Run.read(tmp_path / name).weights()
+
+    held = weights("neutral")
+    assert seen == [None] * 3
+    # The subject's row reaches the network, in the checkpoint's order (sex, age, ventricles, brain), and matters.
+    given = weights("given", f"context={table}", "dropout_context=0.5")
+    assert any(not torch.allclose(given[name], held[name], atol=1e-3) for name in held)
+    rows = torch.cat(seen)
+    assert rows.shape == (6, 1, 4)
+    row, neutral = torch.tensor([1, 0.9, 0.5, 0.5]), torch.full((4,), 0.5)
+    as_given = (rows[:, 0] == row).all(1)
+    assert 0 < as_given.sum() < 6
+    assert (rows[~as_given, 0] == neutral).all()
+    run = Run.read(tmp_path / "given")
+    assert run.settings.context == str(table)
+    assert train_cli("demist", "--out", run.folder, "--data", bids, "--resume", "steps=4") == 0
+
+    # The bundle does not tell where on this machine the table was.
+    assert train_cli("export", run.folder, "--out", tmp_path / "bundle") == 0
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in (tmp_path / "bundle").iterdir())
+    capsys.readouterr()
+    table.write_text("participant_id,age\nsub-001,55\n")
+    assert train_cli(*demist, "--out", tmp_path / "new", f"context={table}") == 2
+    assert "age is '55'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backbone_without_conditions_takes_no_context(bids, tmp_path, capsys):
+    published = write_published(tmp_path / "published", "brats")
+    common = ("--data", bids, "--config", write_config(tmp_path / "config.yaml", "brats"))
+    assert train_cli("autoencoder", "--out", tmp_path / "ae", "--init", published, *common) == 0
+    words = ("demist", "--foundation", tmp_path / "ae", "--backbone", published, *common, "context=people.csv")
+    assert train_cli(*words, "--out", tmp_path / "new") == 2
+    assert "takes no conditions by name" in capsys.readouterr().err

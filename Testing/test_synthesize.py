@@ -179,6 +179,17 @@ def test_the_recommended_settings_are_the_bundles(run, bundle):
     assert settings["seeds"] == list(range(bundle.sampling["seeds"]))
 
 
+def test_recommended_guidance_is_taken_unless_something_else_is_asked_for(run, bundle, monkeypatch):
+    plain = run(seeds=1, guidance={})
+    with monkeypatch.context() as patch:
+        patch.setitem(bundle.info, "sampling", {**(bundle.info.get("sampling") or {}), "guidance": {"all": 1.5}})
+        advised, undone = run(seeds=1), run(seeds=1, guidance={"all": 1.0})
+    assert advised.provenance["settings"]["guidance"] == {"all": 1.5}
+    assert np.abs(advised.psr.array - plain.psr.array).max() > 1e-5
+    np.testing.assert_array_equal(undone.psr.array, plain.psr.array)
+    np.testing.assert_array_equal(run(seeds=1, guidance={"all": 1.5}).psr.array, advised.psr.array)
+
+
 def test_condition_is_computed_once_and_networks_no_more_than_needed(bundle, prepared, monkeypatch):
     counts = {"encode": 0, "condition": 0, "forward": 0, "control": 0}
 

@@ -44,6 +44,7 @@ def runs(bids, tmp_path_factory):
     assert train_cli("autoencoder", "--out", root / "ae", *common) == 0
     assert train_cli("backbone", "--out", root / "bb", "--foundation", root / "ae", *common) == 0
     assert train_cli("demist", "--out", root / "de", "--foundation", root / "bb", *common) == 0
+    assert train_cli("decoder", "--out", root / "dc", "--foundation", root / "bb", *common) == 0
     assert train_cli("regression", "--out", root / "re", *common) == 0
     return root
 
@@ -652,6 +653,33 @@ def test_init_starts_from_given_weights(runs, bids, tmp_path):
     old, new = Run.read(runs / "ae").weights(), Run.read(tmp_path / "run").weights("weights")
     for name, value in old.items():
         torch.testing.assert_close(new[f"autoencoder/{name}"], value, atol=1e-6, rtol=1e-5)
+
+
+def test_a_decoder_run_moves_the_decoder_alone(runs, tmp_path):
+    from DEMISTCore.bundle import load_bundle
+
+    before, after = read_foundation(runs / "bb"), read_foundation(runs / "dc")
+    old, new = before.psr.state_dict(), after.psr.state_dict()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert all(n.startswith(("decoder.", "post_quant_conv.", "shortcut.to_image.")) for n in moved)
+    assert any(name.startswith("decoder.") for name in moved)
+    for part in ("condition", "backbone"):
+        assert loop.frozen_hash(getattr(before, part)) == loop.frozen_hash(getattr(after, part))
+    assert (after.latent_scale, after.schedule) == (before.latent_scale, before.schedule)
+    scores = (runs / "dc" / "metrics.csv").read_text()
+    assert "validation/psr_sharpness" in scores
+    assert "decoder/adversarial" in scores
+
+    # Streams that were trained on the backbone run fit: their latents are the same.
+    assert train_cli("export", runs / "dc", runs / "de", "--out", tmp_path / "sharp", "--storage", "fp32",
+                     "--sampling", "steps=3", "guidance=1.2", "guidance.spatial=1.1") == 0  # fmt: skip
+    bundle = load_bundle(tmp_path / "sharp")
+    assert (bundle.sampling["steps"], bundle.sampling["guidance"]) == (3, {"all": 1.2, "spatial": 1.1})
+    assert set(bundle.base.info["training"]["stages"]) == {"autoencoder", "backbone", "decoder"}
+    z = torch.randn(1, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(bundle.autoencoder_psr.decode(z), after.psr.decode(z), atol=1e-5, rtol=1e-4)
+    assert train_cli("export", runs / "bb", runs / "dc", "--out", tmp_path / "two") == 2
 
 
 def test_export_round_trip(runs, bids, tmp_path):

@@ -207,7 +207,8 @@ def _sampling(
     guidance: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """All arguments of sampling, the bundle's recommendations filled in: they decide the result, and are recorded."""
-    plan = {**bundle.sampling, "seeds": seeds, "guidance": dict(guidance or {})}
+    plan = {**bundle.sampling, "seeds": seeds}
+    plan["guidance"] = {**plan["guidance"], **(guidance or {})}
     return plan | {key: value for key, value in (("steps", steps), ("sampler", sampler)) if value is not None}
 
 

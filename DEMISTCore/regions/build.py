@@ -14,6 +14,7 @@ from . import masks as reading
 from .lesions import Lesions, black_holes, number_lesions
 from .masks import describe, labels_to_grid, to_grid
 from .nawm import lesion_distance, split
+from .network import Found, find_tissue, open_network
 from .settings import CSF, GREY, REGIONS, WHITE, RegionSettings
 from .suggest import suggest_lesions
 from .tissue import fill_white, segment_tissue
@@ -108,7 +109,10 @@ def build_regions(
             raise InputError(
                 f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
             )
-    labels, fine = _tissue(grid, tissue, images, drawn, notes)
+    seen = None
+    if images is not None and settings.method == "network" and (tissue is None or suggest):
+        seen = find_tissue(images.t1w, images.brain, flair=images.flair, model=open_network(settings.network))
+    labels, fine = _tissue(grid, tissue, images, drawn, seen, notes)
     if outline is not None and labels is not None:
         labels = labels.with_array(np.where(outline, labels.array, 0).astype(np.uint8))
     if labels is not None and not (labels.array == WHITE).any():
@@ -122,7 +126,7 @@ def build_regions(
             lesions = replace(lesions, black_holes=_black_holes(lesions.numbers, images, fine))
     elif suggest:
         assert images is not None
-        lesions = _suggested(grid, images, fine, outline, settings)
+        lesions = _suggested(grid, images, fine, seen, outline, settings)
         notes.append(lesions.note if lesions.count else "No lesions were found on the FLAIR (a suggestion, unchecked).")
     if labels is not None and lesions is not None:
         labels = fill_white(labels, lesions.numbers.array > 0)
@@ -203,7 +207,8 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
 
 
 def _tissue(
-    grid: Grid, given: Volume | None, images: _Images | None, drawn: Volume | None, notes: list[str]
+    grid: Grid, given: Volume | None, images: _Images | None, drawn: Volume | None, seen: Found | None,
+    notes: list[str],
 ) -> tuple[Volume | None, Volume | None]:
     """Tissue labels on ``grid``, and on the grid of the images."""
     if given is not None:
@@ -217,8 +222,16 @@ def _tissue(
     if images is None:
         notes.append("There is no T1w and no tissue map: white matter, NAWM and grey matter were left out.")
         return None, None
-    fine = segment_tissue(images.t1w, images.brain, flair=images.flair, lesions=drawn)
-    notes.append(f"Tissue was segmented automatically from the T1w{' and FLAIR' if images.flair is not None else ''}.")
+    source = f"from the T1w{' and FLAIR' if images.flair is not None else ''}"
+    if seen is not None:
+        hidden = None if drawn is None else drawn.resampled_to(images.t1w, "nearest").array > 0
+        fine = fill_white(seen.tissue, np.zeros(images.t1w.shape, bool) if hidden is None else hidden)
+        name = f"{seen.model.name} ({seen.model.hash[:12]})"
+        trained = ", trained on simulated images" if seen.model.simulated else ""
+        notes.append(f"Tissue was segmented {source} by the network {name}{trained}.")
+    else:
+        fine = segment_tissue(images.t1w, images.brain, flair=images.flair, lesions=drawn)
+        notes.append(f"Tissue was segmented automatically {source}.")
     return labels_to_grid(fine, grid), fine
 
 
@@ -237,12 +250,17 @@ def _black_holes(numbers: Volume, images: _Images, fine: Volume) -> tuple[int, .
 
 
 def _suggested(
-    grid: Grid, images: _Images, fine: Volume | None, outline: np.ndarray | None, settings: RegionSettings
+    grid: Grid, images: _Images, fine: Volume | None, seen: Found | None, outline: np.ndarray | None,
+    settings: RegionSettings,
 ) -> Lesions:
     assert images.flair is not None
     assert fine is not None
-    found = suggest_lesions(images.t1w, images.flair, fine, settings=settings)
-    mask = (labels_to_grid(found.mask, grid).array > 0) & (True if outline is None else outline)
+    if seen is None:
+        found = suggest_lesions(images.t1w, images.flair, fine, settings=settings).mask
+    else:
+        numbers = number_lesions(seen.lesions, max(settings.min_suggested_ml, settings.min_lesion_ml))
+        found = numbers.with_array((numbers.array > 0).astype(np.uint8))
+    mask = (labels_to_grid(found, grid).array > 0) & (True if outline is None else outline)
     numbers = number_lesions(Volume(mask.astype(np.uint8), grid.affine))
     return Lesions(numbers, suggested=True, black_holes=_black_holes(numbers, images, fine))
 

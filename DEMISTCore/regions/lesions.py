@@ -100,5 +100,6 @@ def black_holes(numbers: Volume, t1w: Volume, tissue: Volume) -> tuple[int, ...]
     if not count or not grey.size or not white.size or np.median(white) <= np.median(grey):
         return ()
     every = np.arange(1, count + 1)
-    means = mean(t1w.array, numbers.array, every)
+    with np.errstate(invalid="ignore"):  # a lesion too small to have a voxel here: NaN, and no black hole
+        means = mean(t1w.array, numbers.array, every)
     return tuple(int(n) for n in every[np.asarray(means) < np.median(grey)])

@@ -10,6 +10,11 @@ from ..errors import InputError
 #: Labels of tissue maps.
 CSF, GREY, WHITE = 1, 2, 3
 
+#: Ways to find tissue and lesions.
+METHODS = ("network", "hmrf")
+#: The tissue network that comes with the package.
+DEFAULT_NETWORK = "demist-regions"
+
 #: Key to human name, in the order of tables. Regions overlap: a black hole is a lesion, and white matter holds both.
 REGIONS: dict[str, str] = {
     "lesion": "Lesions",
@@ -47,6 +52,10 @@ class RegionSettings:
         cap_mm: within this distance of the ventricles a core needs twice the contrast, falling to once at twice the
             distance: periventricular caps and bands are moderately bright without being lesions. 0: no such rule.
         nawm_depth_mm: white matter must be farther than this from grey matter and CSF to be NAWM (0: all of it).
+        method: how tissue, and lesions where none are given, are found: "network", trained on simulated images
+            (:mod:`.network`), or "hmrf", Gaussians of brightness in a Markov random field (:mod:`.tissue`) and rules on
+            the FLAIR's brightness (:mod:`.suggest`); ``seed_sd`` to ``cap_mm`` are for the latter.
+        network: the network's bundle: name, folder or Hugging Face id.
 
     Raises:
         InputError: a number that makes no sense.
@@ -63,6 +72,8 @@ class RegionSettings:
     grey_percentile: float = 97.0
     cap_mm: float = 3.0
     nawm_depth_mm: float = 0.0
+    method: str = "network"
+    network: str = DEFAULT_NETWORK
 
     def __post_init__(self) -> None:
         try:
@@ -70,7 +81,11 @@ class RegionSettings:
         except (TypeError, ValueError) as error:
             raise InputError("Proximal NAWM needs two distances in mm, such as 2 and 6.") from error
         object.__setattr__(self, "proximal_mm", (low, high))
+        if self.method not in METHODS:
+            raise InputError(f"There is no method {self.method!r} to find tissue; choose {' or '.join(METHODS)}.")
         for name, value in vars(self).items():
+            if name in ("method", "network"):
+                continue
             for number in value if isinstance(value, tuple) else (value,):
                 if not (isinstance(number, (int, float)) and math.isfinite(number) and number >= 0):
                     raise InputError(f"The setting {name} must be a finite number of 0 or more, not {value!r}.")

@@ -33,6 +33,8 @@ _SURE = 0.8
 #: The FLAIR may speak for one tissue and against another by this much (log likelihood), not more: lesions nobody drew
 #: are bright on it, and grey matter rich in iron is dark.
 _FLAIR_LIMIT = 10.0
+#: No tissue is less likely than this to a prior, which may be wrong; and so often are labels refined with it.
+_LEAST_PRIOR, _REFINEMENTS = 1e-3, 3
 #: Anything smaller than this (mL) that white matter and lesions enclose is a hole in it.
 _HOLE_ML = 0.05
 
@@ -160,6 +162,43 @@ def _classify(
     return result
 
 
+def refine(
+    images: list[np.ndarray], mask: np.ndarray, hidden: np.ndarray, spacing: tuple[float, float, float],
+    prior: np.ndarray,
+) -> np.ndarray:
+    """Labels (uint8) from brightness where a prior says what to expect, such as the tissue network's.
+
+    The prior knows anatomy, this scan's own brightness says where borders lie. Means and deviation of each tissue come
+    from voxels that the prior is sure of; an image in which there are too few has no say.
+
+    Args:
+        images: normalised T1w, and FLAIR if there is one (X, Y, Z).
+        mask: brain.
+        hidden: lesions, which teach nothing.
+        spacing: mm.
+        prior: probabilities (3, X, Y, Z) of CSF, grey and white matter.
+    """
+    from scipy.special import softmax
+
+    volume = np.where(mask, prior, 0).astype(np.float32)
+    expected = np.log(volume[:, mask] + _LEAST_PRIOR)
+    channels = [
+        _Channel.from_tissue(image, mask, hidden, spacing, volume, np.inf if i == 0 else _FLAIR_LIMIT)
+        for i, image in enumerate(images)
+    ]
+    for round_ in range(_REFINEMENTS):
+        if round_:
+            for channel in channels:
+                channel.learn(volume)
+        evidence = expected + sum(channel.evidence() for channel in channels)
+        for _ in range(_ROUNDS - 1):
+            q = softmax(evidence + _FIELD * _neighbours(volume, mask), axis=0)
+            volume[:, mask] = q
+    result = np.zeros(mask.shape, np.uint8)
+    result[mask] = q.argmax(0) + 1
+    return result
+
+
 class _Channel:
     """Brightness of the tissues in one image: a mean for each, of grey and white matter around each voxel."""
 
@@ -187,8 +226,9 @@ class _Channel:
         hidden: np.ndarray,
         spacing: tuple[float, float, float],
         volume: np.ndarray,
+        limit: float = _FLAIR_LIMIT,
     ) -> _Channel:
-        """A further image, of which the first one tells the tissues."""
+        """An image of which something else, the T1w or a prior, tells the tissues."""
         flat = _flat(image, mask & ~hidden, spacing)
         parts = [image[flat & (volume[k] > _SURE)] for k in range(3)]
         if min(part.size for part in parts) < 100:
@@ -196,7 +236,7 @@ class _Channel:
         means = np.array([np.median(part) for part in parts])
         spread = [1.4826 * np.median(np.abs(part - mean)) for part, mean in zip(parts, means)]
         deviation = float(np.mean(spread[1:]))
-        channel = cls(image, mask, hidden, spacing, means, max(deviation, 1e-3), _FLAIR_LIMIT)
+        channel = cls(image, mask, hidden, spacing, means, max(deviation, 1e-3), limit)
         channel.learn(volume)
         log.debug("FLAIR means %s, deviation %.3f", np.round(means, 3), deviation)
         return channel
@@ -253,6 +293,8 @@ def _flat(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, floa
     """The 40 % of the voxels of ``mask`` around which the image is least steep: mostly of a single tissue."""
     from scipy.ndimage import gaussian_gradient_magnitude
 
+    if not mask.any():
+        return mask
     steep = gaussian_gradient_magnitude(image, [0.7 * min(spacing) / s for s in spacing])
     return mask & (steep <= np.percentile(steep[mask], 40))
 

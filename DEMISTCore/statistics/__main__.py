@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import run, set_up_logging, terminate_cleanly
+from ..regions.settings import METHODS
 
 _DESCRIPTION = """\
 Measure a PSR map in lesions and normal-appearing white matter (NAWM): a table by region and lesion, ROC curves of
@@ -65,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--distal", type=float, metavar="MM", help="distal NAWM lies farther than this from lesions")
     masks.add_argument("--gap", type=float, metavar="MM", help="NAWM keeps this distance from lesions (partial volume)")
     masks.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out, mL")
+    masks.add_argument(
+        "--method", choices=METHODS,
+        help="how to find tissue and suggested lesions: the trained network, or a Markov random field and rules",
+    )  # fmt: skip
     p.add_argument("-v", "--verbose", action="store_true", help="say more")
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return p
@@ -84,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .analysis import analyse
 
     chosen = {"proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal,
-              "lesion_gap_mm": args.gap, "min_lesion_ml": args.min_lesion}  # fmt: skip
+              "lesion_gap_mm": args.gap, "min_lesion_ml": args.min_lesion, "method": args.method}  # fmt: skip
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
     analysis = analyse(
         args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,

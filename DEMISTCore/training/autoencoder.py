@@ -41,7 +41,7 @@ class AutoencoderObjective(nn.Module):
         s, y, x = self.settings, batch["y"], batch["x"]
         z_mu, z_sigma = self.psr.encode(y)
         c_mu, c_sigma = self.condition.encode(x)
-        z = z_mu + self._spread(z_mu, z_sigma, batch) * batch["z_noise"].to(z_mu.dtype)
+        z = z_mu + spread_of(z_mu, z_sigma, batch, s.latent_noise) * batch["z_noise"].to(z_mu.dtype)
         y_hat = self.psr.decode(z).float()
         x_hat = self.condition.decode(c_mu + c_sigma * batch["c_noise"].to(c_mu.dtype)).float()
         parts = {
@@ -62,18 +62,19 @@ class AutoencoderObjective(nn.Module):
             self.reconstructions[int(batch["index"][0])] = y_hat.detach()
         return {"loss": loss, **parts}
 
-    def _spread(self, mu: Tensor, sigma: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more."""
-        if self.settings.latent_noise <= 0:
-            return sigma
-        share = batch["z_spread"][:, None, None, None, None] * self.settings.latent_noise
-        return (sigma.square() + (share * mu.detach().float().std()).square().to(sigma.dtype)).sqrt()
+
+def spread_of(mu: Tensor, sigma: Tensor, batch: dict[str, Tensor], latent_noise: float) -> Tensor:
+    """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more."""
+    if latent_noise <= 0:
+        return sigma
+    share = batch["z_spread"][:, None, None, None, None] * latent_noise
+    return (sigma.square() + (share * mu.detach().float().std()).square().to(sigma.dtype)).sqrt()
 
 
 class DiscriminatorObjective(nn.Module):
-    """The PatchGAN's own loss, zero before it joins."""
+    """The PatchGAN's own loss, zero before it joins; ``generator`` leaves its ``reconstructions`` by batch."""
 
-    def __init__(self, gan: PatchGAN, generator: AutoencoderObjective) -> None:
+    def __init__(self, gan: PatchGAN, generator: nn.Module) -> None:
         super().__init__()
         self.gan = gan
         self._generator = [generator]

@@ -9,7 +9,7 @@ y0_hat is decoded on a small crop of one sample in ``decode_every``, which count
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from ..networks.config import PSR_RANGE, ModelConfig
 from ..networks.demist import STREAMS, Demist
 from . import previews
 from .backbone import by_time, error_by_time, prediction_error, validation_samples
+from .context import NEUTRAL
 from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
-from .latents import Crop, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
+from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
 from .loop import frozen_hash
 from .settings import DemistSettings
 
@@ -45,7 +46,10 @@ class DemistObjective(nn.Module):
         self.schedule, self.settings, self.scale = schedule, settings, scale
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3)."""
+        """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3).
+
+        ``context`` (B, 1, D), the backbone's own conditions, where they are given per subject.
+        """
         z, noise, t = batch["z"], batch["noise"], batch["t"]
         if progress < self.settings.estimate_first and self.demist.built.spatial and self.demist.cfg.estimate_width:
             loss = (self.demist.spatial.estimate(batch["c"]).float() - z).square().mean()
@@ -53,7 +57,7 @@ class DemistObjective(nn.Module):
         condition = self.demist.condition(batch["c"], offset=batch["offset"])
         condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
         z_t = self.schedule.add_noise(z, noise, t)
-        prediction = self.demist(z_t, t, condition).float()
+        prediction = self.demist(z_t, t, condition, context=batch.get("context")).float()
         parts = {"noise": prediction_error(self.schedule, prediction, z, noise, t, self.settings.weighting)}
         loss = parts["noise"]
         if condition.estimate is not None and self.settings.lambda_estimate > 0:
@@ -100,11 +104,12 @@ class DemistStage:
         train: Sequence[Prepared],
         held: Sequence[Prepared],
         cache: Path,
+        contexts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         base = foundation.model
         self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams)
         settings.schedule = dict(foundation.schedule)  # the noise the backbone knows
-        self.settings = settings
+        self.settings, self.contexts = settings, contexts
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.autoencoder_hash = foundation.autoencoder_hash
@@ -157,6 +162,11 @@ class DemistStage:
                 "noise": noise_like(rng, z.shape), "t": np.array(draw_time(i, s, self.schedule.steps)),
                 "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
             })  # fmt: skip
+            if self.contexts:
+                # A generator of its own: with and without a table, all else is drawn alike.
+                neutral = random(s.seed, "context", i).random() < s.dropout_context
+                context = self.contexts[crop.latents.prepared.name]
+                samples[-1]["context"] = np.full_like(context, NEUTRAL) if neutral else context
             if s.decode_every and i % s.decode_every == 0 and (s.lambda_edge > 0 or s.lambda_tissue > 0):
                 decoded.append({"decode_which": np.array(place), **self._to_decode(crop, rng)})
         return {**collate(samples), **(collate(decoded) if decoded else {})}
@@ -194,25 +204,38 @@ class DemistStage:
             noise, t = sample.noise(z), sample.times.to(device)
             target = self.schedule.target(z.expand_as(noise), noise, t)
             z_t = self.schedule.add_noise(z.expand_as(noise), noise, t)
-            losses.append(error_by_time(lambda a, b, k=condition: self.demist(a, b, k), z_t, t, target))
+            own = self._context(crop.latents, device)
+            losses.append(
+                error_by_time(lambda a, b, k=condition, own=own: self.demist(a, b, k, context=own), z_t, t, target)
+            )
             if i < self.settings.validation_samples:
-                psnr.append(self._sample_psnr(crop, condition, device, seed=i))
+                psnr.append(self._sample_psnr(crop, condition, own, device, seed=i))
         result = by_time(losses) | ({"estimate": float(np.mean(estimates))} if estimates else {})
         return result if not psnr else {**result, "sample_psnr": float(np.mean(psnr))}
 
-    def _sample_psnr(self, crop: Crop, condition: object, device: torch.device, seed: int) -> float:
+    def _context(self, latents: Latents, device: torch.device) -> Tensor | None:
+        """The backbone's own conditions of a session, (1, 1, D); None: neutral."""
+        if not self.contexts:
+            return None
+        return torch.from_numpy(self.contexts[latents.prepared.name])[None].to(device)
+
+    def _sample_psnr(
+        self, crop: Crop, condition: object, context: Tensor | None, device: torch.device, seed: int
+    ) -> float:
         factor = self.model.psr.factor
         origin, voxels = [a * factor for a in crop.start], [n * factor for n in crop.size]
         y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32)
         brain = crop_array(crop.latents.prepared.labels, origin, voxels) > 0
-        y_hat = self._sample((1, self.model.psr.latent_channels, *crop.size), condition, device, seed)
+        y_hat = self._sample((1, self.model.psr.latent_channels, *crop.size), condition, context, device, seed)
         error = np.square(y_hat - y)[brain].mean() if brain.any() else np.nan
         return float(-10 * np.log10(error / PSR_RANGE**2))
 
-    def _sample(self, shape: Sequence[int], condition: object, device: torch.device, seed: int) -> np.ndarray:
+    def _sample(
+        self, shape: Sequence[int], condition: object, context: Tensor | None, device: torch.device, seed: int
+    ) -> np.ndarray:
         noise = SeededNoise([seed])
         z = ddim(
-            lambda a, b: self.demist(a, b, condition), noise(shape).to(device), self.schedule,
+            lambda a, b: self.demist(a, b, condition, context=context), noise(shape).to(device), self.schedule,
             self.settings.preview_steps, noise=noise,
         )  # fmt: skip
         return (self.objective.decoder.decode(z / self.latent_scale)[0, 0].float() * PSR_RANGE).cpu().numpy()
@@ -223,7 +246,8 @@ class DemistStage:
         entry = latents.prepared
         c = torch.from_numpy(np.asarray(latents.c[0, 0], np.float32))[None].to(device) * self.condition_scale
         y = np.asarray(entry.y, np.float32)
-        y_hat = self._sample((1, *latents.z.shape[1:]), self.demist.condition(c), device, self.settings.seed)
+        own = self._context(latents, device)
+        y_hat = self._sample((1, *latents.z.shape[1:]), self.demist.condition(c), own, device, self.settings.seed)
         y_hat = y_hat * (np.asarray(entry.labels) > 0)
         t1w, flair = np.asarray(entry.x, np.float32)
         rows = [

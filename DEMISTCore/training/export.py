@@ -19,11 +19,15 @@ from ..errors import BundleError, InputError
 from ..networks.backbone import build_backbone
 from ..networks.config import ModelConfig
 from ..networks.demist import Demist
-from .checkpoint import Run, step_of
-from .foundation import Foundation, foundation_of, read_foundation, read_scales
+from ..regions.network import TissueModel, build_network, save_network
+from .checkpoint import Run, part, step_of
+from .foundation import Foundation, foundation_of, load, read_foundation, read_scales
 from .settings import to_dict
 
 log = logging.getLogger(__name__)
+
+#: what a stage's run becomes
+_EXPORTED = {"backbone": "foundation", "decoder": "foundation", "demist": "demist"}
 
 
 def export(
@@ -39,8 +43,10 @@ def export(
     sampling: Sequence[str] = (),
     simulated: bool = True,
     overwrite: bool = False,
-) -> list[Bundle]:
+) -> list[Bundle | TissueModel]:
     """Write the foundation bundle of a backbone run, the DEMIST bundle of a demist run, or both.
+
+    Or the tissue network of a segmentation run, given alone.
 
     With both, the foundation goes to ``OUT-base``; a demist run alone needs ``base``, the bundle of the very
     foundation it was trained on; where that is a published backbone (``--backbone``), it is written too.
@@ -50,19 +56,26 @@ def export(
     """
     found = {}
     for run in map(Run.read, runs):
-        if run.stage in found or run.stage not in ("backbone", "demist"):
-            raise InputError(f"{run.folder} is a run of {run.stage}; export takes one backbone and one demist run.")
-        found[run.stage] = run
+        if run.stage == "segmentation" and len(runs) == 1:
+            common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
+            return [_export_segmentation(run, out, weights, common, _read_card(card), description)]
+        what = _EXPORTED.get(run.stage)
+        if what is None or what in found:
+            raise InputError(
+                f"{run.folder} is a run of {run.stage}; export takes one backbone (or decoder) and one demist run, "
+                "or one segmentation run alone."
+            )
+        found[what] = run
     text = _read_card(card)
     advice = _sampling(sampling)
     common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
     saved: list[Bundle] = []
     foundation: Bundle | None = None
-    if "backbone" in found:
+    if "foundation" in found:
         # Streams were trained on the last averaged backbone, so with them it is that one, whatever `weights` says.
         alone = "demist" not in found
         foundation = _export_foundation(
-            found["backbone"], out if alone else out.with_name(out.name + "-base"), weights if alone else "ema",
+            found["foundation"], out if alone else out.with_name(out.name + "-base"), weights if alone else "ema",
             common, text if alone else None, description,
         )  # fmt: skip
         saved.append(foundation)
@@ -79,9 +92,29 @@ def export(
                 raise InputError(f"--base {base} cannot be used: {error}") from error
         saved.append(_export_demist(found["demist"], out, foundation, weights, common, text, description, advice))
     for bundle in saved:
-        size = sum(path.stat().st_size for path in bundle.folder.glob("*.safetensors")) / 1e6
-        log.info("%s: %s, %.1f MB, %s", bundle.folder, bundle.kind, size, bundle.hash[:16])
+        _say(bundle)
     return saved
+
+
+def _say(bundle: Bundle | TissueModel) -> None:
+    size = sum(path.stat().st_size for path in bundle.folder.glob("*.safetensors")) / 1e6
+    log.info("%s: %s, %.1f MB, %s", bundle.folder, bundle.kind, size, bundle.hash[:16])
+
+
+def _export_segmentation(
+    run: Run, folder: Path, weights: str, common: dict[str, Any], card: str | None, description: str
+) -> TissueModel:
+    """The tissue network that a segmentation run has trained."""
+    tensors = part(run.weights(weights), "network")
+    settings = run.settings
+    load(build_network(settings.channels), tensors, run.folder)
+    with tempfile.TemporaryDirectory() as folder_of_logs:
+        model = save_network(
+            folder, tensors, channels=settings.channels, patch=settings.patch, training=_provenance([run], weights),
+            documents=_logs([run], Path(folder_of_logs)), card=card, description=description, **common,
+        )  # fmt: skip
+    _say(model)
+    return model
 
 
 def _export_foundation(
@@ -104,9 +137,14 @@ def _export_published(run: Run, folder: Path, common: dict[str, Any], descriptio
 
 
 def _earlier(run: Run) -> list[Run]:
-    """The run that a run builds on; none where that is a bundle."""
+    """The runs that a run builds on, the first one first; none where that is a bundle."""
+    if not run.foundation:
+        return []
     source = Path(run.foundation_source)
-    return [Run.read(source)] if (source / "config.yaml").is_file() else []
+    if not (source / "config.yaml").is_file():
+        return []
+    below = Run.read(source)
+    return [*_earlier(below), below]
 
 
 def _save_foundation(
@@ -168,7 +206,7 @@ def _provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
     for run in runs:
         checkpoint = run.latest()
         settings = to_dict(run.settings)
-        settings.pop("model"), settings.pop("cache")
+        settings.pop("model"), settings.pop("cache"), _hide_folder(settings)
         stages[run.stage] = {
             "data": Path(run.data).name if run.data else None,
             "steps": step_of(checkpoint),
@@ -205,12 +243,19 @@ def _logs(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
     for run in runs:
         settings = to_dict(run.settings)
         settings["cache"] = None
+        _hide_folder(settings)
         config = folder / f"{run.stage}.yaml"
         write_yaml(config, {"stage": run.stage, "settings": settings})
         documents[config.name] = config
         if (run.folder / "metrics.csv").is_file():
             documents[f"{run.stage}.csv"] = run.folder / "metrics.csv"
     return documents
+
+
+def _hide_folder(settings: dict[str, Any]) -> None:
+    """Leave of the context's table its name, in place."""
+    if settings.get("context"):
+        settings["context"] = Path(settings["context"]).name
 
 
 def _sampling(overrides: Sequence[str]) -> dict[str, Any]:
@@ -222,10 +267,14 @@ def _sampling(overrides: Sequence[str]) -> dict[str, Any]:
     advice: dict[str, Any] = {}
     for text in overrides:
         key, _, value = text.partition("=")
-        if key not in SAMPLING:
+        key, _, stream = key.partition(".")
+        if key not in SAMPLING or (stream and key != "guidance"):
             raise InputError(f"--sampling {text}: there are {', '.join(SAMPLING)}; write for example steps=10.")
         try:
-            advice[key] = type(SAMPLING[key])(value)
+            if key == "guidance":  # guidance=1.2 is guidance.all=1.2
+                advice.setdefault(key, {})[stream or "all"] = float(value)
+            else:
+                advice[key] = type(SAMPLING[key])(value)
         except ValueError as error:
             raise InputError(f"--sampling {text}: {key} needs a number.") from error
     return advice

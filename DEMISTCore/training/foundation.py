@@ -32,6 +32,7 @@ class Foundation:
     latent_scale: float | None
     condition_scale: float | None
     schedule: dict[str, Any] | None  # without "prediction", which the model's configuration says
+    conditions: tuple[str, ...] = ()  # of a published conditional backbone, in the order in which it takes them
 
     @property
     def autoencoder_hash(self) -> str:
@@ -94,13 +95,16 @@ def with_backbone(foundation: Foundation, source: str) -> Foundation:
     schedule = published.scheduler.noise.to_dict()
     schedule.pop("prediction")
     return replace(
-        foundation, model=model, backbone=freeze(unet), schedule=schedule, latent_scale=None, condition_scale=None
-    )
+        foundation, model=model, backbone=freeze(unet), schedule=schedule, latent_scale=None, condition_scale=None,
+        conditions=published.conditions,
+    )  # fmt: skip
 
 
 def _from_run(run: Run, weights: str) -> Foundation:
-    if run.stage not in ("autoencoder", "backbone"):
+    if run.stage not in ("autoencoder", "backbone", "decoder"):
         raise InputError(f"{run.folder} is a run of {run.stage}; --foundation takes an autoencoder or backbone run.")
+    if run.stage == "decoder":
+        return _with_decoder(run, weights)
     model = ModelConfig.from_dict(run.settings.model)
     tensors = run.weights(weights)
     if run.stage == "autoencoder":
@@ -118,6 +122,15 @@ def _from_run(run: Run, weights: str) -> Foundation:
         below, source=str(run.folder), model=model, backbone=freeze(backbone), schedule=dict(run.settings.schedule),
         latent_scale=scales["latent_scale"], condition_scale=scales["condition_scale"],
     )  # fmt: skip
+
+
+def _with_decoder(run: Run, weights: str) -> Foundation:
+    """What the decoder run was trained on, with its decoder instead."""
+    below = read_foundation(run.foundation_source)
+    if run.foundation_hash not in (None, below.hash):
+        raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train it again.")
+    load(below.psr, {**below.psr.state_dict(), **part(run.weights(weights), "psr")}, run.folder)
+    return replace(below, source=str(run.folder))
 
 
 def _from_bundle(source: str | Path) -> Foundation:
@@ -176,8 +189,8 @@ def initialise(stage: Any, kind: str, source: str) -> None:
             for name, value in tensors.items():
                 own[name].copy_(value)
         return
-    if kind == "regression":
-        raise InputError(f"--init {source} is not a regression run.")
+    if kind in ("regression", "decoder", "segmentation"):
+        raise InputError(f"--init {source} is not a {kind} run.")
     if (published := _published(source)) is not None:
         _initialise_published(objective, kind, source, published)
         return

@@ -16,6 +16,7 @@ KINDS = {
     "psr": ("magma", 0.0, 0.16),
     "difference": ("RdBu_r", -0.05, 0.05),
     "latent": ("viridis", None, None),
+    "labels": ("nipy_spectral", 0.0, 8.0),
 }
 
 

@@ -115,6 +115,22 @@ class AutoencoderSettings(Settings):
 
 
 @dataclass
+class DecoderSettings(Settings):
+    """The PSR decoder once more, all else frozen."""
+
+    lr: float = 5e-4
+    patch: tuple[int, ...] = (64, 64, 64)
+    flip: bool = True
+    lambda_edge: float = 0.3
+    lambda_adversarial: float = 0.003
+    adversarial_start: float = 0.2
+    discriminator_lr: float = 3e-4
+    discriminator_channels: int = 16
+    latent_noise: float = 0.3
+    validation_patches: int = 8
+
+
+@dataclass
 class LatentSettings(Settings):
     """What both diffusion stages share."""
 
@@ -147,6 +163,8 @@ class DemistSettings(LatentSettings):
     dropout_spatial: float = 0.1
     dropout_adaptive: float = 0.1
     dropout_all: float = 0.0
+    context: str | None = None  # CSV or TSV: the backbone's own conditions per subject (Brain LDM); None: neutral
+    dropout_context: float = 0.1  # share of the samples held neutral all the same, as synthesis holds them
     lambda_edge: float = 0.1
     lambda_tissue: float = 0.5
     lambda_estimate: float = 0.5  # the spatial stream's direct estimate of z_0, where it has one
@@ -169,11 +187,31 @@ class RegressionSettings(Settings):
     validation_patches: int = 8
 
 
+@dataclass
+class SegmentationSettings(Settings):
+    """The tissue network of :mod:`DEMISTCore.regions`."""
+
+    lr: float = 1e-3
+    patch: tuple[int, ...] = (96, 96, 96)
+    flip: bool = True
+    augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(gain=0.2, offset=0.1, bias=0.2))
+    recolour: tuple[float, ...] = (0.03, 0.06)  # SD of each tissue's own shift on T1w and FLAIR; tissue's median is 0.5
+    recolour_share: float = 0.5  # share of the samples that get it
+    thin_mask: float = 0.3  # share of the samples that lose outer CSF
+    flair_dropout: float = 0.3  # share of the samples without a FLAIR
+    lesion_share: float = 0.5  # share of the patches around a lesion
+    lesion_weight: float = 2.0
+    channels: tuple[int, ...] = (48, 64, 96, 112, 112, 48)
+    validation_patches: int = 8
+
+
 STAGES: dict[str, type[Settings]] = {
     "autoencoder": AutoencoderSettings,
     "backbone": BackboneSettings,
     "demist": DemistSettings,
+    "decoder": DecoderSettings,
     "regression": RegressionSettings,
+    "segmentation": SegmentationSettings,
 }
 
 # A resumed run must go on as it began; only what does not touch the numbers, and its length, may change.

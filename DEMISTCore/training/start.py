@@ -17,6 +17,9 @@ from .settings import RESUMABLE, Settings, build, resolve, to_dict
 
 log = logging.getLogger(__name__)
 
+#: stages that build on an earlier one
+ON_FOUNDATION = ("backbone", "demist", "decoder")
+
 
 def start(
     stage: str,
@@ -45,7 +48,7 @@ def start(
         settings = resolve(stage, config, overrides)
         if not data:
             raise InputError("Say what to train on: --data takes a BIDS data set.")
-        if stage in ("backbone", "demist") and not foundation:
+        if stage in ON_FOUNDATION and not foundation:
             earlier = "autoencoder" if stage == "backbone" or backbone else "backbone"
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
         run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone))
@@ -147,13 +150,19 @@ def _assemble(run: Run, resume: bool) -> Any:
         torch.set_num_threads(s.threads)
     cache = Path(s.cache) if s.cache else run.folder.parent / "cache"
     foundation = None
-    if run.stage in ("backbone", "demist"):
+    if run.stage in ON_FOUNDATION:
         from .foundation import foundation_of
 
         foundation = foundation_of(run)
         if resume and run.foundation_hash not in (None, foundation.hash):
             raise InputError(f"{run.foundation} has changed since {run.folder} began; start a new run on it.")
         run.foundation_hash = foundation.hash
+    contexts = None
+    if getattr(s, "context", None):
+        from .context import read_contexts
+
+        s.context = _absolute(s.context)
+        contexts = read_contexts(s.context, foundation.conditions, [*train, *held])
     prepared = data.prepare_cohort([*train, *held], s, cache)
     train, held = prepared[: len(train)], prepared[len(train) :]
     log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
@@ -166,10 +175,18 @@ def _assemble(run: Run, resume: bool) -> Any:
         from .backbone import BackboneStage
 
         stage = BackboneStage(model, s, foundation, train, held, cache)
+    elif run.stage == "decoder":
+        from .decoder import DecoderStage
+
+        stage = DecoderStage(s, foundation, train, held)
     elif run.stage == "demist":
         from .demist import DemistStage
 
-        stage = DemistStage(model, s, foundation, train, held, cache)
+        stage = DemistStage(model, s, foundation, train, held, cache, contexts)
+    elif run.stage == "segmentation":
+        from .segmentation import SegmentationStage
+
+        stage = SegmentationStage(s, train, held)
     else:
         from .regression import RegressionStage
 

@@ -1,0 +1,191 @@
+"""The tissue network's training: Dice and cross-entropy against simulated segmentations, on patches.
+
+Contrast is random beyond what scanners do, tissue by tissue as well, and a share of the samples has no FLAIR: what the
+network then relies on is anatomy (Billot et al., Med Image Anal 86:102789, 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..regions.network import CLASSES, FOLD, LESION_CLASS, build_network
+from . import previews
+from .data import Prepared, augment, collate, crop, pick, random, random_patch
+from .settings import SegmentationSettings
+
+_LESION = list(CLASSES).index(LESION_CLASS)
+#: Left out of the loss: outside the brain.
+_NOWHERE = -1
+
+
+class SegmentationObjective(nn.Module):
+    """Dice loss over a batch plus cross-entropy, both inside the brain only; lesions weigh more."""
+
+    def __init__(self, settings: SegmentationSettings) -> None:
+        super().__init__()
+        self.network = build_network(settings.channels)
+        weight = torch.ones(len(CLASSES))
+        weight[_LESION] = settings.lesion_weight
+        self.register_buffer("weight", weight, persistent=False)
+        self.dice = DiceLoss(batch=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Loss of a batch: x (B, 2, X, Y, Z), target (B, X, Y, Z) classes from 0 on, -1 outside the brain."""
+        # Blocks stay folded: unfolding at full resolution costs more than the loss.
+        logits, target = self.network.folded(batch["x"]).float(), _folded(batch["target"]).long()
+        inside = (target >= 0)[:, None]
+        one_hot = torch.zeros_like(logits).scatter_(1, target.clamp_min(0)[:, None], 1.0) * inside
+        logarithms = logits.log_softmax(1)
+        dice = self.dice(logarithms.exp() * inside, one_hot).flatten()
+        entropy = F.nll_loss(logarithms.flatten(2), target.flatten(1), self.weight, ignore_index=_NOWHERE)
+        parts = {"dice": (dice * self.weight).sum() / self.weight.sum(), "entropy": entropy}
+        return {"loss": parts["dice"] + parts["entropy"], **parts}
+
+
+def _folded(target: Tensor) -> Tensor:
+    """(B, X, Y, Z) to (B, 8, X/2, Y/2, Z/2), in the order of :func:`DEMISTCore.networks.autoencoder.fold_voxels`."""
+    return rearrange(target, "b (x i) (y j) (z k) -> b (i j k) x y z", i=FOLD, j=FOLD, k=FOLD)
+
+
+class SegmentationStage:
+    """See :class:`.loop.Stage`."""
+
+    score = "error"
+
+    def __init__(self, settings: SegmentationSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+        if len(settings.channels) != 6:
+            raise InputError("channels needs six widths: five levels and the last decoder block.")
+        if any(n % 32 for n in settings.patch) or max(settings.patch) < 64:
+            # A single position at the lowest level would leave an instance norm nothing to average over.
+            raise InputError(f"patch={list(settings.patch)} must be multiples of 32, and one of them 64 or more.")
+        self.settings, self.train, self.held = settings, train, held
+        self.objective = SegmentationObjective(settings)
+        self.objectives: dict[str, nn.Module] = {"segmentation": self.objective}
+        self.lr_factors: dict[str, float] = {}
+
+    def table(self) -> str:
+        """Number of parameters."""
+        return f"segmentation: {sum(p.numel() for p in self.objective.parameters()):,} parameters"
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random patches, flipped, with random contrast, some without a FLAIR."""
+        s, samples = self.settings, []
+        for i in indices:
+            rng = random(s.seed, "segmentation", i)
+            entry = self.train[pick(len(self.train), s.seed, "segmentation", i)]
+            x, labels = _read(entry, s.patch, random_patch(entry, s.patch, rng, s.lesion_share))
+            flip, thin, blind = rng.random(3) < (0.5 if s.flip else 0.0, s.thin_mask, s.flair_dropout)
+            if flip:
+                x, labels = np.flip(x, -3), np.flip(labels, -3)
+            if thin:
+                x, labels = thinned(x, labels, int(rng.integers(1, 4)))
+            x = augment(recoloured(x, labels, s, rng), s.augment, rng)
+            if blind:
+                x[1] = 0
+            samples.append({"x": x, "target": _target(labels)})
+        return collate(samples)
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Dice of white matter (with lesions and brainstem), grey matter and lesions on fixed held-out patches.
+
+        ``error``: one minus the mean of the three.
+        """
+        s = self.settings
+        entries = self.held or self.train
+        hits: dict[str, list[float]] = {}
+        for i in range(s.validation_patches):
+            entry = entries[i % len(entries)]
+            x, labels = _read(entry, s.patch, random_patch(entry, s.patch, random(0, "validation", i), 0.5))
+            for name, flair in (("", 1.0), ("_t1w", 0.0)):
+                seen = torch.from_numpy(x * np.array([1.0, flair], np.float32)[:, None, None, None])[None]
+                found = self.objective.network(seen.to(device)).float().argmax(1)[0].cpu().numpy()
+                for tissue, a, b in _tissues(found, _target(labels)):
+                    hits.setdefault(tissue + name, []).append(np.array([2 * (a & b).sum(), a.sum() + b.sum()], float))
+        values = {name: float(np.divide(*np.sum(pairs, axis=0).clip(1e-9))) for name, pairs in hits.items()}
+        three = [values[name] for name in ("white", "grey", "lesion")]
+        return {"error": 1 - float(np.mean(three)), **values}
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """One held-out patch: T1w, FLAIR, true classes, the answer with and without the FLAIR."""
+        s = self.settings
+        entry = (self.held or self.train)[0]
+        x, labels = _read(entry, s.patch, random_patch(entry, s.patch, random(0, "preview"), 1.0))
+        rows = [("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("true", labels.astype(np.float32), "labels")]
+        for name, flair in (("T1w and FLAIR", 1.0), ("T1w alone", 0.0)):
+            seen = torch.from_numpy(x * np.array([1.0, flair], np.float32)[:, None, None, None])[None]
+            found = self.objective.network(seen.to(device)).float().argmax(1)[0].cpu().numpy()
+            rows.append((name, np.where(labels > 0, found + 1, 0).astype(np.float32), "labels"))
+        previews.draw(path, rows, title=entry.name)
+
+
+def _read(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """x (2, ...) float32 and labels (...) of a patch; a data set without tissue labels has nothing to learn from."""
+    labels = crop(entry.labels, start, size)
+    if labels.max() > max(CLASSES):
+        raise InputError(f"{entry.name} has no tissue segmentation (*_dseg with labels 1 to 7); it is needed here.")
+    return crop(entry.x, start, size).astype(np.float32), labels
+
+
+def _target(labels: np.ndarray) -> np.ndarray:
+    """Labels 1 to 7 as classes 0 to 6, -1 outside."""
+    return labels.astype(np.int16) - 1
+
+
+def _tissues(found: np.ndarray, true: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """White, grey and lesion masks of the answer and the truth, inside the brain."""
+    from ..regions.settings import GREY, WHITE
+
+    inside, tissue = true >= 0, np.array([what for _, what in CLASSES.values()])
+    a, b = tissue[found], tissue[true.clip(0)]
+    pairs = [("white", a == WHITE, b == WHITE), ("grey", a == GREY, b == GREY)]
+    pairs.append(("lesion", found == _LESION, true == _LESION))
+    return [(name, p & inside, q & inside) for name, p, q in pairs]
+
+
+def recoloured(
+    x: np.ndarray, labels: np.ndarray, settings: SegmentationSettings, rng: np.random.Generator
+) -> np.ndarray:
+    """Shift the brightness of each tissue class by itself, softly at the borders; lesions and CSF stay.
+
+    Scanners differ in how bright brainstem, cerebellum and iron-rich nuclei are against cortex and white matter.
+
+    Args:
+        x: T1w and FLAIR (2, X, Y, Z).
+        labels: (X, Y, Z), 0 outside the brain.
+        settings: standard deviations ``recolour`` of the two images and ``recolour_share`` of the samples.
+        rng: source of randomness.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    on = rng.random() < settings.recolour_share
+    shifts = rng.normal(0, 1, (2, max(CLASSES) + 1)).astype(np.float32)
+    if not on or not any(settings.recolour):
+        return x
+    shifts[:, [0, 1, LESION_CLASS]] = 0
+    # A lesion lies in white matter and keeps its contrast to it.
+    shifts[:, LESION_CLASS] = shifts[:, 3]
+    result = np.empty_like(x)
+    for channel, deviation in enumerate(settings.recolour):
+        soft = gaussian_filter((deviation * shifts[channel])[labels], 0.8, truncate=2.5)
+        result[channel] = np.where(labels > 0, x[channel] + soft, 0)
+    return result
+
+
+def thinned(x: np.ndarray, labels: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Without the outer CSF: brain masks of different tools differ in how much of it they hold."""
+    from scipy.ndimage import binary_dilation
+
+    outside = labels == 0
+    if not outside.any():
+        return x, labels
+    reached = binary_dilation(outside, iterations=voxels, mask=outside | (labels == 1))
+    return np.where(reached, np.float32(0), x), np.where(reached, np.uint8(0), labels)
