@@ -18,7 +18,7 @@ from DEMISTCore import BrainLDM
 from DEMISTCore.brain_ldm import model as brain_ldm
 from DEMISTCore.brain_ldm import vae as vae_module
 from DEMISTCore.brain_ldm.__main__ import main
-from DEMISTCore.brain_ldm.samples import DESCRIPTION, read_requests
+from DEMISTCore.brain_ldm.samples import DESCRIPTION, Settings, read_requests, write_cohort
 from DEMISTCore.cli import run
 from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.published.ddim import CARD, ddim
@@ -285,6 +285,13 @@ def test_cohort_from_a_table_and_again(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(BrainLDM, "sample", lambda self, **k: made.append(k["age"]) or sample(self, **k))
     assert run(main, argv) == 0
     assert made == [0.9]
+    # Whoever watches sees all of it, what was there already included.
+    heard = []
+    model, settings = BrainLDM.from_pretrained(folder, device="cpu"), Settings(1, 0.0, (32, 32, 32))
+    (tmp_path / "out" / "old_T1w.nii.gz").unlink()
+    (tmp_path / "out" / "old_T1w.json").unlink()
+    write_cohort(model, read_requests(table), tmp_path / "out", settings, progress=lambda *told: heard.append(told))
+    assert [(request.name, done, total) for request, done, total in heard] == [("young", 1, 1), ("old", 1, 1)]
     table.write_text("name,age,ventricular_volume\nyoung,0.3,0.2\n")
     assert run(main, argv) == 2  # another brain of that name
     assert "exists already" in capsys.readouterr().err
@@ -314,7 +321,7 @@ def test_bad_tables_are_refused(content, words, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["sample", "--age", "1.2", "--out", "x.nii.gz"], "'1.2' is no condition"),
+        (["sample", "--age", "1.2", "--out", "x.nii.gz"], "--age: '1.2' is no condition"),
         (["sample"], "Say what to make"),
         (["sample", "--out", "x.nii.gz", "--out-dir", "y"], "Say what to make"),
         (["sample", "--model", "./nowhere", "--out", "x.nii.gz"], "There is no bundle './nowhere'"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..cli import run, set_up_logging
@@ -33,10 +34,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="FILE", help="T1w to write (NIfTI, NRRD, ...); a JSON goes beside it")
     p.add_argument("--preview", type=Path, metavar="PNG", help="picture of three slices")
     who = p.add_argument_group("who")
-    who.add_argument("--age", type=_unit, default=0.5, metavar="0..1", help="youngest to oldest (%(default)s)")
-    who.add_argument("--sex", type=_unit, default=0.5, metavar="0..1", help="0 female, 1 male (%(default)s)")
-    who.add_argument("--ventricular-volume", type=_unit, default=0.5, metavar="0..1", help="smallest to largest")
-    who.add_argument("--brain-volume", type=_unit, default=0.5, metavar="0..1", help="smallest to largest for the head")
+    for option, text in (
+        ("--age", "youngest to oldest"),
+        ("--sex", "0 female, 1 male"),
+        ("--ventricular-volume", "smallest to largest"),
+        ("--brain-volume", "smallest to largest for the head"),
+    ):
+        check = partial(_unit, option)
+        who.add_argument(option, type=check, default=0.5, metavar="0..1", help=f"{text} (%(default)s)")
     many = p.add_argument_group("many")
     many.add_argument("--conditions", type=Path, metavar="CSV", help="table of brains: name, conditions, seed")
     many.add_argument("--out-dir", type=Path, metavar="FOLDER", help="where a cohort goes; one that stopped goes on")
@@ -96,9 +101,15 @@ def _sample(args: argparse.Namespace) -> int:
     total = args.steps * max(len(requests), 1)
     with tqdm(total=total, unit="step", disable=args.quiet or None, file=sys.stderr, leave=False) as bar:
         if args.conditions:
+            place = {request.name: i for i, request in enumerate(requests)}
+
+            def told(request: Request, done: int, steps: int) -> None:
+                bar.set_postfix_str(f"{request.name}, {place[request.name] + 1} of {len(place)}", refresh=False)
+                bar.update(place[request.name] * steps + done - bar.n)
+
             paths = write_cohort(
-                model, requests, args.out_dir, settings, overwrite=args.overwrite, progress=lambda *_: bar.update()
-            )
+                model, requests, args.out_dir, settings, overwrite=args.overwrite, progress=told
+            )  # fmt: skip
         else:
             request = Request(
                 "brain", args.age, args.sex, args.ventricular_volume, args.brain_volume, args.seed
@@ -114,13 +125,13 @@ def _sample(args: argparse.Namespace) -> int:
     return 0
 
 
-def _unit(text: str) -> float:
+def _unit(option: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 1:
-        raise InputError(f"{text!r} is no condition; conditions are numbers from 0 to 1.")
+        raise InputError(f"{option}: {text!r} is no condition; conditions are numbers from 0 to 1.")
     return value
 
 

@@ -102,7 +102,7 @@ def write_cohort(
     A cohort that was stopped goes on where it was: images whose sidecar says the same are left as they are.
 
     Args:
-        progress: called with (request, steps done, steps).
+        progress: called with (request, steps done, steps); once, with all steps done, for an image that is there.
 
     Raises:
         InputError: a file of another request is there, or cannot be written.
@@ -114,6 +114,8 @@ def write_cohort(
         paths.append(out)
         if not overwrite and _made(model, request, settings, out):
             log.info("%s is there already", out)
+            if progress is not None:
+                progress(request, settings.steps, settings.steps)
             continue
         step = None if progress is None else lambda done, total, r=request: progress(r, done, total)
         write_sample(model, request, out, settings, overwrite=overwrite, progress=step)

@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..decoding import MEMORY_SHARE, decode, decode_memory, encode_memory, plan_tiles, reach
+from ..decoding import decode, decode_memory, encode_memory, plan_tiles, reach
 from ..devices import available_memory
 from ..errors import InputError
 from ..networks.autoencoder import sample_latent
 from ..volume import Volume
+
+#: Share of the free memory that decoding may take. More than elsewhere (0.7): these networks normalise over the whole
+#: volume, and tiles have to be run once for each of their normalisations, which takes five to ten times as long.
+MEMORY_SHARE = 0.9
 
 
 class VAE:
@@ -59,7 +63,8 @@ class VAE:
     @torch.no_grad()
     def decode(self, z: Tensor, progress: Callable[[float], None] | None = None) -> Tensor:
         """Latents (B, L, x, y, z) to images (B, C, X, Y, Z), float32 on the CPU; in tiles where memory is short."""
-        return decode(self.network, z.float().to(self.device), progress=progress)
+        memory = int(MEMORY_SHARE * available_memory(self.device))
+        return decode(self.network, z.float().to(self.device), memory=memory, progress=progress)
 
     def decode_memory(self, latent: tuple[int, ...]) -> int:
         """About how many bytes decoding latents of these extents (x, y, z) takes: whole, or in tiles if it must be."""

@@ -138,7 +138,9 @@ def _check(
         problem, others = f"{unknown[0]} is a weight too many", len(unknown) - 1
     more = f" (and {others} more)" if others else ""
     layout, share = nearest(given)
-    near = f"it is nearest to {layout.title}, {share:.0%} of whose weights fit" if share > 0 else "no layout is near"
+    near = "no layout is near"
+    if share >= 0.01:
+        near = f"it is nearest to {layout.title}, {share:.0%} of whose weights fit"
     raise BundleError(f"{source} does not fit {what}: {problem}{more}; {near}.")
 
 
