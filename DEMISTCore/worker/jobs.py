@@ -1,0 +1,290 @@
+"""What can be asked of the worker: each job takes a :class:`Context` and gives the content of its ``done``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Volume
+from .context import Context
+
+if TYPE_CHECKING:
+    from ..regions import Regions, RegionSettings
+
+Job = Callable[[Context], dict[str, Any]]
+
+#: Regions that a parent shows as segments.
+SHOWN = ("lesion", "nawm_proximal", "nawm_distal")
+
+
+def hello(context: Context) -> dict[str, Any]:
+    """Version, Python, and with ``"devices": true`` what torch can compute on (loading it takes seconds).
+
+    With ``"bundle"`` (and ``"device"``) the model is brought into memory, so that the first run starts sooner.
+    """
+    from .. import __version__
+
+    told: dict[str, Any] = {"version": __version__, "python": platform.python_version(), "pid": os.getpid()}
+    if context.request.get("devices") or context.request.get("bundle"):
+        import torch
+
+        told["torch"] = str(torch.__version__)
+        told["devices"] = _devices()
+    if context.request.get("bundle"):
+        bundle = context.warm.bundle(context.request["bundle"])
+        context.check()
+        for part in ("demist", "autoencoder_psr", "autoencoder_condition"):
+            getattr(bundle, part)
+            context.check()
+        told["bundle"] = {"name": bundle.name, "hash": bundle.hash}
+    return told
+
+
+def synthesize(context: Context) -> dict[str, Any]:
+    """T1w and FLAIR in; PSR, uncertainty and provenance out. See :func:`DEMISTCore.synthesize` for the options.
+
+    With ``out`` the map is written to that file, with sidecar and, for several seeds, uncertainty beside it.
+    """
+    request = context.request
+    context.progress("load", 0.0)
+    start = time.monotonic()
+    from ..bundle import DEFAULT_BUNDLE
+    from ..synthesis import check_seeds
+    from ..synthesis import synthesize as run
+    from .preview import Preview
+
+    out = request.get("out")
+    t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
+    mask = context.volume("brain_mask", "brain mask")
+    bundle = context.warm.bundle(request.get("bundle") or DEFAULT_BUNDLE)
+    seeds = request.get("seeds")
+    count = len(check_seeds(bundle.sampling["seeds"] if seeds is None else seeds))
+    remaining = _Remaining()
+
+    def progress(stage: str, done: float) -> None:
+        context.progress(stage, done, remaining(stage, done))
+
+    with context.interruptible():
+        result = run(
+            t1w, flair, out=out, bundle=bundle, seeds=seeds, steps=request.get("steps"),
+            sampler=request.get("sampler"), guidance=_guidance(request.get("guidance")),
+            device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
+            register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
+            bias_correct=request.get("bias_correct", True), overwrite=bool(request.get("overwrite")),
+            uncertainty=bool(out) and count > 1, progress=progress,
+            estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse,
+        )  # fmt: skip
+    context.check()
+    told = {"provenance": result.provenance, "files": result.files, "seconds": round(time.monotonic() - start, 3)}
+    told["timings"] = result.provenance["timings_s"]
+    told["sampling_after"] = remaining.sampling_after
+    if out is None:
+        told["psr"] = context.give(result.psr, "psr")
+        told["uncertainty"] = context.give(result.uncertainty, "uncertainty")
+    return told
+
+
+def statistics(context: Context) -> dict[str, Any]:
+    """A PSR map measured: table, ROC curves, comparison, and the masks that are shown."""
+    request = context.request
+    context.progress("load", 0.0)
+    from ..statistics import Settings, analyse
+
+    settings = Settings(regions=_region_settings(request.get("distances")))
+    volumes = {
+        name: context.volume(key, text)
+        for name, key, text in (
+            ("lesions", "lesions", "lesion mask"), ("t1w", "t1w", "T1w"), ("flair", "flair", "FLAIR"),
+            ("brain", "brain_mask", "brain mask"), ("uncertainty", "uncertainty", "uncertainty map"),
+            ("reference", "reference", "reference map"), ("tissue", "tissue", "tissue map"),
+        )
+    }  # fmt: skip
+    psr = context.volume("psr", "PSR map", needed=True)
+    suggest = bool(request.get("suggest"))
+    # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
+    prepared = context.warm.prepared(volumes["t1w"], volumes["flair"])
+    with context.interruptible():
+        analysis = analyse(
+            psr, **volumes, prepared=prepared, suggest=suggest, provenance=request.get("provenance"), settings=settings,
+            progress=context.progress,
+        )  # fmt: skip
+    context.check()
+    told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,
+            "notes": list(analysis.notes)}  # fmt: skip
+    from ..statistics.table import COLUMNS
+
+    told["columns"] = dict(COLUMNS)
+    return told | _shown(context, analysis.regions)
+
+
+def regions(context: Context) -> dict[str, Any]:
+    """Lesions (suggested, or given as ``lesions``) and NAWM on the T1w's grid, without a PSR map."""
+    context.progress("load", 0.0)
+    from ..preprocess import prepare
+    from ..regions import build_regions
+
+    t1w = context.volume("t1w", "T1w", needed=True)
+    flair = context.volume("flair", "FLAIR", needed=True)
+    mask, lesions = context.volume("brain_mask", "brain mask"), context.volume("lesions", "lesion mask")
+    settings = _region_settings(context.request.get("distances"))
+    with context.interruptible():
+        prepared = context.warm.prepared(t1w, flair, mask) or prepare(
+            t1w, flair, brain_mask=mask, multiple=1, progress=lambda stage, done: context.progress(stage, 0.7 * done)
+        )
+        context.progress("regions", 0.7)
+        found = build_regions(t1w, lesion_mask=lesions, t1w=t1w, flair=flair, brain=prepared.native_mask,
+                              prepared=prepared, settings=settings)  # fmt: skip
+    context.check()
+    return {"notes": [*prepared.warnings, *found.notes]} | _shown(context, found)
+
+
+def brain_ldm(context: Context) -> dict[str, Any]:
+    """A synthetic T1w of the given age, sex, ventricular and brain volume (0 to 1 each)."""
+    request = context.request
+    context.progress("load", 0.0)
+    from ..brain_ldm.__main__ import PUBLISHED
+    from ..brain_ldm.samples import NAMES
+    from ..devices import describe_device
+    from ..published.store import WARNING
+
+    model = context.warm.brain_ldm(request.get("bundle") or PUBLISHED, request.get("device") or "auto")
+    given = {name: request[name] for name in (*NAMES, "steps", "seed", "eta") if request.get(name) is not None}
+    if request.get("shape"):
+        given["shape"] = tuple(request["shape"])
+    start, remaining = time.monotonic(), _Remaining()
+    with context.interruptible():
+        volume = model.sample(
+            **given, progress=lambda step, steps: context.progress("sampling", 0.95 * step / steps,
+                                                                   remaining("sampling", 0.95 * step / steps))
+        )  # fmt: skip
+    context.check()
+    provenance = {"synthetic": True, "statement": WARNING, "model": model.provenance, "request": given,
+                  "device": describe_device(model.device), "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
+    return {"t1w": context.give(volume, "t1w"), "provenance": provenance}
+
+
+def simulate(context: Context) -> dict[str, Any]:
+    """A simulated patient: T1w, FLAIR, and the true PSR, tissue labels and lesions on the T1w's grid."""
+    context.progress("simulate", 0.0)
+    try:
+        from ..demonstration import PATIENT_SEED, simulate_patient
+
+        seed = PATIENT_SEED if context.request.get("seed") is None else int(context.request["seed"])
+        patient = simulate_patient(seed)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"A seed is a whole number, not {context.request.get('seed')!r}.") from error
+    told = {"protocol": patient.protocol, "seed": seed}
+    for name in ("t1w", "flair", "psr", "labels", "lesions", "brain"):
+        context.check()
+        told[name] = context.give(getattr(patient, name), name)
+    return told
+
+
+RUN: Mapping[str, Job] = {
+    "hello": hello,
+    "synthesize": synthesize,
+    "statistics": statistics,
+    "regions": regions,
+    "brain_ldm": brain_ldm,
+    "simulate": simulate,
+}
+
+
+class _Remaining:
+    """Seconds still needed, once sampling tells how fast it goes; None before."""
+
+    #: Stages whose length says nothing about what follows.
+    _BEFORE = ("load", "read", "brain mask", "registration", "slices", "resampling", "bias field", "normalisation",
+               "prepared", "encode")  # fmt: skip
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._first: tuple[float, float] | None = None
+        self.sampling_after: float | None = None
+
+    def __call__(self, stage: str, done: float) -> float | None:
+        if stage in self._BEFORE:
+            return None
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+            self.sampling_after = round(now - self._begin, 3)
+        then, at = self._first
+        return None if done <= at else round((now - then) * (1 - done) / (done - at), 1)
+
+
+def _devices() -> list[tuple[str, str]]:
+    """Name and description of what torch can compute on, the best first."""
+    import torch
+
+    found = []
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(i).total_memory / 2**30
+            found.append((f"cuda:{i}", f"{torch.cuda.get_device_name(i)} ({memory:.0f} GiB)"))
+    if torch.backends.mps.is_available():
+        found.append(("mps", "Apple GPU"))
+    found.append(("cpu", f"CPU ({torch.get_num_threads()} threads)"))
+    return found
+
+
+def _guidance(given: Any) -> dict[str, float] | None:
+    """Weights by stream; a single number is the weight of all, None what the model recommends."""
+    if given is None:
+        return None
+    weights = dict(given) if isinstance(given, Mapping) else {"all": given}
+    try:
+        return {str(name): float(weight) for name, weight in weights.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"Guidance is a weight, or weights by stream, not {given!r}.") from None
+
+
+def _region_settings(given: Any) -> RegionSettings:
+    """Settings from a mapping of their names, lists for pairs.
+
+    Raises:
+        InputError: an unknown name, or a number that makes no sense.
+    """
+    from dataclasses import fields
+
+    from ..regions import RegionSettings
+
+    given = dict(given or {})
+    known = {field.name for field in fields(RegionSettings)}
+    for name in given:
+        if name not in known:
+            raise InputError(f"There is no setting {name!r} of regions; choose {', '.join(sorted(known))}.")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    try:
+        return replace(RegionSettings(), **given)
+    except TypeError as error:
+        raise InputError(f"The settings of regions must be numbers ({error}).") from error
+
+
+def _shown(context: Context, found: Regions) -> dict[str, Any]:
+    """References to the masks that become segments, and where the lesions lie."""
+    masks = {key: found.masks[key] for key in SHOWN if key in found.masks}
+    told: dict[str, Any] = {"masks": {key: context.give(mask, key) for key, mask in masks.items()}}
+    lesions = found.lesions
+    told["suggested"] = lesions is not None and lesions.suggested
+    told["lesions"] = 0 if lesions is None else lesions.count
+    told["positions"] = {} if lesions is None else _positions(lesions.numbers)
+    return told
+
+
+def _positions(numbers: Volume) -> dict[int, list[float]]:
+    """Where each lesion lies, RAS mm: its voxel nearest to its centre, so that the point is inside it."""
+    found = {}
+    where = np.argwhere(numbers.array > 0)
+    of, world = numbers.array[tuple(where.T)], numbers.grid.to_world(where)
+    for number in np.unique(of):
+        points = world[of == number]
+        found[int(number)] = points[((points - points.mean(0)) ** 2).sum(1).argmin()].tolist()
+    return found
