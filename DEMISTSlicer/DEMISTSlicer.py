@@ -1,0 +1,69 @@
+"""DEMIST: a myelin-sensitive PSR map from T1w and FLAIR. What Slicer looks for: module, widget, logic, test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import slicer
+from DEMISTSlicerLib.Core import ensureCore
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+ensureCore()  # DEMISTCore ships with the extension; in a source checkout it lies beside the module's folder
+
+from DEMISTSlicerLib.Logic import DEMISTSlicerLogic as _Logic  # noqa: E402
+from DEMISTSlicerLib.Widget import DEMISTSlicerWidget as _Widget  # noqa: E402
+
+
+class DEMISTSlicer(ScriptedLoadableModule):
+    """The module as Slicer lists it."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("DEMIST myelin map")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        self.parent.dependencies = ["Segmentations", "SubjectHierarchy", "Volumes", "Colors"]
+        self.parent.contributors = ["DEMIST for 3D Slicer developers"]
+        self.parent.helpText = _(
+            "Synthesizes a map of the pool size ratio (PSR), a myelin-sensitive MRI measure, from a routine T1w and a "
+            "FLAIR by latent diffusion, and measures it in MS lesions and in normal-appearing white matter. "
+            "<b>Research use only</b>: the model that ships was trained on simulated PSR; its output is an estimate, "
+            "not a measurement."
+        )
+        self.parent.acknowledgementText = _(
+            'The method is that of Wang et al., <a href="https://arxiv.org/abs/2511.12396">arXiv 2511.12396</a>. This '
+            "is an independent implementation; Brain LDM is that of Pinaya et al. (2022)."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData() -> None:
+    """Offer a simulated patient in the Sample Data module; it is made on this computer, nothing is downloaded."""
+    from DEMISTSlicerLib.SampleData import register
+
+    register(str(Path(__file__).parent / "Resources" / "Icons" / "DEMISTSlicerSample.png"))
+
+
+class DEMISTSlicerWidget(_Widget):
+    """The panel; Slicer looks for the class here, the code is in DEMISTSlicerLib/Widget.py."""
+
+
+class DEMISTSlicerLogic(_Logic):
+    """The logic; Slicer looks for the class here, the code is in DEMISTSlicerLib/Logic.py."""
+
+
+class DEMISTSlicerTest(ScriptedLoadableModuleTest):
+    """The cases of ``Testing/Python``, in Slicer: Reload and Test, or the command in docs/slicer.md."""
+
+    def runTest(self) -> None:
+        """Run all of them; the first one that fails ends it with its traceback."""
+        self.setUp()
+        folder = str(Path(__file__).parent / "Testing" / "Python")
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        from DEMISTSlicerTestCases import run
+
+        run(self.delayDisplay)

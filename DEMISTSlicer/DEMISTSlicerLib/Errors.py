@@ -1,0 +1,14 @@
+"""DEMISTCore's error for what the user can mend, wherever DEMISTCore is.
+
+In a source checkout DEMISTCore is not on Slicer's path; whoever imports from here need not know.
+"""
+
+from __future__ import annotations
+
+from .Core import ensureCore
+
+ensureCore()
+
+from DEMISTCore.errors import InputError  # noqa: E402
+
+__all__ = ["InputError"]

@@ -1,0 +1,178 @@
+"""Volume nodes to files and back, in slabs, so that the main thread is never held up for long.
+
+The format is that of :mod:`DEMISTCore.worker.exchange`: ``.npy`` in Fortran order, the order that VTK keeps voxels in,
+and an affine, voxel to RAS mm.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from . import Voxels
+from .I18n import _
+from .RunError import RunError
+
+#: Bytes written or read at a time: a few milliseconds, also on slow disks.
+SLAB = 4 << 20
+
+
+def checkVolume(node: Any, name: str) -> None:
+    """Refuse what is no 3-D volume of grey values in the scene, or lies under a non-linear transform.
+
+    Args:
+        node: what was chosen as ``name`` ("T1w"); segmentations pass, their place is checked all the same.
+
+    Raises:
+        RunError: the sentence says what to do.
+    """
+    if node is None:
+        raise RunError("input", _("No {name} is chosen; choose one.").format(name=name))
+    if not hasattr(node, "GetParentTransformNode"):
+        raise RunError("input", _("The {name} is no volume; choose a volume.").format(name=name))
+    called = f"{name} {node.GetName()}"
+    if node.GetScene() is None:
+        raise RunError("input", _("The {called} is not in the scene any more; choose another.").format(called=called))
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        raise RunError(
+            "input",
+            _(
+                "The {called} is under the non-linear transform {transform}; harden the transform on a copy of the "
+                "volume, or take the volume out of it."
+            ).format(called=called, transform=transform.GetName()),
+        )
+    if node.IsA("vtkMRMLSegmentationNode"):
+        if node.GetSegmentation().GetNumberOfSegments() == 0:
+            raise RunError("input", _("The {called} has no segment; draw one first.").format(called=called))
+        return
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise RunError("input", _("The {called} is no volume; choose a volume.").format(called=called))
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None or not image.GetNumberOfPoints():
+        raise RunError("input", _("The {called} holds no image; load it again.").format(called=called))
+    if image.GetNumberOfScalarComponents() != 1:
+        raise RunError("input", _("The {called} is a colour image; choose one of grey values.").format(called=called))
+    if min(image.GetDimensions()) < 2:
+        raise RunError("input", _("The {called} is a single slice; choose a 3-D volume.").format(called=called))
+
+
+def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
+    """Voxel index to RAS mm, (4, 4), in the node's own space, or in that of another node.
+
+    The T1w keeps its own IJKToRAS: results lie on it and share its transform. A FLAIR under another transform has its
+    place expressed in the T1w's space.
+    """
+    affine = Voxels.affineOf(node)
+    mine = node.GetParentTransformNode()
+    other = None if relativeTo is None else relativeTo.GetParentTransformNode()
+    if relativeTo is None or mine is other:
+        return affine
+    between = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(mine, other, between)
+    return Voxels.arrayFromMatrix(between) @ affine
+
+
+def nodeToReference(node: Any, folder: Path, name: str, relativeTo: Any = None) -> dict[str, Any]:
+    """Write a volume node at once; see :func:`writeNode`."""
+    return drain(writeNode(node, folder, name, relativeTo))
+
+
+def writeNode(node: Any, folder: Path, name: str, relativeTo: Any = None) -> Generator[None, None, dict[str, Any]]:
+    """Write a volume node slab by slab as ``name``.npy into ``folder``.
+
+    Args:
+        node: volume, or segmentation: then it becomes a mask on the grid of ``relativeTo``.
+        folder: where to.
+        name: of the file.
+        relativeTo: node in whose space the place is told.
+
+    Returns:
+        The reference (as the generator's value).
+
+    Raises:
+        RunError: it cannot be written, because the disk is full.
+    """
+    if node.IsA("vtkMRMLSegmentationNode"):
+        from .Segmentation import segmentationToLabelmap
+
+        array = segmentationToLabelmap(node, relativeTo)
+        yield
+        return (yield from writeArray(array, affineInFrameOf(relativeTo), folder, name))
+    # The view keeps the voxels alive if the node is deleted in between.
+    return (yield from writeArray(Voxels.arrayFromNode(node), affineInFrameOf(node, relativeTo), folder, name))
+
+
+def writeArray(array: np.ndarray, affine: np.ndarray, folder: Path, name: str) -> Generator[None, None, dict[str, Any]]:
+    """Write an array (X, Y, Z) slab by slab; see :func:`writeNode`."""
+    path = Path(folder) / f"{name}.npy"
+    slabs = array.T  # (Z, Y, X): whole slices lie together in memory
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": True, "shape": tuple(array.shape)}
+    try:
+        with open(path, "wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for start, stop in _slabs(slabs):
+                np.ascontiguousarray(slabs[start:stop]).tofile(stream)
+                yield
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise RunError("input", _diskSentence(path, error)) from error
+    return {"npy": str(path), "affine": affine.tolist()}
+
+
+def referenceToArray(reference: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Read a reference at once: array (X, Y, Z) and affine; see :func:`readReference`."""
+    return drain(readReference(reference))
+
+
+def readReference(reference: dict[str, Any]) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
+    """Read what the worker wrote, slab by slab.
+
+    Returns:
+        Array (X, Y, Z) in Fortran order, and affine (4, 4); as the generator's value.
+
+    Raises:
+        RunError: the file is gone or damaged.
+    """
+    try:
+        source = np.load(reference["npy"], mmap_mode="r", allow_pickle=False).T
+        slabs = np.empty(source.shape, source.dtype)
+        for start, stop in _slabs(slabs):
+            slabs[start:stop] = source[start:stop]
+            yield
+    except (OSError, ValueError) as error:
+        raise RunError("internal", _("A result could not be read ({error}); run again.").format(error=error)) from error
+    return slabs.T, np.array(reference["affine"], float)
+
+
+def drain(generator: Generator[Any, None, Any]) -> Any:
+    """Run a generator to its end and give its value."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stopped:
+            return stopped.value
+
+
+def _slabs(array: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges of the first axis that hold about :data:`SLAB` bytes each."""
+    each = max(1, SLAB // max(1, array[:1].nbytes))
+    return [(start, min(start + each, len(array))) for start in range(0, len(array), each)]
+
+
+def _diskSentence(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return _(
+            "There is no space left in Slicer's temporary folder {folder}; free some, or choose another folder in "
+            "Edit > Application Settings > General."
+        ).format(folder=path.parent)
+    return _(
+        "Slicer's temporary folder {folder} cannot be written to ({reason}); choose another folder in Edit > "
+        "Application Settings > General."
+    ).format(folder=path.parent, reason=error.strerror or error)

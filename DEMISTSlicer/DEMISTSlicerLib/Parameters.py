@@ -1,0 +1,59 @@
+"""What the user chose, kept in the scene: saved and restored with it."""
+
+from typing import Annotated, Union
+
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+# No ``from __future__ import annotations`` and no ``X | Y``: the wrapper reads the types themselves. A union of nodes
+# must name None, or Slicer refuses to store that nothing is chosen.
+
+
+@parameterNodeWrapper
+class DEMISTParameters:
+    """Parameters of the module.
+
+    Distances in mm: NAWM is farther than ``gapMm`` from lesions; proximal NAWM not farther than ``proximalMm``; distal
+    NAWM farther than ``distalMm``. ``sampler`` is empty for the bundle's own. Defaults are those of
+    DEMISTCore.regions.RegionSettings and of the default bundle (a test compares them).
+    """
+
+    t1: vtkMRMLScalarVolumeNode
+    flair: vtkMRMLScalarVolumeNode
+    brainMask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007
+    lesions: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+
+    bundle: str = ""
+    device: str = "auto"
+
+    preset: str = "balanced"
+    sampler: str = ""
+    steps: Annotated[int, WithinRange(1, 1000)] = 8
+    seeds: Annotated[int, WithinRange(1, 64)] = 4
+    firstSeed: Annotated[int, WithinRange(0, 999999)] = 0
+    guidance: Annotated[float, WithinRange(0, 10)] = 1.0
+
+    psr: vtkMRMLScalarVolumeNode
+    uncertainty: vtkMRMLScalarVolumeNode
+    livePreview: bool = True
+
+    view: str = "psr"
+    opacity: Annotated[float, WithinRange(0, 1)] = 0.5
+
+    gapMm: Annotated[float, WithinRange(0, 100)] = 2.0
+    proximalMm: Annotated[float, WithinRange(0, 100)] = 6.0
+    distalMm: Annotated[float, WithinRange(0, 100)] = 10.0
+    statisticsTable: vtkMRMLTableNode
+
+    generateBundle: str = ""
+    age: Annotated[float, WithinRange(0, 1)] = 0.5
+    sex: Annotated[float, WithinRange(0, 1)] = 0.5
+    ventricularVolume: Annotated[float, WithinRange(0, 1)] = 0.5
+    brainVolume: Annotated[float, WithinRange(0, 1)] = 0.5
+    generateSteps: Annotated[int, WithinRange(1, 1000)] = 50
+    generateSeed: Annotated[int, WithinRange(0, 999999)] = 0

@@ -1,0 +1,160 @@
+"""A patient to try the module on: simulated on this computer, registered with Slicer's Sample Data module, no download.
+
+The module here is DEMIST's own; Slicer's, ``import SampleData``, is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import slicer
+
+from . import Placement, Voxels
+from .I18n import _
+from .Segmentation import regionsToSegmentation
+from .Volumes import createPsrVolume
+
+CATEGORY = "DEMIST"
+SAMPLE = "DEMISTSimulatedPatient"
+STATEMENT = "A simulated patient: no person was scanned. The PSR is the true one of the simulation."
+
+
+def register(thumbnailFileName: str | None = None) -> None:
+    """Offer the patient in Slicer's Sample Data module; may be called again."""
+    import SampleData as slicerSampleData
+
+    logic = slicerSampleData.SampleDataLogic
+    logic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=SAMPLE,
+        # Not fetched from anywhere; Slicer wants an address and a file name for each node.
+        uris="demist:simulated-patient",
+        fileNames="DEMISTSimulatedPatient.nrrd",
+        nodeNames=_("Simulated patient (T1w, FLAIR, true PSR)"),
+        thumbnailFileName=thumbnailFileName,
+        customDownloader=download,
+    )
+
+
+def download(source: Any = None) -> list[Any]:
+    """What the button in Sample Data does: simulate the patient and put it into the scene.
+
+    The work is done in the module's child process where there is one, else here (half a minute without response).
+
+    Returns:
+        The nodes: T1w, FLAIR, true PSR, true lesions. Empty after a problem, which the user is told.
+    """
+    from .Core import ensureCore
+    from .RunError import RunError
+
+    ensureCore()
+    from DEMISTCore.errors import DemistError
+
+    try:
+        logic = _moduleLogic()
+        if logic is not None and hasattr(logic, "simulate"):
+            made = logic.simulate()
+            nodes = [made.t1w, made.flair, made.psr, made.segmentation]
+        else:
+            nodes = list(simulateHere().values())
+    except (DemistError, RunError) as error:
+        slicer.util.errorDisplay(str(error))
+        return []
+    show(nodes[0])
+    return nodes
+
+
+def simulateHere(seed: int | None = None) -> dict[str, Any]:
+    """Simulate the patient in this process; returns what :func:`createPatient` does.
+
+    Raises:
+        DEMISTCore.errors.InputError: a package is missing that the simulation needs.
+    """
+    from .Core import ensureCore
+
+    ensureCore()
+    from DEMISTCore.demonstration import PATIENT_SEED, simulate_patient
+
+    seed = PATIENT_SEED if seed is None else seed
+    patient = simulate_patient(seed)
+    volumes = {name: getattr(patient, name) for name in ("t1w", "flair", "psr", "lesions")}
+    return createPatient({name: (v.array, v.affine) for name, v in volumes.items()}, patient.protocol, seed)
+
+
+def createPatient(
+    volumes: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    protocol: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The simulated patient as nodes, in a folder of the subject hierarchy.
+
+    Args:
+        volumes: array (i, j, k) and affine (4, 4) by name: ``t1w``, ``flair``; on the T1w's grid ``psr``, ``lesions``.
+        protocol: how it was "scanned".
+        seed: of the simulation.
+
+    Returns:
+        Nodes by name: ``t1w``, ``flair``, ``psr`` (true), ``segmentation`` (true lesions).
+    """
+    scene = slicer.mrmlScene
+    origin = {
+        "statement": STATEMENT,
+        "simulated": True,
+        "seed": seed,
+        "protocol": dict(protocol or {}),
+        "source": "DEMISTCore.simulate",
+    }
+    prefix = _("Simulated")
+    nodes: dict[str, Any] = {}
+    for name, label in (("t1w", "T1w"), ("flair", "FLAIR")):
+        array, affine = volumes[name]
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetName(scene.GenerateUniqueName(f"{prefix} {label}"))
+        node.SetIJKToRASMatrix(Voxels.matrixFromArray(affine))
+        node.SetAndObserveImageData(Voxels.imageFromArray(_asScanned(array)))
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
+        node.SetAttribute(Placement.SYNTHETIC, "1")
+        node.SetAttribute(Placement.STATEMENT, STATEMENT)
+        node.SetDescription(STATEMENT)
+        nodes[name] = node
+    _inFolder(scene, _("DEMIST simulated patient"), nodes.values())
+    array, affine = volumes["psr"]
+    nodes["psr"] = createPsrVolume(nodes["t1w"], array, affine, origin, name=f"{prefix} {_('true PSR')}")
+    nodes["segmentation"] = regionsToSegmentation(
+        {"lesion": volumes["lesions"][0]}, nodes["t1w"], name=f"{prefix} {_('true lesions')}"
+    )
+    nodes["segmentation"].SetDescription(STATEMENT)
+    return nodes
+
+
+def show(t1Node: Any) -> None:
+    """Show the new T1w in all slice views, as Slicer does with data that was just loaded."""
+    app = getattr(slicer, "app", None)
+    logic = app.applicationLogic() if app is not None else None
+    if logic is not None and t1Node is not None:
+        logic.GetSelectionNode().SetActiveVolumeID(t1Node.GetID())
+        logic.PropagateVolumeSelection(1)
+
+
+def _asScanned(array: np.ndarray) -> np.ndarray:
+    """Whole numbers, as scanners write them."""
+    return np.clip(np.round(array), -32768, 32767).astype(np.int16)
+
+
+def _inFolder(scene: Any, name: str, nodes: Any) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if hierarchy is None:
+        return
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
+    for node in nodes:
+        hierarchy.SetItemParent(Placement.itemOf(hierarchy, node), folder)
+
+
+def _moduleLogic() -> Any:
+    try:
+        return slicer.util.getModuleLogic("DEMISTSlicer")
+    except Exception:  # no such module: a test, or a script without the application
+        return None

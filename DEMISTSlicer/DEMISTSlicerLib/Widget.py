@@ -1,0 +1,539 @@
+"""The panel: what the user sees and does. Everything that computes is in the logic; they talk by signals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import vtk
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from .BundleChooser import BundleChooser
+from .Choice import Choice
+from .DisplayPanel import DisplayPanel
+from .I18n import _
+from .Inputs import guess, hint
+from .Installer import Installer, InstallError
+from .Logic import DEMISTSlicerLogic
+from .Overlay import Overlay
+from .Parameters import DEMISTParameters
+from .Presets import CUSTOM, duration, matching, presets, recommended
+from .RunError import RunError
+from .StatisticsPanel import StatisticsPanel
+from .Volumes import t1wOf
+
+#: Samplers of DEMISTCore.diffusion (a test compares), with what to call them.
+SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
+
+
+class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel, made from ``Resources/UI/DEMISTSlicer.ui``."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: DEMISTSlicerLogic | None = None
+        self._parameterNode: Any = None
+        self._guiTag: Any = None
+        self._handles: list[tuple[Any, int]] = []
+        self._buttons: list[tuple[Any, str, Callable[..., object]]] = []
+        self._updating = False
+        self._asked = False
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Make the panel; called once, when the user opens the module for the first time, and after a reload."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/DEMISTSlicer.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+
+        self.logic = DEMISTSlicerLogic()
+        self.installer = Installer(progress=self._onInstalling)
+        self.overlay = Overlay()
+        self.bundles = BundleChooser(self.ui, self.logic.bundles, self._onBundleChosen)
+        self.device = Choice(self.ui.deviceComboBox, lambda value: self._store("device", value))
+        self.sampler = Choice(self.ui.samplerComboBox, lambda value: self._store("sampler", value))
+        self.preset = Choice(self.ui.presetComboBox, self._onPresetChosen)
+        self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
+        self.statistics = StatisticsPanel(self.ui, lambda: self._parameterNode, self._report, self._showChart)
+
+        self._connectLogic()
+        for name, slot in (
+            ("applyButton", self.onApply),
+            ("cancelButton", self.onCancel),
+            ("suggestButton", self.onSuggest),
+            ("statisticsButton", self.onStatistics),
+            ("generateButton", self.onGenerate),
+            ("browseGenerateButton", self.onBrowseGenerate),
+        ):
+            button = getattr(self.ui, name)
+            button.connect("clicked()", slot)
+            self._buttons.append((button, "clicked()", slot))
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
+        self._setBusy(self.logic.isRunning)
+
+    def cleanup(self) -> None:
+        """Let go of everything; called when the application closes and before a reload."""
+        self.setParameterNode(None)
+        self.removeObservers()
+        for button, signal, slot in self._buttons:
+            button.disconnect(signal, slot)
+        self._buttons.clear()
+        for signal, handle in self._handles:
+            signal.disconnect(handle)
+        self._handles.clear()
+        for part in ("bundles", "device", "sampler", "preset", "display", "statistics"):
+            if hasattr(self, part):
+                getattr(self, part).disconnect()
+        if self.logic is not None:
+            self.logic.shutdown()
+            self.logic = None
+
+    def enter(self) -> None:
+        """Called each time the user opens this module; the first time, what can compute is looked for."""
+        self.initializeParameterNode()
+        if not self._asked and not self.logic.isRunning and not self.installer.missing():
+            self._asked = True
+            self.logic.askDevices(self.bundles.path or None)
+
+    def exit(self) -> None:
+        """Called each time the user opens another module: a run goes on, the panel stops listening."""
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
+        """Just before the scene is closed; the logic ends its run by itself."""
+        self.overlay.hide()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
+        """Just after the scene is closed."""
+        if self._isEntered():
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller: Any = None, event: Any = None) -> None:
+        """A scene was loaded: take over what it holds."""
+        if self._isEntered():
+            self.initializeParameterNode()
+
+    def _isEntered(self) -> bool:
+        return bool(getattr(self.parent, "isEntered", True))
+
+    def onReload(self) -> None:
+        """Reload this module, and all of DEMISTSlicerLib with it (button of Slicer's developer mode)."""
+        forget()
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def initializeParameterNode(self) -> None:
+        """Take the scene's parameter node, made if need be, and fill in likely images where none is chosen."""
+        if self.logic is None:
+            return
+        node = self.logic.getParameterNode()
+        isNew = not node.GetParameter("preset")
+        self.setParameterNode(DEMISTParameters(node))
+        parameters = self._parameterNode
+        if isNew:  # the numbers that the default bundle recommends
+            self._onPresetChosen(parameters.preset)
+        if not parameters.t1 and not parameters.flair:
+            t1, flair = guess(slicer.mrmlScene)
+            if t1 is not None:
+                parameters.t1 = t1
+            if flair is not None:
+                parameters.flair = flair
+
+    def setParameterNode(self, parameters: Any) -> None:
+        """Show these parameters and follow them; None: show none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self._guiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
+        self._parameterNode = parameters
+        if parameters is None:
+            return
+        self.bundles.refresh(parameters.bundle)
+        self._fillSamplers()
+        self._fillDevices()
+        self._guiTag = parameters.connectGui(self.ui)
+        self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
+        self.updateFromParameters()
+
+    def updateFromParameters(self, caller: Any = None, event: Any = None) -> None:
+        """Show what the parameter wrapper does not: choices, hints, times, what can be pressed."""
+        parameters = self._parameterNode
+        if parameters is None or self._updating:
+            return
+        self._updating = True
+        try:
+            self.device.show(parameters.device)
+            self.sampler.show(parameters.sampler)
+            self._fillPresets()
+            self.display.update()
+            self.statistics.update()
+            self._updateButtons()
+        finally:
+            self._updating = False
+
+    def _store(self, name: str, value: str) -> None:
+        if self._parameterNode is not None:
+            setattr(self._parameterNode, name, value)
+
+    def _onBundleChosen(self, path: str) -> None:
+        parameters = self._parameterNode
+        if parameters is None:
+            return
+        preset = parameters.preset
+        parameters.bundle = path
+        if preset != CUSTOM:  # the same preset means other numbers for another bundle
+            self._onPresetChosen(preset)
+        self._fillSamplers()
+
+    def _onPresetChosen(self, choice: str) -> None:
+        parameters = self._parameterNode
+        if parameters is None:
+            return
+        parameters.preset = choice
+        for preset in presets(self.bundles.sampling):
+            if preset.id == choice:
+                with slicer.util.NodeModify(parameters.parameterNode):
+                    parameters.seeds, parameters.steps, parameters.sampler = preset.seeds, preset.steps, preset.sampler
+                    parameters.guidance = preset.guidance
+        self.updateFromParameters()
+
+    def _fillSamplers(self) -> None:
+        own = str(self.bundles.sampling.get("sampler") or "")
+        names = dict(SAMPLERS)
+        text = _("Bundle's own ({name})").format(name=names.get(own, own)) if own else _("Bundle's own")
+        items = [("", text, _("What the bundle was evaluated with."))]
+        self.sampler.fill(items + [(key, name, "") for key, name in SAMPLERS], self._parameterNode.sampler)
+
+    def _fillDevices(self) -> None:
+        parameters = self._parameterNode
+        items = [(str(key), str(text), str(text)) for key, text in self.logic.devices()]
+        if parameters.device not in [key for key, _text, _tip in items]:
+            missing = _("{device} (not detected)").format(device=parameters.device)
+            items.append((parameters.device, missing, missing))
+        self.device.fill(items, parameters.device)
+
+    def _fillPresets(self) -> None:
+        """Presets with the time each takes here; what is chosen by hand shows as Custom."""
+        parameters = self._parameterNode
+        choices = presets(self.bundles.sampling)
+        shown = matching(choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance)
+        items = []
+        for preset in choices:
+            expected = duration(self._expected(preset.seeds, preset.steps))
+            text = f"{preset.text} · {expected}" if expected else preset.text
+            items.append((preset.id, text, _("{seeds} seeds, {steps} steps").format(**vars(preset))))
+        if shown == CUSTOM:
+            expected = duration(self._expected(parameters.seeds, parameters.steps))
+            text = _("Custom")
+            items.append((CUSTOM, f"{text} · {expected}" if expected else text, _("Your own numbers, below.")))
+        self.preset.fill(items, shown)
+        if parameters.preset != shown:
+            parameters.preset = shown
+
+    def _expected(self, seeds: int, steps: int) -> float | None:
+        parameters = self._parameterNode
+        return self.logic.expectedSeconds(
+            seeds=seeds, steps=steps, guidance={"all": parameters.guidance}, device=parameters.device
+        )
+
+    def _guidance(self) -> dict[str, float] | None:
+        """None for the bundle's own, which may weigh each stream by itself; else one weight for all."""
+        guidance = self._parameterNode.guidance
+        return None if abs(guidance - recommended(self.bundles.sampling)) < 1e-6 else {"all": guidance}
+
+    def _updateButtons(self) -> None:
+        parameters = self._parameterNode
+        busy = self.logic is not None and self.logic.isRunning
+        sentence = hint(parameters.t1, parameters.flair) if parameters else ""
+        self.ui.inputsHintLabel.text = sentence
+        self.ui.inputsHintLabel.visible = bool(sentence)
+        pair = bool(parameters and parameters.t1 and parameters.flair and parameters.t1 is not parameters.flair)
+        psr = bool(parameters and parameters.psr)
+        for button, ready, tip, why in (
+            (self.ui.applyButton, pair, _("Synthesize the PSR map."), _("Choose a T1w and a FLAIR first.")),
+            (
+                self.ui.suggestButton,
+                pair,
+                _("Suggest lesions from T1w and FLAIR. The result is an editable segmentation: check and correct it."),
+                _("Choose a T1w and a FLAIR first."),
+            ),
+            (
+                self.ui.statisticsButton,
+                psr,
+                _("Measure the PSR map in lesions and in proximal and distal normal-appearing white matter."),
+                _("Choose a PSR map under Outputs, or press Apply to make one."),
+            ),
+            (self.ui.generateButton, True, _("Make the synthetic T1w."), ""),
+        ):
+            button.enabled = ready and not busy
+            button.toolTip = _("Wait for the run to end, or cancel it.") if busy else tip if ready else why
+        self.ui.cancelButton.enabled = busy
+
+    # --- runs ----------------------------------------------------------------------------------------------------
+
+    def onApply(self) -> None:
+        """Synthesize."""
+        parameters = self._parameterNode
+        if parameters is None or not self._packagesReady():
+            return
+        # What belongs to another patient's T1w is not overwritten: new volumes are made.
+        for name in ("psr", "uncertainty"):
+            node = getattr(parameters, name)
+            if node is not None and (node in (parameters.t1, parameters.flair) or _ofAnother(node, parameters.t1)):
+                setattr(parameters, name, None)
+        self._run(
+            lambda: self.logic.synthesize(
+                parameters.t1,
+                parameters.flair,
+                seeds=parameters.seeds,
+                steps=parameters.steps,
+                sampler=parameters.sampler or None,
+                guidance=self._guidance(),
+                firstSeed=parameters.firstSeed,
+                bundle=parameters.bundle or None,
+                device=parameters.device,
+                brainMask=parameters.brainMask,
+                output=parameters.psr,
+                uncertainty=parameters.uncertainty,
+                preview=parameters.livePreview,
+                wait=False,
+            )
+        )
+
+    def onCancel(self) -> None:
+        """Stop what is running."""
+        self.ui.stageLabel.text = _("Stopping ...")
+        self.logic.cancel()
+
+    def onSuggest(self) -> None:
+        """Suggest lesions."""
+        parameters = self._parameterNode
+        if parameters is None or not self._packagesReady():
+            return
+        self._run(
+            lambda: self.logic.suggestLesions(
+                parameters.t1,
+                parameters.flair,
+                brainMask=parameters.brainMask,
+                distances=self._distances(),
+                wait=False,
+            )
+        )
+
+    def onStatistics(self) -> None:
+        """Measure the PSR map."""
+        parameters = self._parameterNode
+        if parameters is None or not self._packagesReady():
+            return
+        self._run(
+            lambda: self.logic.computeStatistics(
+                parameters.psr,
+                lesions=parameters.lesions,
+                t1=parameters.t1,
+                flair=parameters.flair,
+                brainMask=parameters.brainMask,
+                uncertainty=parameters.uncertainty,
+                distances=self._distances(),
+                wait=False,
+            )
+        )
+
+    def onGenerate(self) -> None:
+        """Make a synthetic T1w."""
+        parameters = self._parameterNode
+        if parameters is None or not self._packagesReady():
+            return
+        self._run(
+            lambda: self.logic.generateT1w(
+                age=parameters.age,
+                sex=parameters.sex,
+                ventricularVolume=parameters.ventricularVolume,
+                brainVolume=parameters.brainVolume,
+                steps=parameters.generateSteps,
+                seed=parameters.generateSeed,
+                bundle=parameters.generateBundle or None,
+                wait=False,
+            )
+        )
+
+    def onBrowseGenerate(self) -> None:
+        """Choose the folder of the Brain LDM weights."""
+        import qt
+
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of the Brain LDM weights"), "")
+        if folder:
+            self._store("generateBundle", folder)
+
+    def _distances(self) -> dict[str, Any]:
+        """Settings of regions as DEMISTCore.regions.RegionSettings names them; mm."""
+        parameters = self._parameterNode
+        return {
+            "lesion_gap_mm": parameters.gapMm,
+            "proximal_mm": (parameters.gapMm, parameters.proximalMm),
+            "distal_mm": parameters.distalMm,
+        }
+
+    def _run(self, start: Callable[[], object]) -> None:
+        """Start a run; what is wrong with the input is told at once."""
+        self.ui.progressBar.value = 0
+        try:
+            start()
+        except RunError as error:
+            self._report(str(error))
+        self._setBusy(self.logic.isRunning)
+
+    def _packagesReady(self) -> bool:
+        """Whether all packages are there, installed now if the user agrees."""
+        try:
+            if not self.installer.ensure():
+                self._log(_("Not started: the Python packages are needed."))
+                self.ui.stageLabel.text = _("Ready")
+                return False
+        except InstallError as error:
+            self._report(str(error))
+            self.ui.stageLabel.text = _("Ready")
+            return False
+        if self.installer.restartNeeded:
+            packages = ", ".join(self.installer.restartNeeded)
+            self._report(
+                _("{packages} was loaded already and has been updated; restart Slicer, then press Apply again.").format(
+                    packages=packages
+                )
+            )
+            return False
+        return True
+
+    # --- what the logic says -------------------------------------------------------------------------------------
+
+    def _connectLogic(self) -> None:
+        for name, slot in (
+            ("progressChanged", self._onProgress),
+            ("logMessage", self._log),
+            ("finished", self._onFinished),
+            ("failed", self._onFailed),
+            ("cancelled", self._onCancelled),
+            ("started", self._onStarted),
+            ("devicesChanged", self._onDevices),
+        ):
+            signal = getattr(self.logic, name)
+            self._handles.append((signal, signal.connect(slot)))
+
+    def _onStarted(self, *_kind: object) -> None:
+        self._setBusy(True)
+
+    def _onDevices(self, *_devices: object) -> None:
+        if self._parameterNode is not None:
+            self._fillDevices()
+            self.updateFromParameters()
+
+    def _onInstalling(self, text: str, done: float) -> None:
+        self._log(text)
+        self._onProgress(text, done, None)
+        slicer.app.processEvents()  # pip runs in between; the user sees where it is
+
+    def _onProgress(self, stage: str, fraction: float, remaining: float | None = None) -> None:
+        self.ui.progressBar.value = round(100 * min(max(fraction, 0.0), 1.0))
+        text = stage[:1].upper() + stage[1:]
+        left = duration(remaining)
+        self.ui.stageLabel.text = _("{stage} · {time} left").format(stage=text, time=left) if left else text
+
+    def _onFinished(self, result: Any) -> None:
+        # The user may have left the module meanwhile; the parameters are those of the scene all the same.
+        parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
+        kind = result.kind
+        self.ui.progressBar.value = 100
+        self.ui.stageLabel.text = _("Done in {time}").format(time=_seconds(result.seconds))
+        self._log(self.ui.stageLabel.text)
+        for note in result.notes:
+            self._log(note)
+        if kind == "synthesis":
+            with slicer.util.NodeModify(parameters.parameterNode):
+                parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
+            if self._parameterNode is not None:
+                self.display.show()
+        elif kind == "regions":
+            parameters.lesions = result.segmentation
+        elif kind == "statistics":
+            self._adopt(parameters, result)
+        self._setBusy(False)
+        self.updateFromParameters()
+
+    def _adopt(self, parameters: Any, result: Any) -> None:
+        """Show statistics; the charts are found again through the table, also in a scene that was saved."""
+        from . import Charts
+
+        Charts.linkCharts(result.table, result.roc, result.boxPlot)
+        parameters.statisticsTable = result.table
+        if parameters.lesions is None and result.suggested:
+            parameters.lesions = result.segmentation
+
+    def _onFailed(self, kind: str, message: str) -> None:
+        self._ended(_("Failed"))
+        self._report(message)
+
+    def _onCancelled(self, *_why: object) -> None:
+        self._ended(_("Cancelled"))
+        self._log(_("Cancelled."))
+
+    def _ended(self, text: str) -> None:
+        self.ui.progressBar.value = 0
+        self.ui.stageLabel.text = text
+        self._setBusy(False)
+
+    def _setBusy(self, busy: bool) -> None:
+        self._updateButtons()
+        if busy:
+            for name in ("applyButton", "suggestButton", "statisticsButton", "generateButton"):
+                getattr(self.ui, name).enabled = False
+        self.ui.cancelButton.enabled = busy
+
+    def _log(self, text: str) -> None:
+        self.ui.logTextEdit.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text.strip()}")
+
+    def _report(self, message: str) -> None:
+        """Tell the user in a box, and in the log."""
+        self._log(message)
+        slicer.util.errorDisplay(message, windowTitle=_("DEMIST"))
+
+    def _showChart(self, chart: Any) -> None:
+        """Show a chart in the views, slices beside it."""
+        if chart is None:
+            return
+        from . import Charts, Tables
+
+        self.overlay.arrange("statistics")
+        Charts.showChart(chart)
+        if self.statistics.node is not None:
+            Tables.showTable(self.statistics.node)
+
+
+def forget() -> None:
+    """Forget the submodules, so that the next import reads them again."""
+    import sys
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "DEMISTSlicerLib"]:
+        del sys.modules[name]
+
+
+def _ofAnother(node: Any, t1: Any) -> bool:
+    """Whether a map was made for another T1w."""
+    own = t1wOf(node)
+    return own is not None and own is not t1
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return _("{minutes} min {seconds} s").format(minutes=minutes, seconds=rest) if minutes else f"{rest} s"

@@ -1,0 +1,184 @@
+"""ROC and box-plot charts: the numbers in them are the core's, and they look like what they say. Real MRML."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import slicer_views  # isort: skip  # puts slicer in place
+
+import slicer
+from DEMISTSlicerLib import Charts, Tables
+from slicer_plots import column, draw, series_of
+
+from DEMISTCore.errors import InputError
+from DEMISTCore.metrics import json_ready
+from DEMISTCore.regions import Lesions, Regions, RegionSettings
+from DEMISTCore.statistics import contrasts, figures, region_table, roc
+from DEMISTCore.statistics.report import _contrast, _roc
+from DEMISTCore.statistics.table import COLUMNS
+from DEMISTCore.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def brain():
+    """A small brain with three lesions: rows of the table and the ROC part of statistics.json, by the core."""
+    rng = np.random.default_rng(0)
+    shape = (30, 30, 20)
+    numbers = np.zeros(shape, np.int32)
+    for number, at in enumerate(((5, 5, 5), (12, 20, 8), (20, 8, 14)), start=1):
+        numbers[at[0] : at[0] + 3, at[1] : at[1] + 3, at[2] : at[2] + 3] = number
+    nawm = numbers == 0
+    near = nawm.copy()
+    near[:, :, 10:] = False
+    masks = {"lesion": numbers > 0, "nawm": nawm, "nawm_proximal": near, "nawm_distal": nawm & ~near}
+    psr = rng.normal(0.12, 0.015, shape)
+    psr[numbers > 0] = rng.normal(0.09, 0.02, int((numbers > 0).sum()))
+    volume = Volume(psr.astype(np.float32), np.eye(4))
+    regions = Regions(
+        {key: Volume(mask.astype(np.uint8), np.eye(4)) for key, mask in masks.items()},
+        Lesions(Volume(numbers, np.eye(4)), black_holes=(2,)), None, RegionSettings(),
+    )  # fmt: skip
+    found = contrasts(volume, regions)
+    told = {"declined": None, "against": {c.against: _contrast(c) for c in found}}
+    return region_table(volume, regions), json.loads(json.dumps({"roc": told, "lesions": {"suggested": False}})), found
+
+
+@pytest.fixture
+def scene():
+    return slicer_views.fresh()
+
+
+@pytest.mark.parametrize("level", ["voxel", "lesion"])
+def test_roc_curves_are_the_cores(scene, brain, level):
+    _rows, summary, found = brain
+    chart = Charts.rocChart(summary, level)
+    series = {s.GetXColumnName(): s for s in series_of(chart)}
+    for contrast in found:
+        curve = getattr(contrast, level)
+        line = series[f"{contrast.against} 1 - specificity"]
+        x, y = column(line, line.GetXColumnName()), column(line, line.GetYColumnName())
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+        assert np.trapezoid(y, x) == pytest.approx(curve.auc, abs=0.02)
+        assert f"{curve.auc:.3f} [{curve.best_ci[0]:.3f}, {curve.best_ci[1]:.3f}]" in line.GetName()
+        dots = series["threshold x"]
+        assert np.isclose(column(dots, "threshold x"), 1 - curve.specificity).any()
+        assert f"{curve.youden_threshold:.3f}" in dots.GetName()
+        assert dots.GetLineStyle() == dots.LineStyleNone
+    assert "chance" in series
+    assert len({s.GetLineStyle() for s in series_of(chart) if "1 - spec" in s.GetXColumnName()}) == 3
+    assert chart.GetYAxisTitle() == "sensitivity (lesion called lesion)"
+
+
+def test_suggested_lesions_say_so_and_a_missing_curve_says_why(scene, brain):
+    _rows, summary, _found = brain
+    chart = Charts.rocChart({**summary, "lesions": {"suggested": True}})
+    assert "(suggested lesions)" in chart.GetTitle()
+    with pytest.raises(InputError, match=r"There is no ROC curve. The lesion mask is empty."):
+        Charts.rocChart({"roc": {"declined": "The lesion mask is empty.", "against": {}}})
+    notes = {"nawm": {"voxel": None, "lesion": None, "notes": ["There is one lesion only."]}}
+    with pytest.raises(InputError, match="one lesion only"):
+        Charts.rocChart({"roc": {"declined": None, "against": notes}}, "lesion")
+
+
+def test_a_constant_map_has_the_chance_curve_and_no_threshold(scene):
+    values = np.full(20, 0.1)
+    curve = json.loads(json.dumps(json_ready(_roc(roc(values, values)))))
+    assert curve["youden"]["threshold"] is None
+    chart = Charts.rocChart({"roc": {"declined": None, "against": {"nawm": {"voxel": curve, "lesion": None}}}})
+    assert [s.GetXColumnName() for s in series_of(chart)] == ["nawm 1 - specificity", "chance"]
+
+
+def test_boxes_are_the_tables_quantiles(scene, brain):
+    rows, _summary, _found = brain
+    table = Tables.statisticsTable(rows, COLUMNS)
+    for data in (rows, table):
+        chart = Charts.boxPlotChart(data)
+        series = {s.GetXColumnName(): s for s in series_of(chart)}
+        for place, row in enumerate((r for r in rows if r["lesion"] is None), start=1):
+            box = series[f"{row['region']} x"]
+            x, y = column(box, box.GetXColumnName()), column(box, box.GetYColumnName())
+            for key in ("p5", "p25", "median", "p75", "p95"):
+                assert np.isclose(y, row[key], rtol=1e-5).any()
+            assert (y.min(), y.max()) == pytest.approx((row["p5"], row["p95"]), rel=1e-5)
+            assert abs(x.mean() - place) < 0.35
+            assert box.GetName().startswith(f"{place}  {row['name']}")
+        dots = series["dots x"]
+        means = [row["mean"] for row in rows if row["lesion"]]
+        np.testing.assert_allclose(sorted(set(column(dots, "dots y"))), sorted(means), rtol=1e-5)
+    with pytest.raises(InputError, match="No region has PSR values"):
+        Charts.boxPlotChart([])
+
+
+def test_colours_are_those_of_the_figures(scene):
+    told = {key: colour for key, colour in Charts.COLORS.items() if key != "lesion"}
+    assert told == {key: colour for key, colour in figures.COLOURS.items() if key != "lesion"}
+
+
+def test_a_chart_made_again_replaces_its_parts(scene, brain):
+    rows, summary, _found = brain
+    chart = Charts.rocChart(summary)
+    other = Charts.boxPlotChart(rows)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    assert Charts.rocChart(summary, node=chart) is chart
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    Charts.removeChart(chart)
+    assert {s.GetNodeReference("DEMIST.Chart") for s in nodes("vtkMRMLPlotSeriesNode")} == {other}
+    Charts.removeChart(other)
+    assert not nodes("vtkMRMLPlotSeriesNode")
+    assert not nodes("vtkMRMLTableNode")
+
+
+def nodes(kind):
+    return [slicer.mrmlScene.GetNthNodeByClass(i, kind) for i in range(slicer.mrmlScene.GetNumberOfNodesByClass(kind))]
+
+
+def test_charts_as_drawn(scene, brain):
+    rows, summary, _found = brain
+    for chart, keys in (
+        (Charts.rocChart(summary), ("nawm_proximal", "nawm_distal")),
+        (Charts.boxPlotChart(rows), ("lesion", "nawm_proximal", "nawm_distal")),
+    ):
+        image = draw(chart, (500, 400)).reshape(-1, 3).astype(int)
+        assert (image.min(1) > 250).mean() > 0.5  # a white ground
+        for key in keys:
+            colour = [int(Charts.COLORS[key][i : i + 2], 16) for i in (1, 3, 5)]
+            assert (np.abs(image - colour).max(1) < 12).sum() > 60, key
+
+
+@pytest.mark.parametrize("kind", ["mrb", "mrml"])
+def test_scene_saved_and_loaded(scene, brain, tmp_path, kind):
+    rows, summary, _found = brain
+    table = Tables.statisticsTable(rows, COLUMNS, name="Statistics")
+    curves, box = Charts.rocChart(summary, name="ROC"), Charts.boxPlotChart(table, name="Boxes")
+    Charts.linkCharts(table, curves, box)
+    before = {c.GetName(): [(s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist())
+                            for s in series_of(c)] for c in (curves, box)}  # fmt: skip
+    limits = box.GetYAxisRange()
+    slicer_views.saveAndLoad(tmp_path, kind)
+    table = slicer.mrmlScene.GetFirstNodeByName("Statistics")
+    for role, name in (("DEMIST.ROC", "ROC"), ("DEMIST.BoxPlot", "Boxes")):
+        chart = table.GetNodeReference(role)
+        assert chart.GetName() == name
+        after = [(s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist())
+                 for s in series_of(chart)]  # fmt: skip
+        assert len(after) == len(before[name])
+        for now, then in zip(after, before[name]):
+            assert now[0] == then[0]
+            assert now[2] == then[2]
+            np.testing.assert_allclose(now[1], then[1], atol=1e-3)
+            np.testing.assert_allclose(now[3], then[3], rtol=1e-5)
+    assert table.GetNodeReference("DEMIST.BoxPlot").GetYAxisRange() == pytest.approx(limits, rel=1e-4)
+
+
+def test_shown_in_the_views_of_the_layout(scene, brain):
+    rows, summary, _found = brain
+    plot = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotViewNode")
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableViewNode")
+    table, chart = Tables.statisticsTable(rows, COLUMNS), Charts.rocChart(summary)
+    Tables.showTable(table)
+    Charts.showChart(chart)
+    assert plot.GetPlotChartNodeID() == chart.GetID()
+    assert view.GetTableNodeID() == table.GetID()

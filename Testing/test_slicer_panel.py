@@ -1,0 +1,404 @@
+"""The panel, made from its .ui in a real Qt window and driven as a person does: clicks, keys, watching."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import slicer_app
+
+slicer_app.install()
+
+import qt  # noqa: E402
+import slicer  # noqa: E402
+import vtk  # noqa: E402
+from PySide6.QtCore import QPoint, Qt  # noqa: E402
+from PySide6.QtTest import QTest  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+UI = ROOT / "DEMISTSlicer" / "Resources" / "UI" / "DEMISTSlicer.ui"
+PATIENCE = 240  # seconds: the child loads torch, on a machine that may be busy with something else
+
+
+def load(path: Path, name: str, kind: str = "vtkMRMLScalarVolumeNode"):
+    """A NIfTI file as a volume node of the scene."""
+    image = nib.load(path)
+    # nibabel and MRML both speak RAS; Slicer's arrays are K, J, I.
+    return slicer.util.addVolumeFromArray(np.asarray(image.dataobj).T.copy(), image.affine, name, kind)
+
+
+def click(widget) -> None:
+    QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+def pick(selector, node) -> None:
+    """Choose a node as a person does: with the keys, in the list."""
+    box = selector._box
+    box.setFocus()
+    wanted = "None" if node is None else node.GetName()
+    index = box.findText(wanted)
+    QTest.keyClick(box, Qt.Key.Key_Home)
+    for _ in range(index):
+        QTest.keyClick(box, Qt.Key.Key_Down)
+    assert box.currentText() == wanted
+
+
+def type_number(box, value) -> None:
+    QTest.keyClick(box, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(box, str(value))
+    QTest.keyClick(box, Qt.Key.Key_Tab)
+
+
+@pytest.fixture
+def panel():
+    """The module as Slicer opens it, in a window; every error in a slot fails the test."""
+    failures = []
+    before, sys.excepthook = sys.excepthook, lambda *error: failures.append(error)
+    slicer_app.fresh_scene()
+    module = slicer_app.open_module()
+    parent = module.widgetRepresentation()
+    widget = parent.self()
+    widget._asked = True  # what can compute is looked for by the tests of the logic
+    parent.resize(430, 1290)
+    parent.show()
+    parent.enter()
+    slicer_app.process_events()
+    yield widget
+    slicer_app.close_module()
+    slicer_app.fresh_scene()
+    sys.excepthook = before
+    assert not failures, failures
+
+
+@pytest.fixture
+def scanned(panel, head, tiny_bundle):
+    """The panel with a session loaded, and the tiny model chosen."""
+    nodes = {
+        "t1": load(head.t1w, "MPRAGE"),
+        "flair": load(head.flair, "FLAIR"),
+        "mask": load(head.mask, "brain", "vtkMRMLLabelMapVolumeNode"),
+    }
+    lesions = np.zeros(slicer.util.arrayFromVolume(nodes["t1"]).shape, np.uint8)  # K, J, I
+    lesions[18:22, 30:34, 30:33] = 1
+    lesions[20:23, 18:21, 12:15] = 1
+    matrix = vtk.vtkMatrix4x4()
+    nodes["t1"].GetIJKToRASMatrix(matrix)
+    nodes["lesions"] = slicer.util.addVolumeFromArray(lesions, matrix, "lesions", "vtkMRMLLabelMapVolumeNode")
+    panel.bundles.refresh(str(tiny_bundle))
+    panel._onBundleChosen(str(tiny_bundle))
+    return panel, nodes
+
+
+def run_to_end(panel) -> None:
+    assert slicer_app.wait_until(lambda: not panel.logic.isRunning, PATIENCE), panel.ui.logTextEdit.plainText
+    slicer_app.process_events(0.05)
+
+
+# --- the .ui file ----------------------------------------------------------------------------------------------------
+
+
+def widgets_of(tree: ElementTree.ElementTree) -> list[ElementTree.Element]:
+    return [w for w in tree.iter("widget") if w.get("class") != "qMRMLWidget"]
+
+
+def property_of(element: ElementTree.Element, name: str) -> str | None:
+    for item in element.findall("property"):
+        if item.get("name") == name:
+            return "".join(item.itertext()).strip()
+    return None
+
+
+def test_everything_has_a_tooltip():
+    bare = [w.get("name") for w in widgets_of(ElementTree.parse(UI)) if not property_of(w, "toolTip")]
+    assert bare == []
+
+
+def test_every_node_selector_is_told_of_the_scene():
+    tree = ElementTree.parse(UI)
+    selectors = {w.get("name") for w in widgets_of(tree) if w.get("class").startswith("qMRML")}
+    told = {
+        c.findtext("receiver")
+        for c in tree.iter("connection")
+        if c.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        and c.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+    }
+    assert selectors == told
+    assert len(selectors) == 7
+
+
+def test_every_parameter_named_in_the_ui_exists_and_none_twice():
+    from DEMISTSlicerLib.Parameters import DEMISTParameters
+
+    named = [property_of(w, "SlicerParameterName") for w in widgets_of(ElementTree.parse(UI))]
+    named = [name for name in named if name]
+    assert len(named) == len(set(named))
+    assert set(named) <= set(DEMISTParameters.allParameters)
+
+
+def test_the_sections_of_the_panel():
+    titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
+    assert titles == [
+        "Inputs", "Model", "Sampling", "Outputs", "Log", "Display", "Regions and statistics", "Generate synthetic T1w",
+    ]  # fmt: skip
+
+
+# --- before a run ----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_scene_cannot_be_applied(panel):
+    assert not panel.ui.applyButton.enabled
+    assert "Choose a T1w" in panel.ui.applyButton.toolTip
+    assert not panel.ui.statisticsButton.enabled
+    assert panel.ui.inputsHintLabel.text == "Choose a T1w and a FLAIR of the same session."
+    assert panel.ui.bundleComboBox.count >= 1
+    assert "simulated" in panel.ui.bundleNoteLabel.text
+    assert "Licence" in panel.ui.bundleComboBox.toolTip
+    assert panel.ui.generateCollapsibleButton.collapsed
+
+
+def test_likely_images_are_chosen_on_entering(panel, head):
+    t1, flair = load(head.t1w, "sub-01_T1w"), load(head.flair, "sub-01_FLAIR")
+    panel.parent.exit()
+    panel.parent.enter()
+    assert panel.ui.t1Selector.currentNode() is t1
+    assert panel.ui.flairSelector.currentNode() is flair
+    assert panel.ui.applyButton.enabled
+
+
+def test_swapped_or_equal_images_are_pointed_out(scanned):
+    panel, nodes = scanned
+    pick(panel.ui.t1Selector, nodes["flair"])
+    pick(panel.ui.flairSelector, nodes["flair"])
+    assert "same volume" in panel.ui.inputsHintLabel.text
+    assert not panel.ui.applyButton.enabled
+    pick(panel.ui.flairSelector, nodes["t1"])
+    assert "swapped" in panel.ui.inputsHintLabel.text
+    assert panel.ui.inputsHintLabel.visible
+
+
+def test_presets_fill_in_numbers_and_numbers_choose_the_preset(scanned):
+    panel, _nodes = scanned
+    box, ui = panel.ui.presetComboBox, panel.ui
+    assert box.itemData(box.currentIndex) == "balanced"
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (2, 3)  # what the bundle recommends
+    box.setFocus()
+    QTest.keyClick(box, Qt.Key.Key_Home)
+    assert box.itemData(box.currentIndex) == "fast"
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (1, 1)
+    type_number(ui.stepsSpinBox, 7)
+    assert box.itemData(box.currentIndex) == "custom"
+    assert "min" in box.currentText or " s" in box.currentText
+    QTest.keyClick(box, Qt.Key.Key_End)
+    QTest.keyClick(box, Qt.Key.Key_Up)
+    assert box.itemData(box.currentIndex) == "best"
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (8, 6)
+
+
+def test_a_folder_without_a_model_is_refused(panel, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(tmp_path)))
+    before = panel.bundles.path
+    with caplog.at_level(logging.ERROR):
+        click(panel.ui.browseBundleButton)
+    assert "is not a bundle" in caplog.text
+    assert panel.bundles.path == before
+
+
+def test_a_bundle_can_be_browsed_for(panel, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(tiny_bundle)))
+    click(panel.ui.browseBundleButton)
+    assert panel._parameterNode.bundle == str(tiny_bundle)
+    assert panel.ui.bundleComboBox.currentText == "tiny"
+    assert panel.ui.stepsSpinBox.value == 3
+
+
+def test_declined_packages_stop_the_run_before_it_starts(scanned):
+    panel, nodes = scanned
+    pick(panel.ui.t1Selector, nodes["t1"])
+    pick(panel.ui.flairSelector, nodes["flair"])
+    file = Path(slicer.app.temporaryPath) / "requirements.txt"
+    file.write_text("a-package-that-nobody-has>=1\n")
+    asked = []
+    panel.installer.file = file
+    panel.installer._confirm = lambda text, packages: asked.append(packages) or False
+    click(panel.ui.applyButton)
+    assert asked == [["a-package-that-nobody-has>=1"]]
+    assert not panel.logic.isRunning
+    assert "packages are needed" in panel.ui.logTextEdit.plainText
+    assert panel.ui.applyButton.enabled
+
+
+# --- a person at work ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_person_makes_a_map_cancels_another_measures_saves_and_reloads(scanned, tmp_path, monkeypatch):
+    panel, nodes = scanned
+    ui, parameters = panel.ui, panel._parameterNode
+    pick(ui.t1Selector, nodes["t1"])
+    pick(ui.flairSelector, nodes["flair"])
+    pick(ui.brainMaskSelector, nodes["mask"])
+    pick(ui.lesionsSelector, nodes["lesions"])
+    type_number(ui.seedsSpinBox, 2)
+    type_number(ui.stepsSpinBox, 2)
+    assert ui.cancelButton.enabled is False
+
+    # Apply, and watch the bar.
+    seen = []
+    panel.logic.progressChanged.connect(lambda *told: seen.append((ui.progressBar.value, ui.stageLabel.text)))
+    click(ui.applyButton)
+    assert panel.logic.isRunning
+    assert not ui.applyButton.enabled
+    assert ui.cancelButton.enabled
+    run_to_end(panel)
+    assert parameters.psr is not None, ui.logTextEdit.plainText
+    values = [value for value, _text in seen]
+    assert values == sorted(values)
+    assert len({text for _value, text in seen}) > 3
+    assert ui.stageLabel.text.startswith("Done in")
+    psr, uncertainty = parameters.psr, parameters.uncertainty
+    assert uncertainty is not None
+    assert ui.psrSelector.currentNode() is psr
+    assert slicer.util.arrayFromVolume(psr).shape == slicer.util.arrayFromVolume(nodes["t1"]).shape
+    assert ui.overlayButton.checked  # it is shown at once
+    assert ui.applyButton.enabled
+    assert not ui.cancelButton.enabled
+
+    # The display: opacity by the slider, the uncertainty, off and on again.
+    parameters.opacity = 0.8
+    assert panel.overlay.opacity == pytest.approx(0.8)
+    ui.viewComboBox.setFocus()
+    QTest.keyClick(ui.viewComboBox, Qt.Key.Key_End)
+    assert panel.overlay.view == "uncertainty"
+    click(ui.overlayButton)
+    assert not panel.overlay.isShown
+    click(ui.overlayButton)
+    assert panel.overlay.isShown
+    first = slicer.util.arrayFromVolume(psr).copy()
+
+    # Apply again, but cancel: the scene is as it was.
+    type_number(ui.stepsSpinBox, 400)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    click(ui.applyButton)
+    assert slicer_app.wait_until(lambda: ui.progressBar.value > 0, PATIENCE)
+    click(ui.cancelButton)
+    assert slicer_app.wait_until(lambda: not panel.logic.isRunning, 20)
+    slicer_app.process_events(0.05)
+    assert ui.stageLabel.text == "Cancelled"
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    assert np.array_equal(slicer.util.arrayFromVolume(psr), first)
+
+    # And again: the same seeds give the same map, into the same node.
+    type_number(ui.stepsSpinBox, 2)
+    click(ui.applyButton)
+    run_to_end(panel)
+    assert parameters.psr is psr
+    assert np.array_equal(slicer.util.arrayFromVolume(psr), first)
+
+    # Statistics, a click on a lesion, export.
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    table = parameters.statisticsTable
+    assert table is not None, ui.logTextEdit.plainText
+    assert ui.statisticsTable.rowCount == table.GetNumberOfRows() > 3
+    names = [ui.statisticsTable.item(row, 0).text() for row in range(ui.statisticsTable.rowCount)]
+    assert "Lesions" in names
+    from DEMISTSlicerLib.Jump import lesionOfRow
+
+    row = next(row for row in range(table.GetNumberOfRows()) if lesionOfRow(table, row))
+    cell = ui.statisticsTable.visualItemRect(ui.statisticsTable.item(row, 0)).center()
+    jumped = []
+    monkeypatch.setattr("DEMISTSlicerLib.Jump.jumpToRow", lambda *where: jumped.append(where))
+    ui.statisticsTable.scrollToItem(ui.statisticsTable.item(row, 0))
+    cell = ui.statisticsTable.visualItemRect(ui.statisticsTable.item(row, 0)).center()
+    QTest.mouseClick(ui.statisticsTable.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(cell.x(), cell.y()))
+    assert jumped == [(table, row)]
+    out = tmp_path / "numbers.csv"
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", staticmethod(lambda *_: str(out)))
+    click(ui.exportButton)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == table.GetNumberOfRows() + 1
+
+    # Save the scene, close it, load it: everything chosen is back.
+    parameters.distalMm = 12.0
+    scene, file = slicer.mrmlScene, tmp_path / "scene.mrb"
+    assert scene.WriteToMRB(str(file))
+    slicer_app.fresh_scene()
+    slicer_app.process_events()
+    assert ui.t1Selector.currentNode() is None
+    assert not panel.overlay.isShown
+    assert scene.ReadFromMRB(str(file), True)
+    slicer_app.process_events()
+    again = panel._parameterNode
+    assert again.distalMm == 12.0
+    assert ui.distalSpinBox.value == 12.0
+    assert again.t1.GetName() == "MPRAGE"
+    assert ui.psrSelector.currentNode().GetName() == again.psr.GetName()
+    assert ui.statisticsTable.rowCount == again.statisticsTable.GetNumberOfRows()
+    assert np.allclose(slicer.util.arrayFromVolume(again.psr), first, atol=1e-6)
+    assert ui.applyButton.enabled
+    click(ui.overlayButton)
+    assert panel.overlay.isShown
+
+
+@pytest.mark.slow
+def test_closing_the_scene_in_the_middle_of_a_run_is_safe(scanned):
+    panel, nodes = scanned
+    pick(panel.ui.t1Selector, nodes["t1"])
+    pick(panel.ui.flairSelector, nodes["flair"])
+    pick(panel.ui.brainMaskSelector, nodes["mask"])
+    type_number(panel.ui.stepsSpinBox, 400)
+    click(panel.ui.applyButton)
+    assert panel.logic.isRunning
+    slicer_app.fresh_scene()
+    assert slicer_app.wait_until(lambda: not panel.logic.isRunning, 20)
+    slicer_app.process_events(0.1)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+    assert not panel.ui.applyButton.enabled
+    assert not panel.ui.cancelButton.enabled
+    assert panel._parameterNode is not None
+
+
+# --- reload ----------------------------------------------------------------------------------------------------------
+
+
+def test_reload_takes_the_submodules_with_it_and_leaves_nothing_behind(panel):
+    import DEMISTSlicerLib.Widget
+
+    old, first_ui = DEMISTSlicerLib.Widget, panel.ui
+    parameters = panel._parameterNode.parameterNode
+    before = parameters.HasObserver(vtk.vtkCommand.ModifiedEvent)
+    assert before
+    panel._parameterNode.seeds = 5
+    panel.onReload()
+    slicer_app.process_events()
+    fresh = slicer.util.getModuleWidget("DEMISTSlicer")
+    assert fresh is not panel
+    assert sys.modules["DEMISTSlicerLib.Widget"] is not old
+    assert type(fresh).__mro__[1] is sys.modules["DEMISTSlicerLib.Widget"].DEMISTSlicerWidget
+    assert fresh.ui is not first_ui
+    assert fresh.ui.seedsSpinBox.value == 5  # what was chosen is in the scene
+    assert panel.logic is None  # the old one let go
+    assert panel._parameterNode is None
+    assert slicer.util.getModuleLogic("DEMISTSlicer") is fresh.logic
+
+
+def test_cleanup_removes_every_observer():
+    slicer_app.close_module()
+    scene = slicer_app.fresh_scene()
+    events = [scene.StartCloseEvent, scene.EndCloseEvent, scene.EndImportEvent, scene.NodeAddedEvent]
+    before = [scene.HasObserver(event) for event in events]
+    widget = slicer_app.open_module().widgetRepresentation().self()
+    node = widget._parameterNode.parameterNode
+    assert len(widget.Observations) == 4  # three of the scene, one of the parameter node
+    assert all(scene.HasObserver(event) for event in events)
+    slicer_app.close_module()
+    slicer_app.process_events(0.05)
+    assert widget.Observations == []
+    assert not node.HasObserver(vtk.vtkCommand.ModifiedEvent)
+    assert [scene.HasObserver(event) for event in events] == before
+    slicer_app.fresh_scene()
+    assert widget._parameterNode is None

@@ -1,0 +1,204 @@
+"""What the user chose: kept in the scene in Slicer's own way, with the defaults of the core."""
+
+from __future__ import annotations
+
+import ast
+import os
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer_app
+
+slicer_app.install()
+
+import slicer  # noqa: E402
+from DEMISTSlicerLib import Presets  # noqa: E402
+from DEMISTSlicerLib.Parameters import DEMISTParameters  # noqa: E402
+from slicer_app import parameters as standin  # noqa: E402
+
+from DEMISTCore.diffusion import SAMPLERS  # noqa: E402
+from DEMISTCore.regions import RegionSettings  # noqa: E402
+
+SOURCE = Path(__file__).parents[1] / "DEMISTSlicer" / "DEMISTSlicerLib" / "Parameters.py"
+
+
+@pytest.fixture
+def node():
+    slicer_app.fresh_scene()
+    yield slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+    slicer_app.fresh_scene()
+
+
+def volume(name: str, kind: str = "vtkMRMLScalarVolumeNode"):
+    return slicer.util.addVolumeFromArray(np.zeros((2, 3, 4), np.uint8), np.eye(4), name, kind)
+
+
+def write(parameters) -> None:
+    """One value of every kind."""
+    parameters.t1 = volume("T1w")
+    parameters.brainMask = volume("brain", "vtkMRMLLabelMapVolumeNode")
+    parameters.lesions = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "lesions")
+    parameters.lesions = None
+    parameters.bundle, parameters.seeds, parameters.guidance = "/a/folder", 7, 1.25
+    parameters.livePreview = False
+
+
+def content(node) -> tuple[dict, dict]:
+    """Parameters and node references as the scene file holds them; markers that only say "None was written" apart."""
+    roles: list[str] = []
+    node.GetNodeReferenceRoles(roles)
+    references = {role: node.GetNodeReference(role).GetName() for role in roles if node.GetNodeReference(role)}
+    return {name: node.GetParameter(name) for name in node.GetParameterNames()}, references
+
+
+def test_defaults_are_those_of_the_core(node):
+    parameters, settings = DEMISTParameters(node), RegionSettings()
+    assert parameters.gapMm == settings.lesion_gap_mm == settings.proximal_mm[0]
+    assert parameters.proximalMm == settings.proximal_mm[1]
+    assert parameters.distalMm == settings.distal_mm
+    assert parameters.t1 is None
+    assert parameters.device == "auto"
+
+
+def test_samplers_offered_are_those_there_are():
+    from DEMISTSlicerLib.Widget import SAMPLERS as OFFERED
+
+    assert {key for key, _text in OFFERED} == set(SAMPLERS)
+
+
+def test_values_are_read_back_from_the_node(node):
+    write(DEMISTParameters(node))
+    again = DEMISTParameters(node)
+    assert again.t1.GetName() == "T1w"
+    assert again.brainMask.GetName() == "brain"
+    assert again.lesions is None
+    assert (again.bundle, again.seeds, again.guidance, again.livePreview) == ("/a/folder", 7, 1.25, False)
+
+
+def test_a_deleted_node_is_nothing_chosen(node):
+    parameters = DEMISTParameters(node)
+    write(parameters)
+    slicer.mrmlScene.RemoveNode(parameters.brainMask)
+    slicer.mrmlScene.RemoveNode(parameters.t1)
+    assert parameters.brainMask is None
+    assert parameters.t1 is None
+
+
+def test_what_makes_no_sense_is_refused(node):
+    parameters = DEMISTParameters(node)
+    for name, value in (("seeds", 0), ("opacity", 1.5), ("distalMm", -1.0)):
+        with pytest.raises(ValueError, match=r"range|Range|within"):
+            setattr(parameters, name, value)
+    with pytest.raises((TypeError, ValueError)):
+        parameters.lesions = parameters.t1 = volume("T1w")
+
+
+def test_a_union_of_nodes_must_name_none():
+    """Slicer's wrapper cannot store None in a union that does not name it; neither does the stand-in let it pass."""
+    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+    unions = [
+        node.annotation
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("Union[")
+    ]
+    assert len(unions) == 2
+    assert all(ast.unparse(union).endswith("None]") for union in unions)
+
+
+@pytest.mark.skipif(not os.environ.get("DEMIST_SLICER_SOURCE"), reason="needs DEMIST_SLICER_SOURCE: Slicer's sources")
+def test_the_stand_in_writes_what_slicers_own_wrapper_writes(node):
+    code = SOURCE.read_text(encoding="utf-8").replace("from slicer.parameterNodeWrapper import", "from standin import")
+    module = types.ModuleType("standin_parameters")
+    import sys
+
+    sys.modules["standin"] = standin.parameter_module()
+    exec(compile(code, "standin_parameters.py", "exec", dont_inherit=True), module.__dict__)
+    sys.modules["standin_parameters"] = module
+    module.DEMISTParameters.__module__ = "standin_parameters"
+    assert module.DEMISTParameters.__mro__[1] is standin._Base
+    assert DEMISTParameters.__mro__[1] is object  # Slicer's
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+    write(DEMISTParameters(node))
+    write(module.DEMISTParameters(other))
+    assert content(node) == content(other)
+    assert DEMISTParameters(other).lesions is None
+    assert module.DEMISTParameters(node).brainMask.GetName() == "brain"
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+
+def test_presets_follow_the_bundles_recommendation():
+    fast, balanced, best = Presets.presets({"seeds": 4, "steps": 8, "guidance": {"all": 1.2}})
+    assert (fast.seeds, fast.steps) == (1, 4)
+    assert (balanced.seeds, balanced.steps) == (4, 8)
+    assert (best.seeds, best.steps) == (16, 16)
+    assert {preset.guidance for preset in (fast, balanced, best)} == {1.2}
+    assert Presets.recommended({"guidance": {}}) == 1.0
+    assert Presets.recommended(None) == 1.0
+
+
+def test_numbers_tell_the_preset():
+    choices = Presets.presets({"seeds": 4, "steps": 8})
+    assert Presets.matching(choices, 4, 8, "", 1.0) == "balanced"
+    assert Presets.matching(choices, 4, 8, "ddpm", 1.0) == Presets.CUSTOM
+    assert Presets.matching(choices, 4, 8, "", 1.5) == Presets.CUSTOM
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (3, "a few seconds"), (42, "about 40 s"), (200, "about 3 min"), (7300, "about 2 h")],
+)
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert Presets.duration(seconds) == text
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sub-01_T1w", "t1"), ("MPRAGE", "t1"), ("t1_mprage_sag_p2_iso", "t1"), ("AX 3D T1 BRAVO", "t1"),
+        ("sub-01_FLAIR", "flair"), ("t2_tirm_tra_dark-fluid", "flair"), ("3D SAG T2 SPACE FLAIR", "flair"),
+        ("T1 FLAIR", "flair"), ("T2w", None), ("psr_t1", None), ("FLAIR lesion mask", None), ("ADC", None),
+    ],
+)  # fmt: skip
+def test_series_are_told_by_name(name, kind):
+    from DEMISTSlicerLib.Inputs import scores
+
+    t1, flair = scores(name)
+    assert (t1 > 0, flair > 0) == (kind == "t1", kind == "flair")
+
+
+def test_times_tell_where_names_do_not():
+    from DEMISTSlicerLib.Inputs import scores
+
+    assert scores("series 4", inversion=900, echo=3) == (0.5, 0.0)
+    assert scores("series 7", inversion=2500, echo=110) == (0.0, 0.5)
+
+
+def test_a_t1w_without_contrast_agent_is_preferred_and_label_maps_are_not_images(node):
+    from DEMISTSlicerLib.Inputs import guess, hint
+
+    post, plain = volume("T1 post Gd"), volume("T1 MPRAGE")
+    flair = volume("FLAIR")
+    volume("FLAIR2", "vtkMRMLLabelMapVolumeNode")
+    assert guess(slicer.mrmlScene) == (plain, flair)
+    assert "contrast agent" in hint(post, flair)
+    assert hint(plain, flair) == ""
+
+
+def test_dicom_tags_are_asked_for(node, monkeypatch):
+    from DEMISTSlicerLib.Inputs import describe, guess
+
+    tags = {("1.2", "0008,103E"): "MPRAGE", ("3.4", "0008,103E"): "FLAIR 3D", ("1.2", "0018,0082"): "900"}
+    database = types.SimpleNamespace(isOpen=True, instanceValue=lambda uid, tag: tags.get((uid, tag), ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    first, second = volume("301: series"), volume("302: series")
+    first.SetAttribute("DICOM.instanceUIDs", "1.2 1.3")
+    second.SetAttribute("DICOM.instanceUIDs", "3.4")
+    assert describe(first) == ("301: series MPRAGE", 900.0, None)
+    assert guess(slicer.mrmlScene) == (first, second)
