@@ -13,7 +13,8 @@ from .cli import run, set_up_logging
 
 _DESCRIPTION = """\
 Simulate a patient (T1w and FLAIR with skull, bias fields, thick slices, movement), synthesize the PSR map with default
-settings, and compare it with the known truth: maps, a picture (demo.png) and numbers.
+settings, and compare it with the known truth: maps, a picture (demo.png) and numbers; then measure it as an MS group
+would (folder statistics): table by region and lesion, ROC curves of lesions against normal-appearing white matter.
 """
 
 

@@ -4,6 +4,9 @@ The patient is drawn afresh from the ICBM-152 anatomy with a fixed seed, lesions
 head with skull, bias fields, the FLAIR with thick slices and moved against the T1w. From then on nothing is known but
 the two images: brain extraction, registration, bias correction and synthesis are those of ``synthesize`` with default
 settings. The true PSR comes back only to be compared.
+
+What an MS group would measure on the map follows: regions from the two images and the lesions, a table, ROC curves of
+lesions against normal-appearing white matter, a picture with outlines; in a folder of their own, ``statistics``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .simulate.scanner import Scan
     from .simulate.subject import Subject
+    from .statistics import Analysis
     from .synthesis import Synthesis
 
 #: The demo's patient: some 90 mostly small lesions, 4 ml in all, and enlarged ventricles.
@@ -37,6 +41,8 @@ FILES = (
     "T1w.nii.gz", "FLAIR.nii.gz", "true_psr.nii.gz", "true_tissues.nii.gz", "true_lesions.nii.gz",
     "psr.nii.gz", "psr_uncertainty.nii.gz", "psr.json", "demo.png", "regions.csv", "demo.json",
 )  # fmt: skip
+#: Folder with table, ROC curves and pictures of the regions, see :mod:`DEMISTCore.statistics`.
+STATISTICS = "statistics"
 _REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
                    "true_median", "synthesized_median")  # fmt: skip
 
@@ -64,6 +70,7 @@ class Demonstration:
     result: Synthesis
     patient: Patient
     out: Path
+    analysis: Analysis
 
 
 def simulate_patient(seed: int = PATIENT_SEED, anatomy: Any = None) -> Patient:
@@ -122,7 +129,7 @@ def demonstrate(
     """Simulate a patient, synthesize the PSR map, and compare it with the truth.
 
     Args:
-        out: folder for the files named in :data:`FILES`.
+        out: folder for the files named in :data:`FILES` and the folder :data:`STATISTICS`.
         seeds, bundle: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well; None: its defaults.
         patient: another patient than the package's.
         overwrite: replace the files of an earlier demo.
@@ -168,6 +175,11 @@ def demonstrate(
         save_figure(draw(result, patient, numbers), out / "demo.png")
         timings |= {name: s for name, s in result.provenance["timings_s"].items() if name != "total"}
         timings["compare"] = time.perf_counter() - start
+        report("measure", 0.94)
+        start = time.perf_counter()
+        analysis = measure(result, patient, out / STATISTICS)
+        numbers["measured"] = measured(analysis)
+        timings["measure"] = time.perf_counter() - start
         numbers["timings_s"] = {name: round(seconds, 2) for name, seconds in timings.items()}
         numbers["synthesize_s"] = result.provenance["timings_s"]["total"]
         numbers["peak_memory_mb"] = result.provenance["peak_memory_mb"]
@@ -177,7 +189,38 @@ def demonstrate(
         _remove(out, new_folder)
         raise
     report("done", 1.0)
-    return Demonstration(numbers, result, patient, out)
+    return Demonstration(numbers, result, patient, out, analysis)
+
+
+def measure(result: Synthesis, patient: Patient, out: Path) -> Analysis:
+    """Table, ROC curves and pictures of the map, as for a patient whose lesions a rater has drawn.
+
+    Tissue is segmented on the two images; the true map is the reference, so that every region has its bias.
+    """
+    from .statistics import analyse
+
+    return analyse(
+        result.psr, lesions=patient.lesions, prepared=result.prepared, brain=result.mask,
+        uncertainty=result.uncertainty, reference=patient.psr, provenance=result.provenance, out=out, overwrite=True,
+    )  # fmt: skip
+
+
+def measured(analysis: Analysis) -> dict[str, Any]:
+    """For ``demo.json``: mean PSR by region, synthesized and true, and areas under the ROC curves."""
+    keys = {"region": "region", "mean": "synthesized_mean", "reference_mean": "true_mean", "difference": "bias",
+            "percent": "bias_percent"}  # fmt: skip
+    rows = analysis.comparison.regions if analysis.comparison is not None else []
+    return {
+        "regions": [{new: row[key] for key, new in keys.items()} for row in rows if row["lesion"] is None],
+        "auc": {
+            contrast.against: {
+                curve.level: {"auc": curve.auc, "ci": list(curve.best_ci)}
+                for curve in (contrast.voxel, contrast.lesion)
+                if curve is not None
+            }
+            for contrast in analysis.contrasts
+        },
+    }
 
 
 def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
@@ -245,6 +288,13 @@ def table(demonstration: Demonstration) -> str:
             f"Lesions against that white matter: area under the ROC curve {numbers['lesion_auc']['synthesized']:.3f} "
             f"(truth: {numbers['lesion_auc']['true']:.3f})",
         ]
+    curves = numbers["measured"]["auc"]
+    for key, name in (("nawm_proximal", "near"), ("nawm_distal", "far")):
+        if curve := curves.get(key, {}).get("voxel"):
+            lines.append(
+                f"Measured as for a patient, lesions against normal-appearing white matter {name}: area "
+                f"{curve['auc']:.3f} ({curve['ci'][0]:.3f} to {curve['ci'][1]:.3f})"
+            )
     if "uncertainty" in numbers:
         told = numbers["uncertainty"]
         lines.append(
@@ -256,7 +306,8 @@ def table(demonstration: Demonstration) -> str:
         f"Seconds: {stages}",
         f"Synthesis: {numbers['synthesize_s']:.0f} s in all; peak memory {numbers['peak_memory_mb'] / 1024:.1f} GiB",
         "",
-        f"Look at {out / 'demo.png'}, {out / 'psr.nii.gz'} and {out / 'true_psr.nii.gz'}.",
+        f"Look at {out / 'demo.png'}, {out / 'psr.nii.gz'}, {out / 'true_psr.nii.gz'} and the pictures and tables in "
+        f"{out / STATISTICS}.",
         numbers["statement"],
     ]
     return "\n".join(lines)
@@ -317,7 +368,11 @@ def _check_folder(out: Path, overwrite: bool) -> None:
 
 
 def _remove(out: Path, folder: bool) -> None:
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
+    from .statistics.analysis import OUTPUTS
+
+    for path in [out / name for name in FILES] + [out / STATISTICS / name for name in OUTPUTS]:
+        path.unlink(missing_ok=True)
+    if (out / STATISTICS).is_dir() and not any((out / STATISTICS).iterdir()):
+        (out / STATISTICS).rmdir()
     if folder and out.is_dir() and not any(out.iterdir()):
         out.rmdir()

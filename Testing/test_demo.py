@@ -15,7 +15,7 @@ import pytest
 from DEMISTCore import metrics
 from DEMISTCore.cli import run
 from DEMISTCore.demo import main
-from DEMISTCore.demonstration import FILES, Demonstration, Patient, demonstrate, simulate_patient, table
+from DEMISTCore.demonstration import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient, table
 from DEMISTCore.errors import Cancelled
 from DEMISTCore.simulate.anatomy import Anatomy
 from DEMISTCore.simulate.tissues import CLASS_INDEX
@@ -56,7 +56,7 @@ def shown(quick: dict, tmp_path_factory: pytest.TempPathFactory) -> Demonstratio
 
 
 def test_all_files_are_there_on_one_grid(shown: Demonstration) -> None:
-    assert {path.name for path in shown.out.iterdir()} == set(FILES)
+    assert {path.name for path in shown.out.iterdir()} == {*FILES, STATISTICS}
     t1w = nib.load(shown.out / "T1w.nii.gz")
     for name in ("psr", "psr_uncertainty", "true_psr", "true_tissues", "true_lesions"):
         image = nib.load(shown.out / f"{name}.nii.gz")
@@ -91,6 +91,24 @@ def test_table_says_what_a_person_wants_to_know(shown: Demonstration) -> None:
     for words in ("White matter", "PSNR", "Lesions have", "Uncertainty", "Seconds:", "research estimate"):
         assert words in text
     assert max(map(len, text.splitlines()[:-5])) <= 110
+
+
+def test_it_is_measured_as_a_patient(shown: Demonstration, patient: Patient) -> None:
+    folder = shown.out / STATISTICS
+    assert {"regions.csv", "roc.png", "overlay.png", "comparison.csv", "statistics.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    with open(folder / "regions.csv", encoding="utf-8") as stream:
+        rows = {row["region"]: row for row in csv.DictReader(stream) if not row["lesion"]}
+    assert {"lesion", "nawm", "nawm_proximal", "grey_matter"} <= set(rows)
+    assert int(rows["lesion"]["voxels"]) == (patient.lesions.array > 0).sum()
+    told = shown.numbers["measured"]
+    lesion = next(row for row in told["regions"] if row["region"] == "lesion")
+    inside = patient.lesions.array > 0
+    assert lesion["true_mean"] == pytest.approx(patient.psr.array[inside].mean(), rel=1e-4)
+    assert lesion["bias"] == pytest.approx(lesion["synthesized_mean"] - lesion["true_mean"], abs=1e-9)
+    assert 0 <= told["auc"]["nawm"]["voxel"]["auc"] <= 1
+    assert "simulated PSR" in json.loads((folder / "statistics.json").read_text())["statement"]
 
 
 def test_uncertainty_needs_seeds(quick: dict, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_documented_options_exist():
     for command in COMMANDS:
         stages = ("",)
         if command.endswith(".train"):
-            stages = ("autoencoder", "backbone", "demist", "decoder", "regression", "export")
+            stages = ("autoencoder", "backbone", "demist", "decoder", "segmentation", "regression", "export")
         for stage in stages:
             argv = [sys.executable, "-m", command, *([stage] if stage else []), "--help"]
             helps[f"{command} {stage}".strip()] = subprocess.run(
@@ -238,7 +238,7 @@ def test_documented_options_exist():
 
 def test_ruff_is_clean():
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", "DEMISTCore", "Testing"],
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "DEMISTCore", "DEMISTSlicer", "Testing", "benchmarks"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

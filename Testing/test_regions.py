@@ -36,6 +36,8 @@ from DEMISTCore.volume import Grid, Volume
 
 few = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**31)
+#: Made-up ellipsoids are for the method that was not trained on brains.
+UNTRAINED = RegionSettings(method="hmrf")
 AXCODES = ["".join(p) for t in permutations(("RL", "AP", "SI")) for p in product(*t)]
 
 
@@ -492,7 +494,7 @@ def test_everything_from_a_prepared_pair(tmp_path) -> None:
     pair = normalise([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
     t1w, flair = (made["t1w"].with_array(image) for image in pair)
     prepared = Prepared(t1w, flair, made["brain"], made["t1w"].grid, made["brain"])
-    regions = build_regions(psr_grid, prepared=prepared, brain=made["brain"])
+    regions = build_regions(psr_grid, prepared=prepared, brain=made["brain"], settings=UNTRAINED)
     assert regions.lesions.suggested
     assert SUGGESTION in regions.notes
     assert (regions.lesions.mask.array & labels_to_grid(made["lesions"], psr_grid.grid).array).any()
@@ -523,7 +525,9 @@ def test_everything_from_a_prepared_pair(tmp_path) -> None:
 
 def test_black_holes_of_a_drawn_mask_and_a_t1w_alone() -> None:
     made = made_up()
-    regions = build_regions(made["t1w"], lesion_mask=made["lesions"], t1w=made["t1w"], brain=made["brain"])
+    regions = build_regions(
+        made["t1w"], lesion_mask=made["lesions"], t1w=made["t1w"], brain=made["brain"], settings=UNTRAINED
+    )
     dark = at_the_dark_one(regions.lesions.numbers)
     assert dark > 0
     assert dark in regions.lesions.black_holes

@@ -286,6 +286,10 @@ def test_statistics_of_a_synthesized_map_know_its_origin(logic, images):
     assert result.statement.startswith(made.provenance["statement"])
     (row,) = [row for row in result.rows if row["lesion"] is None and row["region"] == "lesion"]
     assert row["uncertainty"] > 0  # the map made with it was found by itself
+    # The worker has the maps of both seeds: how far the region's mean moves is known, not just bounded.
+    assert 0 < row["seed_sd"] <= row["uncertainty"]
+    columns = [result.table.GetTable().GetColumnName(i) for i in range(result.table.GetNumberOfColumns())]
+    assert "seed_sd" in columns
 
 
 def test_a_synthetic_t1w_by_brain_ldm(logic, recorder, tmp_path):
@@ -366,7 +370,12 @@ def test_expected_seconds_learn_from_runs():
     assert timings.isMeasured("cpu")
     assert timings.seconds("cpu", 2, 4, warm=True) == pytest.approx(10 + 2 + 16 + 8)
     assert timings.seconds("cpu", 1, 4, prepared=True, warm=True) == pytest.approx(8 + 4)
-    assert timings.seconds("cpu", 1, 4, guidance=1.5, prepared=True, warm=True) == pytest.approx(16 + 4)
+    for guidance, evaluations in (
+        (1.5, 2), ({"all": 1.25}, 2), ({"all": 0}, 2), ({"all": 1}, 1), ({}, 1), ({"semantic": 0}, 1),
+        ({"semantic": 1.2, "spatial": 1.1}, 3),
+    ):  # fmt: skip
+        took = timings.seconds("cpu", 1, 4, guidance=guidance, prepared=True, warm=True)
+        assert took == pytest.approx(8 * evaluations + 4)
     timings.learn("cpu", {"timings_s": {"sample": 8, "decode": 6}, "settings": {"seeds": [0], "steps": 4}})
     assert timings.seconds("cpu", 1, 4, warm=True) == pytest.approx(12 + 8 + 6)  # preparation is remembered
     timings.learn("cpu", {"timings_s": {"load": 20, "sample": 8, "decode": 6}, "settings": {"seeds": [0], "steps": 4}})

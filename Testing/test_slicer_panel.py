@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -40,15 +41,15 @@ def pick(selector, node) -> None:
     """Choose a node as a person does: with the keys, in the list."""
     box = selector._box
     box.setFocus()
-    wanted = "None" if node is None else node.GetName()
-    index = box.findText(wanted)
-    QTest.keyClick(box, Qt.Key.Key_Home)
-    for _ in range(index):
+    QTest.keyClick(box, Qt.Key.Key_Home)  # nothing, where that can be chosen
+    for _ in range(0 if node is None else box.findText(node.GetName())):
         QTest.keyClick(box, Qt.Key.Key_Down)
-    assert box.currentText() == wanted
+    assert selector.currentNode() is node
 
 
 def type_number(box, value) -> None:
+    box.setFocus()
+    slicer_app.process_events()
     QTest.keyClick(box, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
     QTest.keyClicks(box, str(value))
     QTest.keyClick(box, Qt.Key.Key_Tab)
@@ -189,7 +190,7 @@ def test_presets_fill_in_numbers_and_numbers_choose_the_preset(scanned):
     box.setFocus()
     QTest.keyClick(box, Qt.Key.Key_Home)
     assert box.itemData(box.currentIndex) == "fast"
-    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (1, 1)
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (1, 3)
     type_number(ui.stepsSpinBox, 7)
     assert box.itemData(box.currentIndex) == "custom"
     assert "min" in box.currentText or " s" in box.currentText
@@ -197,6 +198,84 @@ def test_presets_fill_in_numbers_and_numbers_choose_the_preset(scanned):
     QTest.keyClick(box, Qt.Key.Key_Up)
     assert box.itemData(box.currentIndex) == "best"
     assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (8, 6)
+
+
+@pytest.fixture
+def advised(tiny_bundle, tmp_path):
+    """Makes copies of the tiny model that recommend other sampling."""
+    from shutil import copytree
+
+    from DEMISTCore.bundle import description_hash
+
+    copytree(tiny_bundle.parent / "tiny-base", tmp_path / "tiny-base")
+
+    def make(name: str, **sampling) -> Path:
+        folder = copytree(tiny_bundle, tmp_path / name)
+        file = folder / "bundle.json"
+        told = json.loads(file.read_text(encoding="utf-8"))
+        told["name"] = name
+        told["sampling"] = sampling
+        told["hash"] = description_hash(told)
+        file.write_text(json.dumps(told), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypatch):
+    guided = advised("guided", sampler="dpmpp_2m", spacing="trailing", steps=4, seeds=4, guidance={"all": 1.25})
+    streams = advised("streams", steps=6, seeds=2, guidance={"semantic": 1.5, "spatial": 1.125})
+    plain = advised("plain", steps=4, seeds=4)
+    ui, sent = panel.ui, []
+    monkeypatch.setattr(panel.logic, "synthesize", lambda *nodes, **given: sent.append(given["guidance"]))
+
+    def browse(folder: Path) -> None:
+        monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(folder)))
+        click(ui.browseBundleButton)
+
+    def seconds(**more) -> float:
+        return panel.logic.expectedSeconds(seeds=4, steps=4, **more)
+
+    # A new scene, before anything was chosen: whatever the default model recommends.
+    default = panel.bundles.sampling
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (default["seeds"], default["steps"])
+    assert ui.guidanceSpinBox.value == default["guidance"].get("all", 1.0)
+    assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "balanced"
+    browse(guided)
+    assert (ui.guidanceSpinBox.value, ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (1.25, 4, 4)
+    assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "balanced"
+    assert "recommends 1.25" in ui.guidanceSpinBox.toolTip
+    assert "evaluated" not in ui.guidanceSpinBox.toolTip
+    assert "DPM-Solver" in ui.samplerComboBox.currentText
+    panel.onApply()
+    # What it recommends costs a second evaluation in each step, whether asked for or not.
+    assert seconds(bundle=str(guided)) == seconds(bundle=str(guided), guidance=1.25) > seconds(bundle=str(plain))
+    assert (
+        seconds(bundle=str(guided), guidance=1)
+        == seconds(bundle=str(guided), guidance={})
+        == seconds(bundle=str(plain))
+    )
+    for key, numbers in ((Qt.Key.Key_Home, (1, 4, 1.25)), (Qt.Key.Key_End, (16, 8, 1.25))):
+        ui.presetComboBox.setFocus()
+        QTest.keyClick(ui.presetComboBox, key)
+        assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value, ui.guidanceSpinBox.value) == numbers
+    type_number(ui.guidanceSpinBox, 1)
+    assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "custom"
+    panel.onApply()
+    ui.presetComboBox.setFocus()
+    QTest.keyClick(ui.presetComboBox, Qt.Key.Key_Home)
+
+    # Weights by stream: the panel shows the largest, and hands none of its own on until it is changed.
+    browse(streams)
+    assert ui.guidanceSpinBox.value == 1.5
+    panel.onApply()
+    ui.guidanceSpinBox.setFocus()
+    QTest.keyClick(ui.guidanceSpinBox, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(ui.guidanceSpinBox, "2.25")
+    panel.onApply()  # as a click on a button that takes no focus does
+    assert sent == [None, {"all": 1.0}, None, {"all": 2.25}]
+    browse(plain)
+    assert panel.bundles.sampling["guidance"] == {}
 
 
 def test_a_folder_without_a_model_is_refused(panel, tmp_path, monkeypatch, caplog):
@@ -360,6 +439,218 @@ def test_closing_the_scene_in_the_middle_of_a_run_is_safe(scanned):
     assert not panel.ui.applyButton.enabled
     assert not panel.ui.cancelButton.enabled
     assert panel._parameterNode is not None
+
+
+def show_section(panel, name: str) -> None:
+    """Open a section of the panel and let it be laid out: a click needs a place."""
+    section = getattr(panel.ui, name)
+    section.collapsed = False
+    slicer_app.process_events(0.05)
+
+
+def node_names() -> list[str]:
+    scene = slicer.mrmlScene
+    return sorted(scene.GetNthNode(i).GetName() or "" for i in range(scene.GetNumberOfNodes()))
+
+
+def test_charts_are_shown_by_click_and_made_anew_in_their_nodes(panel):
+    """A measured map: statistics, ROC, box plots; computed again, nothing piles up."""
+    from DEMISTSlicerLib.Overlay import LAYOUTS
+
+    psr, lesions, t1, brain = measured_brain()
+    ui, parameters, scene = panel.ui, panel._parameterNode, slicer.mrmlScene
+    show_section(panel, "statisticsCollapsibleButton")
+    for selector, node in (
+        (ui.t1Selector, t1), (ui.psrSelector, psr), (ui.lesionsSelector, lesions),
+        (ui.brainMaskSelector, brain),
+    ):  # fmt: skip
+        pick(selector, node)
+    type_number(ui.gapSpinBox, 1)
+    type_number(ui.proximalSpinBox, 4)
+    type_number(ui.distalSpinBox, 6)
+    assert not ui.rocButton.enabled
+    assert not ui.boxPlotButton.enabled
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    table = parameters.statisticsTable
+    assert table is not None, ui.logTextEdit.plainText
+    roc, boxes = (table.GetNodeReference(role) for role in ("DEMIST.ROC", "DEMIST.BoxPlot"))
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode") or scene.AddNode(slicer.vtkMRMLLayoutNode())
+    for button, chart in ((ui.rocButton, roc), (ui.boxPlotButton, boxes)):
+        assert button.enabled
+        click(button)
+        assert selection.GetActivePlotChartID() == chart.GetID()
+        assert selection.GetActiveTableID() == table.GetID()
+        assert layout.GetViewArrangement() == LAYOUTS["statistics"]
+
+    # Again, with other distances: into the same nodes. Edited by hand, regions are left alone.
+    before = scene.GetNumberOfNodes()
+    type_number(ui.distalSpinBox, 7)
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    assert parameters.statisticsTable is table
+    assert table.GetNodeReference("DEMIST.ROC") is roc
+    assert table.GetNodeReference("DEMIST.BoxPlot") is boxes
+    assert scene.GetNumberOfNodes() == before
+    made = table.GetNodeReference("DEMIST.Segmentation")
+    segment = made.GetSegmentation().GetNthSegment(0)
+    segment.GetRepresentation("Binary labelmap").Modified()  # as the Segment Editor does
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    assert table.GetNodeReference("DEMIST.Segmentation") is not made
+    assert made.GetScene() is scene
+    count = scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode")
+
+    # No lesions any more: no ROC chart, and none of the old one's parts.
+    pick(ui.lesionsSelector, None)
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    assert parameters.statisticsTable is table
+    assert not ui.rocButton.enabled
+    assert scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == count - 1
+    assert ui.boxPlotButton.enabled
+
+    # None chosen keeps the table and makes another.
+    pick(ui.tableSelector, None)
+    click(ui.statisticsButton)
+    run_to_end(panel)
+    assert parameters.statisticsTable is not table
+    assert table.GetScene() is scene
+
+
+def measured_brain() -> tuple:
+    """A PSR map of a brain with a lesion, the lesion, the T1w and the brain, as nodes."""
+    rng = np.random.default_rng(2)
+    shape = (48, 44, 40)
+    x, y, z = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")
+    brain = (x / 21) ** 2 + (y / 20) ** 2 + (z / 18) ** 2 < 1
+    white = (x / 16) ** 2 + (y / 15) ** 2 + (z / 13) ** 2 < 1
+    lesion = (x - 9) ** 2 + y**2 + z**2 < 9
+    psr = brain * (np.select([lesion, white, brain], [0.06, 0.12, 0.07]) + 0.004 * rng.standard_normal(shape))
+    t1 = brain * (np.select([lesion, white, brain], [700.0, 900.0, 600.0]) + rng.normal(0, 12, shape))
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    volume, label = "vtkMRMLScalarVolumeNode", "vtkMRMLLabelMapVolumeNode"
+    return tuple(
+        slicer.util.addVolumeFromArray(np.ascontiguousarray(array.T), affine, name, kind)
+        for array, name, kind in (
+            (psr.astype(np.float32), "Measured", volume), (lesion.astype(np.uint8), "Drawn", label),
+            (t1.astype(np.float32), "T1w", volume), (brain.astype(np.uint8), "Brain", label),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_lesions_are_suggested_by_click(panel):
+    from DEMISTSlicerLib.Segmentation import isSuggested, segmentationToLabelmap
+    from test_slicer_logic import thick_pair
+
+    t1w, flair, lesion = thick_pair()
+    nodes = [
+        slicer.util.addVolumeFromArray(np.ascontiguousarray(array.T), affine, name)
+        for (array, affine), name in ((t1w, "sub-01_T1w"), (flair, "sub-01_FLAIR"))
+    ]
+    show_section(panel, "statisticsCollapsibleButton")
+    pick(panel.ui.t1Selector, nodes[0])
+    pick(panel.ui.flairSelector, nodes[1])
+    assert panel._parameterNode.lesions is None
+    click(panel.ui.suggestButton)
+    assert panel.logic.isRunning
+    assert not panel.ui.suggestButton.enabled
+    run_to_end(panel)
+    made = panel._parameterNode.lesions  # chosen at once, for the statistics that follow
+    assert made is not None, panel.ui.logTextEdit.plainText
+    assert panel.ui.lesionsSelector.currentNode() is made
+    assert isSuggested(made)
+    found = segmentationToLabelmap(made, nodes[0]) > 0
+    assert (found & lesion).sum() > 0.5 * lesion.sum()  # how good it is is tested with the regions
+    assert found.sum() < 0.1 * (t1w[0] > 0).sum()
+    assert panel.ui.suggestButton.enabled
+
+
+def test_a_synthetic_t1w_is_generated_by_click(panel, tmp_path, monkeypatch):
+    from published_data import write_published
+
+    folder = write_published(tmp_path / "brain-ldm")
+    ui = panel.ui
+    show_section(panel, "generateCollapsibleButton")
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(folder)))
+    click(ui.browseGenerateButton)
+    assert ui.generateBundleEdit.text == str(folder)
+    type_number(ui.ageSpinBox, "0.7")
+    type_number(ui.sexSpinBox, 1)
+    type_number(ui.generateStepsSpinBox, 2)
+    type_number(ui.generateSeedSpinBox, 3)
+    # A whole head takes minutes here; everything else is as it is.
+    generate = panel.logic.generateT1w
+    monkeypatch.setattr(panel.logic, "generateT1w", lambda **given: generate(**given, shape=(32, 32, 32)))
+    before = node_names()
+    click(ui.generateButton)
+    assert panel.logic.isRunning
+    assert not ui.generateButton.enabled
+    run_to_end(panel)
+    assert ui.stageLabel.text.startswith("Done in"), ui.logTextEdit.plainText
+    (made,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    assert slicer.util.arrayFromVolume(made).shape == (32, 32, 32)
+    assert made.GetName() not in before
+    request = json.loads(made.GetAttribute("DEMIST.Provenance"))["request"]
+    assert (request["age"], request["sex"], request["steps"], request["seed"]) == (0.7, 1.0, 2, 3)
+    assert made.GetAttribute("DEMIST.Synthetic") == "1"
+
+
+def test_the_estimate_is_seen_in_the_slice_view_while_it_runs(panel, head, tiny_bundle):
+    """Slicer's own slice view, off screen: coloured while sampling, the T1w's grey before."""
+    from slicer_views import picture, views
+
+    views()
+    nodes = [load(head.t1w, "T1w"), load(head.flair, "FLAIR")]
+    mask = load(head.mask, "brain", "vtkMRMLLabelMapVolumeNode")
+    panel.bundles.refresh(str(tiny_bundle))
+    panel._onBundleChosen(str(tiny_bundle))
+    ui, red = panel.ui, views()["Red"]
+    pick(ui.t1Selector, nodes[0])
+    pick(ui.flairSelector, nodes[1])
+    pick(ui.brainMaskSelector, mask)
+    type_number(ui.seedsSpinBox, 1)
+    type_number(ui.stepsSpinBox, 12)
+    composite = red._logic.GetSliceCompositeNode()
+    composite.SetBackgroundVolumeID(nodes[0].GetID())
+    composite.SetForegroundVolumeID(None)
+
+    def coloured() -> int:
+        pixels = picture(red).astype(int)
+        return int((pixels.max(2) - pixels.min(2) > 20).sum())
+
+    plain = coloured()
+    seen = []
+
+    def look(node):
+        slicer_app.process_events()
+        shown = composite.GetForegroundVolumeID() == node.GetID()
+        seen.append((shown, coloured(), panel.logic.isRunning, node.GetName()))
+
+    handle = panel.logic.previewUpdated.connect(look)
+    assert ui.livePreviewCheckBox.checked
+    click(ui.applyButton)
+    run_to_end(panel)
+    panel.logic.previewUpdated.disconnect(handle)
+    assert seen, ui.logTextEdit.plainText
+    shown, pixels, running, name = seen[0]
+    assert shown
+    assert running
+    assert pixels > plain + 500
+    assert name == "PSR preview: seed 0, step 1 of 12"
+    assert not [name for name in node_names() if "preview" in name]
+    assert composite.GetForegroundVolumeID() == panel._parameterNode.psr.GetID()  # the result took its place
+
+    # Not asked for, it does not come.
+    seen.clear()
+    handle = panel.logic.previewUpdated.connect(look)
+    click(ui.livePreviewCheckBox)
+    click(ui.applyButton)
+    run_to_end(panel)
+    panel.logic.previewUpdated.disconnect(handle)
+    assert not seen
 
 
 # --- reload ----------------------------------------------------------------------------------------------------------

@@ -130,14 +130,28 @@ def test_the_stand_in_writes_what_slicers_own_wrapper_writes(node):
 # --- presets ---------------------------------------------------------------------------------------------------------
 
 
-def test_presets_follow_the_bundles_recommendation():
-    fast, balanced, best = Presets.presets({"seeds": 4, "steps": 8, "guidance": {"all": 1.2}})
-    assert (fast.seeds, fast.steps) == (1, 4)
-    assert (balanced.seeds, balanced.steps) == (4, 8)
-    assert (best.seeds, best.steps) == (16, 16)
-    assert {preset.guidance for preset in (fast, balanced, best)} == {1.2}
+@pytest.mark.parametrize(
+    ("advice", "numbers", "guidance"),
+    [
+        ({"seeds": 4, "steps": 8, "guidance": {"all": 1.2}}, [(1, 8), (4, 8), (16, 16)], 1.2),
+        ({"seeds": 4, "steps": 4, "guidance": {"all": 1.25}, "sampler": "dpmpp_2m"}, [(1, 4), (4, 4), (16, 8)], 1.25),
+        ({"seeds": 1, "steps": 50, "guidance": {}}, [(1, 25), (1, 50), (4, 100)], 1.0),
+        ({"seeds": 20, "steps": 600}, [(1, 600), (20, 600), (64, 1000)], 1.0),
+        ({"seeds": 1, "steps": 1}, [(1, 1), (1, 1), (4, 2)], 1.0),
+    ],
+)
+def test_presets_follow_the_bundles_recommendation(advice, numbers, guidance):
+    choices = Presets.presets(advice)
+    assert [(preset.seeds, preset.steps) for preset in choices] == numbers
+    assert {preset.guidance for preset in choices} == {guidance}
+    assert Presets.matching(choices, *numbers[1], "", guidance) == "balanced"
+
+
+def test_one_number_stands_for_guidance():
     assert Presets.recommended({"guidance": {}}) == 1.0
     assert Presets.recommended(None) == 1.0
+    assert Presets.recommended({"guidance": {"semantic": 1.5, "spatial": 1.25}}) == 1.5
+    assert Presets.recommended({"guidance": {"all": 1.126}}) == 1.13  # as the panel shows it
 
 
 def test_numbers_tell_the_preset():

@@ -20,7 +20,7 @@ import pytest
 
 from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.volume import Volume
-from DEMISTCore.worker import exchange, protocol
+from DEMISTCore.worker import exchange, protocol, samples
 from DEMISTCore.worker.preview import Preview
 from DEMISTCore.worker.protocol import JOBS, KINDS, ProtocolError, Sender, decode, encode
 from DEMISTCore.worker.serve import explain
@@ -430,6 +430,84 @@ def test_statistics_of_a_map_in_memory(child, tmp_path):
     assert lesion[tuple(np.round(np.linalg.inv(affine) @ [*point, 1])[:3].astype(int))]
     number = child.ask("statistics", folder=str(tmp_path), distances={"colour": 1}, **given)
     assert "colour" in child.until(number, "error")[0]["message"]
+
+
+def test_statistics_know_how_far_means_move_from_seed_to_seed(child, run, tiny_bundle, head, tmp_path):
+    """seed_sd is that of the maps of single seeds, as ``--samples`` of the command line would give it."""
+    import DEMISTCore
+
+    seeds = [3, 5, 8]
+    number = child.ask("synthesize", **{**run, "seeds": seeds})
+    done, _ = child.until(number, "done", "error")
+    assert done["event"] == "done", done
+    direct = DEMISTCore.synthesize(
+        head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_bundle, seeds=seeds, device="cpu", precision="fp32",
+        register=False, bias_correct=False, keep_samples=True,
+    )  # fmt: skip
+    psr = exchange.read_reference(done["psr"], "PSR map")
+    lesions = np.zeros(psr.shape, np.uint8)
+    lesions[20:24, 24:28, 18:22] = 1
+    given = {
+        "psr": exchange.write_reference(psr, tmp_path, "psr"),
+        "lesions": exchange.write_reference(psr.with_array(lesions), tmp_path, "lesions"),
+        "provenance": done["provenance"],
+        "folder": str(tmp_path),
+    }
+    told, _ = child.until(child.ask("statistics", **given), "done", "error")
+    assert told["event"] == "done", told
+    rows = [row for row in told["rows"] if row["region"] == "lesion"]
+    expected = np.std([sample.array[lesions > 0].mean(dtype=np.float64) for sample in direct.samples], ddof=1)
+    assert expected > 0
+    for row in rows:
+        assert row["seed_sd"] == pytest.approx(expected, rel=1e-4)
+        assert row["uncertainty"] >= row["seed_sd"]  # what the map of SDs alone could say: an upper bound
+    assert not any("SD over seeds" in note for note in told["notes"])
+
+    # A map that was changed since is not the mean of these seeds, and the notes say why there is no number.
+    changed = psr.with_array(psr.array * np.float32(1.01))
+    given["psr"] = exchange.write_reference(changed, tmp_path, "changed")
+    told, _ = child.until(child.ask("statistics", **given), "done", "error")
+    assert {row["seed_sd"] for row in told["rows"]} == {None}
+    assert any("SD over seeds" in note for note in told["notes"])
+
+
+@pytest.mark.parametrize(
+    ("provenance", "said"),
+    [({"settings": {"seeds": [0, 1]}}, True), ({"settings": {"seeds": [0]}}, False), (None, False), ({}, False)],
+)
+def test_only_what_could_be_known_is_missed(provenance, said):
+    from DEMISTCore.worker.jobs import _about_seeds
+
+    psr = Volume(np.zeros((2, 2, 2), np.float32), np.eye(4))
+    assert bool(_about_seeds(provenance, [])) == said
+    assert not _about_seeds(provenance, [psr, psr])
+
+
+def test_maps_of_single_seeds_are_kept_within_a_budget(monkeypatch):
+    rng = np.random.default_rng(0)
+    kept = samples.Samples()
+    brain = np.zeros((12, 10, 8), bool)
+    brain[2:9, 2:8, 2:6] = True
+
+    def run_of(count: int) -> tuple[Volume, list[Volume]]:
+        maps = [Volume(np.where(brain, rng.random(brain.shape), 0).astype(np.float32), np.eye(4)) for _ in range(count)]
+        return maps[0].with_array(np.mean([m.array for m in maps], axis=0)), maps
+
+    (first, maps), (second, _more) = run_of(3), run_of(2)
+    kept.keep(first, maps)
+    assert [np.array_equal(a.array, b.array) for a, b in zip(kept.of(first), maps, strict=True)] == [True] * 3
+    shaken = Volume(first.array, first.affine + 1e-9 * rng.standard_normal((4, 4)) * (np.arange(4) < 3)[:, None])
+    assert len(kept.of(shaken)) == 3  # rounded on its way
+    assert not kept.of(Volume(first.array, np.diag([2.0, 1, 1, 1])))  # moved
+    assert not kept.of(second)
+    monkeypatch.setattr(samples, "BUDGET", int(brain.sum()) * (8 + 4 * 3))
+    kept.keep(second, _more)
+    assert len(kept.of(second)) == 2
+    assert not kept.of(first)
+    assert not kept.affordable(1, brain.shape)
+    monkeypatch.setattr(samples, "available_memory", lambda: 4 * 4 * brain.size * 2)
+    assert kept.affordable(2, brain.shape)
+    assert not kept.affordable(3, brain.shape)
 
 
 def test_simulating_needs_a_whole_number(child, tmp_path):

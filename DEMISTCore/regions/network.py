@@ -247,14 +247,15 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
     shares = model.predict(np.stack(images), mask)
     lookup = np.array([tissue for _, tissue in CLASSES.values()], np.uint8)
     prior = np.stack([shares[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
-    lesions = (shares[list(CLASSES).index(LESION_CLASS)] >= model.lesion_threshold).astype(np.uint8)
+    lesions = (mask & (shares[list(CLASSES).index(LESION_CLASS)] >= model.lesion_threshold)).astype(np.uint8)
     used = images if flair is not None else images[:1]
     tissue = np.where(lesions > 0, np.uint8(WHITE), refine(used, mask, lesions > 0, grid.spacing, prior))
     if flair is None:  # a T1w alone shows too few of them
         lesions[:] = 0
     back = labels_to_grid(Volume(tissue, grid.affine), t1w.grid)
     back = back.with_array(np.where(inside.array > 0, back.array, 0).astype(np.uint8))
-    return Found(back, labels_to_grid(Volume(lesions, grid.affine), t1w.grid), model)
+    spots = labels_to_grid(Volume(lesions, grid.affine), t1w.grid)
+    return Found(back, spots.with_array(np.where(back.array == WHITE, spots.array, 0).astype(np.uint8)), model)
 
 
 def save_network(

@@ -66,6 +66,7 @@ def synthesize(context: Context) -> dict[str, Any]:
     bundle = context.warm.bundle(request.get("bundle") or DEFAULT_BUNDLE)
     seeds = request.get("seeds")
     count = len(check_seeds(bundle.sampling["seeds"] if seeds is None else seeds))
+    keep = out is None and context.warm.samples.affordable(count, t1w.shape)
     remaining = _Remaining()
 
     def progress(stage: str, done: float) -> None:
@@ -78,13 +79,15 @@ def synthesize(context: Context) -> dict[str, Any]:
             device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
             register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
             bias_correct=request.get("bias_correct", True), overwrite=bool(request.get("overwrite")),
-            uncertainty=bool(out) and count > 1, progress=progress,
+            uncertainty=bool(out) and count > 1, keep_samples=keep, progress=progress,
             estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse,
         )  # fmt: skip
     context.check()
     told = {"provenance": result.provenance, "files": result.files, "seconds": round(time.monotonic() - start, 3)}
     told["timings"] = result.provenance["timings_s"]
     told["sampling_after"] = remaining.sampling_after
+    if keep:
+        context.warm.samples.keep(result.psr, result.samples)
     if out is None:
         told["psr"] = context.give(result.psr, "psr")
         told["uncertainty"] = context.give(result.uncertainty, "uncertainty")
@@ -92,7 +95,11 @@ def synthesize(context: Context) -> dict[str, Any]:
 
 
 def statistics(context: Context) -> dict[str, Any]:
-    """A PSR map measured: table, ROC curves, comparison, and the masks that are shown."""
+    """A PSR map measured: table, ROC curves, comparison, and the masks that are shown.
+
+    For a map of one of the last runs, the maps of its seeds are there, too: the table then says how far each region's
+    mean moves from seed to seed (``seed_sd``).
+    """
     request = context.request
     context.progress("load", 0.0)
     from ..statistics import Settings, analyse
@@ -110,14 +117,15 @@ def statistics(context: Context) -> dict[str, Any]:
     suggest = bool(request.get("suggest"))
     # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
     prepared = context.warm.prepared(volumes["t1w"], volumes["flair"])
+    samples = context.warm.samples.of(psr)
     with context.interruptible():
         analysis = analyse(
-            psr, **volumes, prepared=prepared, suggest=suggest, provenance=request.get("provenance"), settings=settings,
-            progress=context.progress,
+            psr, **volumes, samples=samples, prepared=prepared, suggest=suggest, provenance=request.get("provenance"),
+            settings=settings, progress=context.progress,
         )  # fmt: skip
     context.check()
     told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,
-            "notes": list(analysis.notes)}  # fmt: skip
+            "notes": [*analysis.notes, *_about_seeds(request.get("provenance"), samples)]}  # fmt: skip
     from ..statistics.table import COLUMNS
 
     told["columns"] = dict(COLUMNS)
@@ -218,6 +226,18 @@ class _Remaining:
             self.sampling_after = round(now - self._begin, 3)
         then, at = self._first
         return None if done <= at else round((now - then) * (1 - done) / (done - at), 1)
+
+
+def _about_seeds(provenance: Any, samples: list[Volume]) -> list[str]:
+    """Why there is no seed_sd for a map of several seeds, in one sentence."""
+    settings = provenance.get("settings") if isinstance(provenance, Mapping) else None
+    seeds = settings.get("seeds") if isinstance(settings, Mapping) else None
+    if samples or not isinstance(seeds, list) or len(seeds) < 2:
+        return []
+    return [
+        "The table does not say how far means move from seed to seed (SD over seeds): the maps of single seeds are "
+        "kept for the last runs of this session only, as they were made; synthesize the map again for it."
+    ]
 
 
 def _devices() -> list[tuple[str, str]]:

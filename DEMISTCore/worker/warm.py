@@ -1,4 +1,4 @@
-"""What stays in memory between jobs: the model, the prepared images, Brain LDM."""
+"""What stays in memory between jobs: the model, the prepared images, the maps of single seeds, Brain LDM."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..volume import Volume
 from . import exchange
+from .samples import Samples
 
 if TYPE_CHECKING:
     from ..brain_ldm import BrainLDM
@@ -22,9 +23,14 @@ _FINE = 1.1
 
 
 class Warm:
-    """One model of each kind at a time, and the images of the last job."""
+    """One model of each kind at a time, the images of the last job, and the single maps of the last runs.
+
+    Attributes:
+        samples: maps of single seeds.
+    """
 
     def __init__(self) -> None:
+        self.samples = Samples()
         self._bundle: Bundle | None = None
         self._brain_ldm: tuple[tuple, BrainLDM] | None = None
         self._volumes: dict[str, Volume] = {}

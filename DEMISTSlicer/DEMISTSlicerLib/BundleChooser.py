@@ -18,13 +18,21 @@ class BundleChooser:
     Args:
         ui: the panel's widgets: ``bundleComboBox``, ``browseBundleButton``, ``bundleNoteLabel``.
         bundles: gives what was found: dicts with ``name``, ``path``, ``description``, ``simulated``, ``licence`` and
-            ``card`` (text), the default first.
+            ``card`` (text) and ``sampling`` (what is recommended), the default first.
+        describe: gives the same about one folder; None if it holds no model that can be read.
         onChosen: called with the path that the user chose.
     """
 
-    def __init__(self, ui: Any, bundles: Callable[[], list[dict[str, Any]]], onChosen: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        bundles: Callable[[], list[dict[str, Any]]],
+        describe: Callable[[str], dict[str, Any] | None],
+        onChosen: Callable[[str], object],
+    ) -> None:
         self.ui = ui
         self._bundles = bundles
+        self._describe = describe
         self._onChosen = onChosen
         self.found: dict[str, dict[str, Any]] = {}
         self.choice = Choice(ui.bundleComboBox, self._chosen)
@@ -39,7 +47,7 @@ class BundleChooser:
         """Look for bundles and show the one at ``path``; the default where it is empty or no longer there."""
         self.found = {str(bundle["path"]): bundle for bundle in self._bundles()}
         if path and path not in self.found and (Path(path) / "bundle.json").is_file():
-            self.found[path] = self._read(Path(path))
+            self.found[path] = {**(self._describe(path) or self._read(Path(path))), "path": path}
         items = []
         for index, (place, bundle) in enumerate(self.found.items()):
             text = _("{name} (default)").format(name=bundle["name"]) if index == 0 else bundle["name"]
@@ -56,11 +64,9 @@ class BundleChooser:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The recommendation of the bundle that is chosen: ``sampler``, ``steps``, ``seeds``; empty if unknown."""
-        try:
-            return dict(json.loads((Path(self.path) / "bundle.json").read_text(encoding="utf-8"))["sampling"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
+        """What the chosen bundle recommends, its base's and DEMIST's own advice filled in: ``sampler``, ``steps``,
+        ``seeds``, ``guidance`` (weight by stream, empty: plain); empty if there is no bundle."""
+        return dict(self.found.get(self.path, {}).get("sampling") or {})
 
     def browse(self) -> None:
         """Let the user choose a folder."""

@@ -32,6 +32,8 @@ _POINTS = 101
 #: What a chart is made of; its nodes are found by it and replaced when the chart is made again.
 _PART = "DEMIST.Chart"
 _HALF = 0.3
+#: How a statistics table refers to its ROC curves and its box plots.
+ROLES = ("DEMIST.ROC", "DEMIST.BoxPlot")
 
 
 def rocChart(
@@ -151,9 +153,15 @@ def showChart(node: Any, applicationLogic: Any = None) -> None:
     logic.PropagatePlotChartSelection()
 
 
+def chartsOf(tableNode: Any) -> tuple[Any, Any]:
+    """The charts that belong to a statistics table, ROC curves and box plots; None for what there is not."""
+    roc, boxes = (tableNode.GetNodeReference(role) for role in ROLES)
+    return roc, boxes
+
+
 def linkCharts(tableNode: Any, roc: Any = None, boxPlot: Any = None) -> None:
     """Let the statistics table refer to its charts, so that they are found again in a scene that was saved."""
-    for role, chart in (("DEMIST.ROC", roc), ("DEMIST.BoxPlot", boxPlot)):
+    for role, chart in zip(ROLES, (roc, boxPlot)):
         tableNode.SetNodeReferenceID(role, chart.GetID() if chart is not None else None)
 
 

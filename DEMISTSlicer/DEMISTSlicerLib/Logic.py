@@ -91,6 +91,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self._asked: int | None = None
         self._hasModel = False
         self._images: Any = None  # what the worker has prepared
+        self._stamps: dict[str, tuple[int, ...]] = {}  # of segmentations as they were made
         self._preview: Any = None
         self._previewSteps: Steps | None = None
         self._expected: float | None = None
@@ -210,8 +211,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             flair: FLAIR volume node, on any grid, under any linear transform.
             seeds: number of samples (from ``firstSeed`` on), or which seeds; None: what the model recommends. Several
                 give the mean, and an uncertainty map.
-            steps, sampler, guidance: of sampling; None: what the model recommends. Guidance is a weight (1 is plain),
-                or weights by stream.
+            steps, sampler, guidance: of sampling; None: what the model recommends. Guidance is a weight (1 is plain:
+                none), or weights by stream.
             firstSeed: where counting starts.
             bundle: model: name or folder.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``mps``.
@@ -267,6 +268,9 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
     ) -> StatisticsResult | Job:
         """Measure a PSR map in lesions and normal-appearing white matter: table, ROC curves, box plots, segments.
 
+        For a map synthesized from several seeds in this session the table says how far each mean moves from seed to
+        seed (column ``seed_sd``): a difference smaller than that is not one to believe.
+
         Args:
             psr: PSR volume node, synthesized or measured (fraction).
             lesions: segmentation or label map node of lesions; None: suggested, if there are T1w and FLAIR.
@@ -277,7 +281,9 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             reference: another PSR map of this brain to compare with.
             distances: settings of :class:`DEMISTCore.regions.RegionSettings` by name, as ``{"distal_mm": 12}``.
             suggest: suggest lesions from the FLAIR; None: if no lesions are given.
-            segmentation, table: nodes to write into; None makes new ones.
+            table: node to write into, its charts into theirs; None makes new ones.
+            segmentation: node to write into; None takes the one made with ``table`` unless it was edited since or is
+                the lesions, else makes a new one.
             wait, onProgress, onDone, onError: see :meth:`synthesize`.
 
         Raises:
@@ -300,6 +306,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             raise RunError("input", _("Give lesions, or ask for suggested ones, not both."))
         request = {"do": "statistics", "suggest": suggest, "distances": dict(distances or {}),
                    "provenance": Volumes.provenanceOf(psr) or None}  # fmt: skip
+        segmentation = self._unedited(table, lesions) if segmentation is None else segmentation
         make = partial(self._makeStatistics, psr, segmentation, table)
         return self._run(request, inputs, psr, make, wait, onProgress, onDone, onError)
 
@@ -529,6 +536,16 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
                                           "or a new one.").format(name=name, called=node.GetName()))  # fmt: skip
             chosen.append(node)
 
+    def _unedited(self, table: Any, lesions: Any) -> Any:
+        """The segmentation made with a statistics table, if nobody has worked on it since; None otherwise."""
+        from .Placement import SEGMENTATION_REFERENCE
+        from .Segmentation import editStamp
+
+        made = None if table is None else table.GetNodeReference(SEGMENTATION_REFERENCE)
+        if made is None or made is lesions:
+            return None
+        return made if self._stamps.get(made.GetID()) == editStamp(made) else None
+
     def _fingerprint(self, inputs: Mapping[str, tuple[str, Any]]) -> Any:
         """What changes when the images or their places do."""
         return tuple(
@@ -657,6 +674,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self, psr: Any, segmentation: Any, table: Any, job: Job, message: dict[str, Any]
     ) -> Generator[Any, None, StatisticsResult]:
         from . import Charts, Tables
+        from .Placement import SEGMENTATION_REFERENCE
+        from .Segmentation import editStamp
 
         name = psr.GetName()
         positions = {int(number): tuple(point) for number, point in message["positions"].items()}
@@ -667,12 +686,20 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         )  # fmt: skip
         yield True
         summary = message["summary"]
+        oldRoc, oldBoxes = Charts.chartsOf(tableNode)
         rocChart = None
         if any(contrast["voxel"] for contrast in summary["roc"]["against"].values()):
-            rocChart = Charts.rocChart(summary, name=_("{name} ROC").format(name=name), besides=psr)
+            rocChart = Charts.rocChart(summary, name=_("{name} ROC").format(name=name), node=oldRoc, besides=psr)
             yield True
-        boxes = Charts.boxPlotChart(message["rows"], name=_("{name} by region").format(name=name), besides=psr)
+        elif oldRoc is not None:  # of lesions that are no longer there
+            Charts.removeChart(oldRoc)
+        boxes = Charts.boxPlotChart(
+            message["rows"], name=_("{name} by region").format(name=name), node=oldBoxes, besides=psr
+        )
         Charts.linkCharts(tableNode, rocChart, boxes)
+        tableNode.SetNodeReferenceID(SEGMENTATION_REFERENCE, segments.GetID() if segments is not None else None)
+        if segments is not None:
+            self._stamps[segments.GetID()] = editStamp(segments)
         return StatisticsResult(
             tableNode, segments, rocChart, boxes, message["rows"], summary, message["notes"], message["statement"],
             bool(message["suggested"]),

@@ -15,6 +15,7 @@ STATEMENT = "DEMIST.Statement"
 T1W_REFERENCE = "DEMIST.T1w"
 UNCERTAINTY_REFERENCE = "DEMIST.Uncertainty"
 VOLUME_REFERENCE = "DEMIST.Volume"
+SEGMENTATION_REFERENCE = "DEMIST.Segmentation"
 
 
 def sceneOf(*nodes: Any) -> Any:

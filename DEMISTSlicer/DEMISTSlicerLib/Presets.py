@@ -35,30 +35,33 @@ CUSTOM = "custom"
 
 
 def recommended(sampling: Mapping[str, Any] | None) -> float:
-    """The weight of all streams that a bundle recommends, for one number on the panel; 1 where it recommends none."""
+    """The weight of all streams that a bundle recommends, for one number on the panel; 1 where it recommends none.
+
+    Rounded to the two digits that the panel shows, so that showing it does not change it.
+    """
     weights = dict((sampling or {}).get("guidance") or {})
-    return float(weights.get("all", max(weights.values(), default=1.0)))
+    return round(float(weights.get("all", max(weights.values(), default=1.0))), 2)
 
 
 def presets(sampling: Mapping[str, Any] | None = None) -> list[Preset]:
     """The presets for a bundle with the recommendation ``sampling`` (keys ``seeds``, ``steps``, ``guidance``).
 
-    Balanced is the recommendation itself; Fast is one seed with half the steps, without an uncertainty map; Best
-    is four times as many seeds with twice the steps.
+    Balanced is the recommendation itself. Fast is one seed of it, without an uncertainty map; where one seed is the
+    recommendation, half the steps. Best is four times as many seeds with twice the steps.
     """
     given = dict(sampling or {})
-    seeds, steps = int(given.get("seeds") or 4), int(given.get("steps") or 8)
+    seeds, steps = int(given.get("seeds") or 4), int(given.get("steps") or 10)
     guidance = recommended(given)
     return [
-        Preset("fast", _("Fast"), 1, max(1, steps // 2), "", guidance),
-        Preset("balanced", _("Balanced"), seeds, steps, "", guidance),
+        Preset("fast", _("Fast"), 1, steps if seeds > 1 else max(1, steps // 2), "", guidance),
+        Preset("balanced", _("Balanced"), min(64, seeds), min(1000, steps), "", guidance),
         Preset("best", _("Best"), min(64, 4 * seeds), min(1000, 2 * steps), "", guidance),
     ]
 
 
 def matching(choices: list[Preset], seeds: int, steps: int, sampler: str, guidance: float) -> str:
-    """Id of the preset that these numbers are, or :data:`CUSTOM`."""
-    for preset in choices:
+    """Id of the preset that these numbers are, or :data:`CUSTOM`; of two that are the same, the recommendation."""
+    for preset in sorted(choices, key=lambda preset: preset.id != "balanced"):
         same = (preset.seeds, preset.steps, preset.sampler) == (seeds, steps, sampler)
         if same and abs(preset.guidance - guidance) < 1e-6:
             return preset.id

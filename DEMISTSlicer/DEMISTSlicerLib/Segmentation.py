@@ -175,6 +175,13 @@ def acceptSuggestion(segmentationNode: Any) -> None:
             segment.SetName(STYLES[regionOf(segment)].name)
 
 
+def editStamp(segmentationNode: Any) -> tuple[int, ...]:
+    """Changes whenever voxels of a segment do, or segments come and go; means nothing in another session."""
+    segmentation = segmentationNode.GetSegmentation()
+    images = (segmentation.GetSegment(name).GetRepresentation(_binary()) for name in _ids(segmentation))
+    return tuple(0 if image is None else image.GetMTime() for image in images)
+
+
 def regionOf(segment: Any) -> str:
     """The region of DEMISTCore.regions that a segment is, or an empty text."""
     value = vtk.reference("")

@@ -19,7 +19,7 @@ class StatisticsPanel:
     """
 
     #: Columns of the table node that are shown in the panel, in this order; all are in the table node.
-    SHOWN = ("name", "volume_ml", "mean", "sd", "median", "uncertainty")
+    SHOWN = ("name", "volume_ml", "mean", "seed_sd", "sd", "median", "uncertainty")
 
     def __init__(
         self,

@@ -82,6 +82,10 @@ def _settings() -> Any:
 
 
 def _evaluations(guidance: Any) -> int:
-    """Network evaluations per step: guidance other than 1 needs the network without a stream as well."""
-    weights = guidance.values() if isinstance(guidance, Mapping) else [] if guidance is None else [guidance]
-    return 1 + sum(float(weight) != 1.0 for weight in weights)
+    """Network evaluations per step, as DEMISTCore.diffusion.Guided counts them.
+
+    Each weight other than 1 takes one more, without its stream; a stream of weight 0 is off and takes none. One number
+    is the weight of all streams.
+    """
+    weights = guidance if isinstance(guidance, Mapping) else {} if guidance is None else {"all": guidance}
+    return 1 + sum(float(weight) != 1 and (name == "all" or float(weight) != 0) for name, weight in weights.items())

@@ -20,6 +20,7 @@ from .Installer import Installer, InstallError
 from .Logic import DEMISTSlicerLogic
 from .Overlay import Overlay
 from .Parameters import DEMISTParameters
+from .Placement import VOLUME_REFERENCE
 from .Presets import CUSTOM, duration, matching, presets, recommended
 from .RunError import RunError
 from .StatisticsPanel import StatisticsPanel
@@ -27,6 +28,14 @@ from .Volumes import t1wOf
 
 #: Samplers of DEMISTCore.diffusion (a test compares), with what to call them.
 SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
+
+
+#: Boxes of numbers with a fraction. They take over what is typed at the end only: Slicer's parameter wrapper writes
+#: every value back into its box, which in the middle of "0.7" makes "0.00" of the first digit.
+FRACTIONS = (
+    "guidanceSpinBox", "gapSpinBox", "proximalSpinBox", "distalSpinBox", "ageSpinBox", "sexSpinBox",
+    "ventricularVolumeSpinBox", "brainVolumeSpinBox",
+)  # fmt: skip
 
 
 class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -56,7 +65,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = DEMISTSlicerLogic()
         self.installer = Installer(progress=self._onInstalling)
         self.overlay = Overlay()
-        self.bundles = BundleChooser(self.ui, self.logic.bundles, self._onBundleChosen)
+        self.bundles = BundleChooser(self.ui, self.logic.bundles, self.logic.describeBundle, self._onBundleChosen)
         self.device = Choice(self.ui.deviceComboBox, lambda value: self._store("device", value))
         self.sampler = Choice(self.ui.samplerComboBox, lambda value: self._store("sampler", value))
         self.preset = Choice(self.ui.presetComboBox, self._onPresetChosen)
@@ -141,10 +150,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         node = self.logic.getParameterNode()
         isNew = not node.GetParameter("preset")
-        self.setParameterNode(DEMISTParameters(node))
-        parameters = self._parameterNode
+        parameters = DEMISTParameters(node)
+        preset = parameters.preset  # before the panel finds that the numbers are not the bundle's
+        self.setParameterNode(parameters)
         if isNew:  # the numbers that the default bundle recommends
-            self._onPresetChosen(parameters.preset)
+            self._onPresetChosen(preset)
         if not parameters.t1 and not parameters.flair:
             t1, flair = guess(slicer.mrmlScene)
             if t1 is not None:
@@ -178,6 +188,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.device.show(parameters.device)
             self.sampler.show(parameters.sampler)
             self._fillPresets()
+            self._tellGuidance()
             self.display.update()
             self.statistics.update()
             self._updateButtons()
@@ -214,7 +225,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         own = str(self.bundles.sampling.get("sampler") or "")
         names = dict(SAMPLERS)
         text = _("Bundle's own ({name})").format(name=names.get(own, own)) if own else _("Bundle's own")
-        items = [("", text, _("What the bundle was evaluated with."))]
+        items = [("", text, _("What the bundle recommends."))]
         self.sampler.fill(items + [(key, name, "") for key, name in SAMPLERS], self._parameterNode.sampler)
 
     def _fillDevices(self) -> None:
@@ -232,27 +243,40 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         shown = matching(choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance)
         items = []
         for preset in choices:
-            expected = duration(self._expected(preset.seeds, preset.steps))
+            expected = duration(self._expected(preset.seeds, preset.steps, preset.guidance))
             text = f"{preset.text} · {expected}" if expected else preset.text
-            items.append((preset.id, text, _("{seeds} seeds, {steps} steps").format(**vars(preset))))
+            tip = _("{seeds} seeds, {steps} steps, guidance {guidance:g}").format(**vars(preset))
+            items.append((preset.id, text, tip))
         if shown == CUSTOM:
-            expected = duration(self._expected(parameters.seeds, parameters.steps))
+            expected = duration(self._expected(parameters.seeds, parameters.steps, parameters.guidance))
             text = _("Custom")
             items.append((CUSTOM, f"{text} · {expected}" if expected else text, _("Your own numbers, below.")))
         self.preset.fill(items, shown)
         if parameters.preset != shown:
             parameters.preset = shown
 
-    def _expected(self, seeds: int, steps: int) -> float | None:
+    def _expected(self, seeds: int, steps: int, guidance: float) -> float | None:
         parameters = self._parameterNode
         return self.logic.expectedSeconds(
-            seeds=seeds, steps=steps, guidance={"all": parameters.guidance}, device=parameters.device
+            seeds=seeds,
+            steps=steps,
+            guidance=self._weights(guidance),
+            device=parameters.device,
+            bundle=parameters.bundle or None,
         )
 
-    def _guidance(self) -> dict[str, float] | None:
+    def _weights(self, guidance: float) -> dict[str, float] | None:
         """None for the bundle's own, which may weigh each stream by itself; else one weight for all."""
-        guidance = self._parameterNode.guidance
         return None if abs(guidance - recommended(self.bundles.sampling)) < 1e-6 else {"all": guidance}
+
+    def _tellGuidance(self) -> None:
+        """What the number means for the bundle that is chosen."""
+        own = recommended(self.bundles.sampling)
+        tip = _(
+            "Weight of the T1w and FLAIR (classifier-free guidance). This model recommends {own:g}. 1 is plain: no "
+            "guidance; any other weight takes a second evaluation of the network in each step, about twice the time."
+        ).format(own=own)
+        self.ui.guidanceSpinBox.toolTip = self.ui.guidanceSpinBoxLabel.toolTip = tip
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
@@ -301,7 +325,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 seeds=parameters.seeds,
                 steps=parameters.steps,
                 sampler=parameters.sampler or None,
-                guidance=self._guidance(),
+                guidance=self._weights(parameters.guidance),
                 firstSeed=parameters.firstSeed,
                 bundle=parameters.bundle or None,
                 device=parameters.device,
@@ -338,6 +362,10 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         if parameters is None or not self._packagesReady():
             return
+        # Measured again, a map's table is made anew; that of another map stays.
+        table = parameters.statisticsTable
+        if table is not None and table.GetNodeReference(VOLUME_REFERENCE) is not parameters.psr:
+            table = None
         self._run(
             lambda: self.logic.computeStatistics(
                 parameters.psr,
@@ -347,6 +375,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 brainMask=parameters.brainMask,
                 uncertainty=parameters.uncertainty,
                 distances=self._distances(),
+                table=table,
                 wait=False,
             )
         )
@@ -388,6 +417,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _run(self, start: Callable[[], object]) -> None:
         """Start a run; what is wrong with the input is told at once."""
+        for name in FRACTIONS:  # what was typed last counts, though on macOS a click leaves the focus where it is
+            getattr(self.ui, name).interpretText()
         self.ui.progressBar.value = 0
         try:
             start()
