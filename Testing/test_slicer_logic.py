@@ -559,7 +559,9 @@ def test_end_to_end_on_thick_oblique_scans(logic, scene):
     from DEMISTSlicerLib.Segmentation import segmentationToLabelmap
 
     found = segmentationToLabelmap(measured.segmentation, t1) > 0
-    assert 2 * (found & lesion).sum() / (found.sum() + lesion.sum()) > 0.3  # the lesion is where it was drawn
+    # The lesion is where it was drawn. The head is no anatomy: how good suggestions are is tested with the regions.
+    assert (found & lesion).sum() > 0.5 * lesion.sum()
+    assert found.sum() < 0.1 * (t1w[0] > 0).sum()
 
 
 DATA = ROOT.parent / "shared" / "data" / "open_ms_raw" / "patient01"

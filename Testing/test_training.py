@@ -612,7 +612,7 @@ def test_the_estimate_trains_alone_at_first(runs, bids):
 def test_noise_on_the_latent_before_decoding(runs, bids, tmp_path):
     """Half of the samples get it, up to the asked share of the latent's own spread, added to the encoder's own."""
     from DEMISTCore.networks.config import PRESETS
-    from DEMISTCore.training.autoencoder import AutoencoderStage
+    from DEMISTCore.training.autoencoder import AutoencoderStage, spread_of
 
     s = resolve("autoencoder", "tiny", ["steps=1", "latent_noise=0.5", "patch=16", f"cache={runs / 'cache'}"])
     prepared = data.prepare_cohort(data.index(bids), s, runs / "cache")
@@ -622,7 +622,7 @@ def test_noise_on_the_latent_before_decoding(runs, bids, tmp_path):
     assert 0.6 < spread.max() <= 1
     mu = torch.randn(2, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     sigma = torch.full_like(mu, 0.1)
-    got = stage.objective._spread(mu, sigma, {"z_spread": torch.tensor([0.0, 0.8])})
+    got = spread_of(mu, sigma, {"z_spread": torch.tensor([0.0, 0.8])}, s.latent_noise)
     torch.testing.assert_close(got[0], sigma[0])
     torch.testing.assert_close(got[1], (sigma[1] ** 2 + (0.4 * mu.std()) ** 2).sqrt())
 
