@@ -3,7 +3,8 @@
 Two kinds make maps. A *foundation* bundle holds the two autoencoders and the frozen backbone, with noise schedule and
 latent scales. A *demist* bundle holds the trained streams alone and names the foundation it was trained on by name and
 hash: it is a delta over its base, as the Brain LDM bundle is over its autoencoder. Published models that DEMIST builds
-on lie in the same form: an *autoencoder*, and an *ldm* over it (:mod:`.published.store`).
+on lie in the same form: an *autoencoder*, and an *ldm* over it (:mod:`.published.store`); so does the *segmentation*
+network of :mod:`.regions.network`.
 
 Nothing in a bundle is code and nothing is unpickled. ``bundle.json`` lists the SHA-256 of every weight file, and its
 own hash covers all of that: one hash stands for the whole model. Documents (card, training log) are not covered, so
@@ -70,18 +71,11 @@ _HUB_ID = re.compile(r"(?:hf:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @dataclass(eq=False)
-class Bundle:
-    """A model on disk; networks are built when first asked for, in float32, frozen, on the CPU.
-
-    Attributes:
-        folder: where it lies.
-        info: the content of ``bundle.json``.
-        base: the foundation under a demist bundle; None for a foundation.
-    """
+class Described:
+    """A folder with a ``bundle.json``, and what every kind of it says of itself."""
 
     folder: Path
     info: dict[str, Any]
-    base: Bundle | None = None
 
     @property
     def name(self) -> str:
@@ -90,7 +84,7 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """``"foundation"`` or ``"demist"``."""
+        """One of :data:`KINDS`."""
         return self.info["kind"]
 
     @property
@@ -100,8 +94,26 @@ class Bundle:
 
     @property
     def simulated(self) -> bool:
+        """True if it was trained on simulated images."""
+        return bool(self.info["simulated"])
+
+
+@dataclass(eq=False)
+class Bundle(Described):
+    """A model on disk; networks are built when first asked for, in float32, frozen, on the CPU.
+
+    Attributes:
+        folder: where it lies.
+        info: the content of ``bundle.json``.
+        base: the foundation under a demist bundle; None for a foundation.
+    """
+
+    base: Bundle | None = None
+
+    @property
+    def simulated(self) -> bool:
         """True if it, or what it builds on, was trained on simulated PSR."""
-        return bool(self.info["simulated"]) or bool(self.base and self.base.simulated)
+        return super().simulated or bool(self.base and self.base.simulated)
 
     @property
     def warning(self) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..bundle import Described
 from ..errors import BundleError, InputError
 from ..volume import Volume
 from .masks import describe, labels_to_grid
@@ -108,31 +109,8 @@ def probabilities(network: nn.Module, array: np.ndarray, mask: np.ndarray, patch
 
 
 @dataclass(eq=False)
-class TissueModel:
+class TissueModel(Described):
     """The network on disk, hashes checked; loaded when first asked for, in float32, frozen, on the CPU."""
-
-    folder: Path
-    info: dict[str, Any]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over description and weights."""
-        return self.info["hash"]
-
-    @property
-    def name(self) -> str:
-        """What the bundle calls itself."""
-        return self.info["name"]
-
-    @property
-    def kind(self) -> str:
-        """``"segmentation"``."""
-        return self.info["kind"]
-
-    @property
-    def simulated(self) -> bool:
-        """True if it was trained on simulated images."""
-        return bool(self.info["simulated"])
 
     @property
     def patch(self) -> tuple[int, int, int]:

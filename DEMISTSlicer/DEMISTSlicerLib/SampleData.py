@@ -156,5 +156,5 @@ def _inFolder(scene: Any, name: str, nodes: Any) -> None:
 def _moduleLogic() -> Any:
     try:
         return slicer.util.getModuleLogic("DEMISTSlicer")
-    except Exception:  # no such module: a test, or a script without the application
+    except (AttributeError, RuntimeError):  # no such module: a test, or a script without the application
         return None
