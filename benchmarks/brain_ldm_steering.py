@@ -34,10 +34,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", type=Path, required=True, help="simulated BIDS data set with truth")
     p.add_argument("--out", type=Path, required=True, help="folder for model, numbers and figure")
     p.add_argument("--scans", type=int, default=2, help="sessions of each subject to use (default: %(default)s)")
-    p.add_argument("--vae-minutes", type=float, default=8.0, help="training of the VAE (default: %(default)s)")
-    p.add_argument("--unet-minutes", type=float, default=6.0, help="training of the U-Net (default: %(default)s)")
-    p.add_argument("--samples", type=int, default=48, help="brains to sample (default: %(default)s)")
-    p.add_argument("--steps", type=int, default=50, help="of DDIM (default: %(default)s)")
+    p.add_argument("--vae-minutes", type=float, default=13.0, help="training of the VAE (default: %(default)s)")
+    p.add_argument("--unet-minutes", type=float, default=18.0, help="training of the U-Net (default: %(default)s)")
+    p.add_argument("--samples", type=int, default=40, help="brains to sample (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=30, help="of DDIM (default: %(default)s)")
     return p
 
 
