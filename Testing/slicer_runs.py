@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,15 @@ def names() -> list[str]:
     return sorted(f"{node.GetClassName()} {node.GetName()}" for node in nodes)
 
 
+def drain(generator: Generator[Any, None, Any]) -> Any:
+    """Run a generator of small steps to its end; its value."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stopped:
+            return stopped.value
+
+
 def is_gone(pid: int) -> bool:
     """True if there is no such process, or only its exit code is left."""
     import psutil
@@ -116,7 +125,7 @@ def logic_with(bundles: Path) -> Iterator[Any]:
     try:
         yield logic
     finally:
-        pid = None if logic._process is None else logic._process.pid
+        pid = None if logic._worker.process is None else logic._worker.process.pid
         logic.shutdown()
         slicer_app.process_events(0.05)
         assert pid is None or slicer_app.wait_until(lambda: is_gone(pid), LONG)

@@ -63,11 +63,11 @@ def assert_nothing_left(logic, before: list[str]) -> None:
     assert not logic.isRunning
     assert names() == before
     scene = slicer.mrmlScene
-    job = logic._job
+    job = logic._runs.job
     assert job is None or job._observed == []
     assert job is None or not any(handle in signal._slots for signal, handle in job._handles)
-    if logic._folder is not None:
-        assert not [path for path in logic._folder.iterdir() if path.is_dir() and any(path.iterdir())]
+    if logic._worker.folder is not None:
+        assert not [path for path in logic._worker.folder.iterdir() if path.is_dir() and any(path.iterdir())]
     assert scene is slicer.mrmlScene
 
 
@@ -81,7 +81,7 @@ def test_a_worker_killed_in_mid_run_is_told_and_started_again(logic, recorder, i
     before = names()
     begin(logic, images)
     until_stage(recorder, "seed 1")
-    pid = logic._process.pid
+    pid = logic._worker.process.pid
     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     end = recorder.wait()
     assert end[:2] == ("failed", "internal")
@@ -90,7 +90,7 @@ def test_a_worker_killed_in_mid_run_is_told_and_started_again(logic, recorder, i
     assert len(recorder.ends) == 1
     assert_nothing_left(logic, before)
     assert_works(logic, images)
-    assert logic._process.pid != pid
+    assert logic._worker.process.pid != pid
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_cancel_does_not_wait_for_a_worker_that_does_not_listen(logic, recorder,
     before = names()
     begin(logic, images)
     until_stage(recorder, "seed 1")
-    pid = logic._process.pid
+    pid = logic._worker.process.pid
     if not hasattr(signal, "SIGSTOP"):
         pytest.skip("this system cannot stop a process")
     os.kill(pid, signal.SIGSTOP)  # hears nothing, says nothing
@@ -208,8 +208,8 @@ def test_a_full_disk_is_said(logic, recorder, images, file):
         slicer.mrmlScene.AddNode(node)
     before = names()
     recorder.ends.clear()
-    number = next(logic._numbers) + 1
-    folder = logic._folder / f"job-{number}"
+    number = next(logic._worker.numbers) + 1
+    folder = logic._worker.folder / f"job-{number}"
     folder.mkdir()
     (folder / file).symlink_to("/dev/full")  # every write there fails for want of space
     with pytest.raises(RunError, match="no space left"):
@@ -373,7 +373,7 @@ def test_shutting_down_in_mid_run_leaves_no_process_and_no_files(tiny_bundle, im
         recorder = Recorder(other)
         job = begin(other, images)
         until_stage(recorder, "seed 1")
-        pid, folder = other._process.pid, other._folder
+        pid, folder = other._worker.process.pid, other._worker.folder
         assert folder.is_dir()
         other.shutdown()
         assert recorder.ends == [("cancelled",)]

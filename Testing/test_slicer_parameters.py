@@ -63,7 +63,7 @@ def test_defaults_are_those_of_the_core(node):
 
 
 def test_samplers_offered_are_those_there_are():
-    from DEMISTSlicerLib.Widget import SAMPLERS as OFFERED
+    from DEMISTSlicerLib.SamplingPanel import SAMPLERS as OFFERED
 
     assert {key for key, _text in OFFERED} == set(SAMPLERS)
 
@@ -148,10 +148,10 @@ def test_presets_follow_the_bundles_recommendation(advice, numbers, guidance):
 
 
 def test_one_number_stands_for_guidance():
-    assert Presets.recommended({"guidance": {}}) == 1.0
-    assert Presets.recommended(None) == 1.0
-    assert Presets.recommended({"guidance": {"semantic": 1.5, "spatial": 1.25}}) == 1.5
-    assert Presets.recommended({"guidance": {"all": 1.126}}) == 1.13  # as the panel shows it
+    assert Presets.recommendedGuidance({"guidance": {}}) == 1.0
+    assert Presets.recommendedGuidance(None) == 1.0
+    assert Presets.recommendedGuidance({"guidance": {"semantic": 1.5, "spatial": 1.25}}) == 1.5
+    assert Presets.recommendedGuidance({"guidance": {"all": 1.126}}) == 1.13  # as the panel shows it
 
 
 def test_numbers_tell_the_preset():

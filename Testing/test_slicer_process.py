@@ -19,9 +19,10 @@ from DEMISTSlicerLib import Exchange, Process, Voxels  # noqa: E402
 from DEMISTSlicerLib.Process import WorkerProcess  # noqa: E402
 from DEMISTSlicerLib.QtChannel import QtChannel  # noqa: E402
 from DEMISTSlicerLib.RunError import RunError  # noqa: E402
+from DEMISTSlicerLib.RunInputs import checkVolume  # noqa: E402
 from DEMISTSlicerLib.Signal import Signal  # noqa: E402
 from DEMISTSlicerLib.Steps import Steps  # noqa: E402
-from slicer_runs import LONG, is_gone, linear_transform, turn, volume, warp  # noqa: E402
+from slicer_runs import LONG, drain, is_gone, linear_transform, turn, volume, warp  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -263,13 +264,13 @@ def test_nodes_cross_unchanged(tmp_path, monkeypatch, dtype):
     array = (100 * np.random.default_rng(1).random((7, 5, 3))).astype(dtype)
     affine = turn(20, (1 / 3, -2, 5)) @ np.diag([-0.7, -0.7, 3.1, 1])
     node = volume(array, affine, "T1w")
-    reference = json.loads(json.dumps(Exchange.nodeToReference(node, tmp_path, "t1w")))
+    reference = json.loads(json.dumps(drain(Exchange.writeNode(node, tmp_path, "t1w"))))
     read = read_reference(reference, "T1w", dtype=None)
     assert read.array.dtype == dtype
     assert np.array_equal(read.array, array)
     assert np.array_equal(read.affine, Voxels.affineOf(node))  # to the last bit
     assert np.allclose(read.affine, affine, atol=1e-12)
-    back, place = Exchange.referenceToArray(reference)
+    back, place = drain(Exchange.readReference(reference))
     assert np.array_equal(back, array)
     assert np.array_equal(place, read.affine)
     assert back.flags.f_contiguous
@@ -298,7 +299,7 @@ def test_a_segmentation_crosses_as_a_mask_on_the_reference_grid(tmp_path):
     affine = turn(15) @ np.diag([-1.0, -1.0, 2.0, 1.0])
     t1 = volume(np.zeros(mask.shape, np.float32), affine, "T1w")
     segmentation = regionsToSegmentation({"lesion": mask}, t1)
-    array, place = Exchange.referenceToArray(Exchange.nodeToReference(segmentation, tmp_path, "lesions", t1))
+    array, place = drain(Exchange.readReference(drain(Exchange.writeNode(segmentation, tmp_path, "lesions", t1))))
     assert np.array_equal(array > 0, mask > 0)
     assert np.allclose(place, affine, atol=1e-12)
 
@@ -332,10 +333,10 @@ def test_what_is_no_volume_for_a_run_is_named():
         (removed, "not in the scene any more"),
     ):
         with pytest.raises(RunError, match=words):
-            Exchange.checkVolume(node, "T1w")
-    Exchange.checkVolume(volume(np.zeros((4, 4, 2), np.int16), np.eye(4), "Good"), "T1w")
+            checkVolume(node, "T1w")
+    checkVolume(volume(np.zeros((4, 4, 2), np.int16), np.eye(4), "Good"), "T1w")
 
 
 def test_a_result_that_is_gone_is_told(tmp_path):
     with pytest.raises(RunError, match="could not be read"):
-        Exchange.referenceToArray({"npy": str(tmp_path / "none.npy"), "affine": np.eye(4).tolist()})
+        drain(Exchange.readReference({"npy": str(tmp_path / "none.npy"), "affine": np.eye(4).tolist()}))

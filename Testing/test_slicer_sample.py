@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 
@@ -104,6 +105,22 @@ def test_the_modules_child_process_does_it_where_there_is_one(scene, monkeypatch
     logic = types.SimpleNamespace(simulate=lambda: made)
     monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic if name == "DEMISTSlicer" else None)
     assert SampleData.download() == [made.t1w, made.flair, made.psr, made.segmentation]
+
+
+def test_what_goes_wrong_is_told_after_a_reload_too(scene, monkeypatch):
+    """Slicer keeps the function of its start; after a reload, the logic raises errors of modules read anew."""
+    monkeypatch.delitem(sys.modules, "DEMISTSlicerLib.RunError", raising=False)
+    fresh = importlib.import_module("DEMISTSlicerLib.RunError")
+
+    def simulate():
+        raise fresh.RunError("memory", "There is not enough memory; close something.")
+
+    told = []
+    logic = types.SimpleNamespace(simulate=simulate)
+    monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic)
+    monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
+    assert SampleData.download() == []
+    assert told == ["There is not enough memory; close something."]
 
 
 def _arrays(patient):

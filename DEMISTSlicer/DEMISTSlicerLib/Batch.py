@@ -6,14 +6,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .BatchResult import BatchResult
 from .I18n import _
 from .RunError import RunError
-
-if TYPE_CHECKING:
-    from .Logic import DEMISTSlicerLogic
 
 _SUFFIX = re.compile(r"\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|mgz)$", re.IGNORECASE)
 _T1W = re.compile(r"(?<![a-z0-9])(t1w?|mprage)(?![a-z0-9])", re.IGNORECASE)
@@ -21,10 +18,15 @@ _FLAIR = re.compile(r"(?<![a-z0-9])(t2)?flair(?![a-z0-9])", re.IGNORECASE)
 
 
 class Batch:
-    """Runs :meth:`DEMISTSlicerLogic.synthesize` over pairs; one that fails does not stop the others."""
+    """Synthesizes pair after pair; one that fails does not stop the others.
 
-    def __init__(self, logic: DEMISTSlicerLogic) -> None:
-        self._logic = logic
+    Args:
+        synthesize: makes nodes of T1w and FLAIR nodes: :meth:`.Logic.DEMISTSlicerLogic.synthesize`.
+        synthesizeFile: makes a file of T1w and FLAIR files: :meth:`.Logic.DEMISTSlicerLogic.synthesizeFile`.
+    """
+
+    def __init__(self, synthesize: Callable[..., Any], synthesizeFile: Callable[..., Any]) -> None:
+        self._synthesize, self._synthesizeFile = synthesize, synthesizeFile
 
     def run(
         self,
@@ -43,7 +45,7 @@ class Batch:
                 batch that was stopped goes on where it was.
             overwrite: make them again all the same.
             onItem: called with (result, how many are done, how many there are).
-            options: of :meth:`DEMISTSlicerLogic.synthesize`.
+            options: of :meth:`.Logic.DEMISTSlicerLogic.synthesize`.
 
         Raises:
             RunError: nothing to do, or an item is no pair; problems of single items are in their results.
@@ -69,12 +71,12 @@ class Batch:
         name = _SUFFIX.sub("", t1.name) if files else t1.GetName()
         try:
             if not files:
-                made = self._logic.synthesize(t1, flair, **options)
+                made = self._synthesize(t1, flair, **options)
                 return BatchResult(name, "done", made.psr, made.uncertainty, seconds=made.seconds)
             out = outputFile(t1, root, folder)
             if out.exists() and not overwrite:
                 return BatchResult(name, "skipped", out, _uncertaintyFile(out))
-            made = self._logic.synthesizeFile(t1, flair, out, overwrite=overwrite, **options)
+            made = self._synthesizeFile(t1, flair, out, overwrite=overwrite, **options)
             return BatchResult(name, "done", out, _uncertaintyFile(out), seconds=made.seconds)
         except RunError as error:
             return BatchResult(name, "cancelled" if error.kind == "cancelled" else "failed", message=str(error))

@@ -8,6 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import qt
+import slicer
+
 from .Choice import Choice
 from .I18n import _
 
@@ -70,9 +73,6 @@ class BundleChooser:
 
     def browse(self) -> None:
         """Let the user choose a folder."""
-        import qt
-        import slicer
-
         folder = qt.QFileDialog.getExistingDirectory(
             None, _("Folder of a bundle"), str(Path(self.path).parent) if self.path else ""
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import qt
+
 
 class Choice:
     """Fills a combo box and tells when the user (not the program) chose.
@@ -25,8 +27,6 @@ class Choice:
 
     def fill(self, items: Iterable[tuple[str, str, str]], value: str | None = None) -> None:
         """Offer ``items`` (value, text, tooltip), and show ``value`` (default: what is shown now)."""
-        import qt
-
         value = self.value if value is None else value
         was = self.comboBox.blockSignals(True)
         self.comboBox.clear()

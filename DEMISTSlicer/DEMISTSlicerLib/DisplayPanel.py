@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .Choice import Choice
+from .Errors import InputError
 from .I18n import _
 
 
@@ -59,8 +60,6 @@ class DisplayPanel:
 
     def show(self, layout: str | None = None) -> bool:
         """Switch the map on; False and a sentence to the user when that cannot be."""
-        from DEMISTCore.errors import InputError
-
         parameters = self._parameters()
         if parameters is None:
             return False

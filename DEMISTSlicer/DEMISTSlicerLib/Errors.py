@@ -1,4 +1,4 @@
-"""DEMISTCore's error for what the user can mend, wherever DEMISTCore is.
+"""DEMISTCore's errors for what the user can mend, wherever DEMISTCore is.
 
 In a source checkout DEMISTCore is not on Slicer's path; whoever imports from here need not know.
 """
@@ -9,6 +9,6 @@ from .Core import ensureCore
 
 ensureCore()
 
-from DEMISTCore.errors import InputError  # noqa: E402
+from DEMISTCore.errors import DemistError, InputError  # noqa: E402
 
-__all__ = ["InputError"]
+__all__ = ["DemistError", "InputError"]

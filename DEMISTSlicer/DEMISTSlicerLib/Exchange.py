@@ -18,49 +18,10 @@ import vtk
 from . import Voxels
 from .I18n import _
 from .RunError import RunError
+from .Segmentation import segmentationToLabelmap
 
 #: Bytes written or read at a time: a few milliseconds, also on slow disks.
 SLAB = 4 << 20
-
-
-def checkVolume(node: Any, name: str) -> None:
-    """Refuse what is no 3-D volume of grey values in the scene, or lies under a non-linear transform.
-
-    Args:
-        node: what was chosen as ``name`` ("T1w"); segmentations pass, their place is checked all the same.
-
-    Raises:
-        RunError: the sentence says what to do.
-    """
-    if node is None:
-        raise RunError("input", _("No {name} is chosen; choose one.").format(name=name))
-    if not hasattr(node, "GetParentTransformNode"):
-        raise RunError("input", _("The {name} is no volume; choose a volume.").format(name=name))
-    called = f"{name} {node.GetName()}"
-    if node.GetScene() is None:
-        raise RunError("input", _("The {called} is not in the scene any more; choose another.").format(called=called))
-    transform = node.GetParentTransformNode()
-    if transform is not None and not transform.IsTransformToWorldLinear():
-        raise RunError(
-            "input",
-            _(
-                "The {called} is under the non-linear transform {transform}; harden the transform on a copy of the "
-                "volume, or take the volume out of it."
-            ).format(called=called, transform=transform.GetName()),
-        )
-    if node.IsA("vtkMRMLSegmentationNode"):
-        if node.GetSegmentation().GetNumberOfSegments() == 0:
-            raise RunError("input", _("The {called} has no segment; draw one first.").format(called=called))
-        return
-    if not node.IsA("vtkMRMLScalarVolumeNode"):
-        raise RunError("input", _("The {called} is no volume; choose a volume.").format(called=called))
-    image = node.GetImageData()
-    if image is None or image.GetPointData().GetScalars() is None or not image.GetNumberOfPoints():
-        raise RunError("input", _("The {called} holds no image; load it again.").format(called=called))
-    if image.GetNumberOfScalarComponents() != 1:
-        raise RunError("input", _("The {called} is a colour image; choose one of grey values.").format(called=called))
-    if min(image.GetDimensions()) < 2:
-        raise RunError("input", _("The {called} is a single slice; choose a 3-D volume.").format(called=called))
 
 
 def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
@@ -79,11 +40,6 @@ def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
     return Voxels.arrayFromMatrix(between) @ affine
 
 
-def nodeToReference(node: Any, folder: Path, name: str, relativeTo: Any = None) -> dict[str, Any]:
-    """Write a volume node at once; see :func:`writeNode`."""
-    return drain(writeNode(node, folder, name, relativeTo))
-
-
 def writeNode(node: Any, folder: Path, name: str, relativeTo: Any = None) -> Generator[None, None, dict[str, Any]]:
     """Write a volume node slab by slab as ``name``.npy into ``folder``.
 
@@ -100,8 +56,6 @@ def writeNode(node: Any, folder: Path, name: str, relativeTo: Any = None) -> Gen
         RunError: it cannot be written, because the disk is full.
     """
     if node.IsA("vtkMRMLSegmentationNode"):
-        from .Segmentation import segmentationToLabelmap
-
         array = segmentationToLabelmap(node, relativeTo)
         yield
         return (yield from writeArray(array, affineInFrameOf(relativeTo), folder, name))
@@ -126,11 +80,6 @@ def writeArray(array: np.ndarray, affine: np.ndarray, folder: Path, name: str) -
     return {"npy": str(path), "affine": affine.tolist()}
 
 
-def referenceToArray(reference: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Read a reference at once: array (X, Y, Z) and affine; see :func:`readReference`."""
-    return drain(readReference(reference))
-
-
 def readReference(reference: dict[str, Any]) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
     """Read what the worker wrote, slab by slab.
 
@@ -149,15 +98,6 @@ def readReference(reference: dict[str, Any]) -> Generator[None, None, tuple[np.n
     except (OSError, ValueError) as error:
         raise RunError("internal", _("A result could not be read ({error}); run again.").format(error=error)) from error
     return slabs.T, np.array(reference["affine"], float)
-
-
-def drain(generator: Generator[Any, None, Any]) -> Any:
-    """Run a generator to its end and give its value."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stopped:
-            return stopped.value
 
 
 def _slabs(array: np.ndarray) -> list[tuple[int, int]]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import slicer
+
+from . import Placement
+from .I18n import _
+
 #: What series are called, and what speaks against: the first group scores for, the second rules out.
 _T1 = re.compile(r"(?<![a-z0-9])t1(?![0-9])|mp[-_ ]?rage|bravo|spgr|(?<![a-z])tfe|fspgr|(?<![a-z])vibe", re.I)
 _FLAIR = re.compile(r"flair|dark[-_ ]?fluid|tirm", re.I)
@@ -47,8 +52,6 @@ def describe(node: Any) -> tuple[str, float | None, float | None]:
 
 def _tags(instance: str) -> dict[str, str]:
     """Some tags of an instance in Slicer's DICOM database; empty where there is none."""
-    import slicer
-
     database = getattr(slicer, "dicomDatabase", None)
     if database is None or not getattr(database, "isOpen", False):
         return {}
@@ -73,8 +76,8 @@ def guess(scene: Any) -> tuple[Any, Any]:
     nodes.UnRegister(scene)
     for index in range(nodes.GetNumberOfItems()):
         node = nodes.GetItemAsObject(index)
-        made_here = node.GetAttribute("DEMIST.Quantity") or node.GetAttribute("DEMIST.Provenance")
-        if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors() or made_here:
+        madeHere = node.GetAttribute(Placement.QUANTITY) or node.GetAttribute(Placement.PROVENANCE)
+        if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors() or madeHere:
             continue
         for kind, score in enumerate(scores(*describe(node))):
             if score > best[kind][0]:
@@ -84,8 +87,6 @@ def guess(scene: Any) -> tuple[Any, Any]:
 
 def hint(t1: Any, flair: Any) -> str:
     """One sentence on what is missing or unusual about the images chosen; empty when all is well."""
-    from .I18n import _
-
     if t1 is None or flair is None:
         return _("Choose a T1w and a FLAIR of the same session.")
     if t1 is flair:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Sequence
+import traceback
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import vtk
 from .I18n import _
 from .Process import WorkerProcess
 from .RunError import RunError
+from .RunInputs import NAMES
 from .Signal import Signal
 from .Steps import Steps
+from .Task import Task
 
 #: A job of no particular length takes the event loop's whole attention no longer than this (seconds) per turn.
 _PAUSE = 0.005
@@ -31,7 +34,7 @@ class Job:
 
     Attributes:
         id: number in the protocol.
-        kind: what is asked of the worker.
+        task: what is run; kind: what is asked of the worker.
         result: what the run made; None before, or if it made nothing.
         error: why it failed, or None.
     """
@@ -39,36 +42,23 @@ class Job:
     #: Seconds that the worker has to stop by itself; then it is killed, and started again with the next run.
     PATIENCE = 1.5
 
-    def __init__(
-        self,
-        process: WorkerProcess,
-        id: int,
-        request: dict[str, Any],
-        folder: Path,
-        write: Generator[Any, None, dict[str, Any]],
-        make: Callable[[dict[str, Any]], Generator[Any, None, Any]],
-        needed: Sequence[tuple[str, Any]] = (),
-    ) -> None:
+    def __init__(self, process: WorkerProcess, id: int, folder: Path, task: Task) -> None:
         """Prepare; :meth:`start` begins.
 
         Args:
             process: the worker.
             id: a number that no other job has.
-            request: what to ask, without the volumes.
             folder: of this job alone; made here, removed at the end.
-            write: writes the volumes and returns what to add to the request.
-            make: takes the worker's ``done`` message and makes the nodes; returns the result. Nodes that it adds to
-                the scene are removed again if it fails or is stopped.
-            needed: (name, node): without any of these the run is stopped.
+            task: what to run. It is stopped when one of its inputs is deleted; nodes that its ``make`` adds to the
+                scene are removed again if it fails or is stopped.
         """
         self.progress, self.log, self.estimate = Signal(), Signal(), Signal()
         self.finished, self.failed, self.cancelled = Signal(), Signal(), Signal()
-        self.id, self.kind = id, request["do"]
+        self.id, self.task, self.kind = id, task, task.kind
         self.result: Any = None
         self.error: RunError | None = None
-        self._process, self._request, self._folder = process, request, folder
-        self._write, self._make = write, make
-        self._needed = [(name, node, node.GetName()) for name, node in needed if node is not None]
+        self._process, self._folder = process, folder
+        self._needed = [(NAMES[key], node, node.GetName()) for key, node in task.inputs.given]
         self._steps: Steps | None = None
         self._over = False
         self._stopping: RunError | None = None
@@ -84,11 +74,6 @@ class Job:
     def isRunning(self) -> bool:
         """True until one of the last signals was emitted."""
         return not self._over
-
-    @property
-    def isCancelling(self) -> bool:
-        """True from the wish to stop until it has."""
-        return self._stopping is not None and not self._over
 
     @property
     def seconds(self) -> float:
@@ -122,7 +107,7 @@ class Job:
             return self
         if self._over:  # the program is not there, and Qt has said so already
             return self
-        self._steps = Steps(self._write, self._send, self._fail)
+        self._steps = Steps(self.task.inputs.write(self._folder), self._send, self._fail)
         self.progress.emit(_("Sending images"), 0.0, None)
         return self
 
@@ -159,7 +144,7 @@ class Job:
     def _send(self, volumes: dict[str, Any]) -> None:
         self._steps = None
         self._sent = True
-        self._process.send({**self._request, **volumes, "id": self.id, "folder": str(self._folder)})
+        self._process.send({**self.task.request, **volumes, "id": self.id, "folder": str(self._folder)})
 
     def _onMessage(self, message: dict[str, Any]) -> None:
         if message.get("event") == "ready" or message.get("id") != self.id or self._over:
@@ -183,7 +168,7 @@ class Job:
             self.estimate.emit(message)
         elif event == "done":
             # The steps first: whoever hears of the progress may cancel.
-            self._steps = Steps(self._recorded(self._make(message)), self._finish, self._fail)
+            self._steps = Steps(self._recorded(self.task.make(message)), self._finish, self._fail)
             self.progress.emit(_("Loading results"), 1.0, 0.0)
 
     def _recorded(self, make: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
@@ -279,8 +264,6 @@ class Job:
         if not isinstance(error, RunError):
             known = type(error).__module__.startswith("DEMISTCore")
             if not known:
-                import traceback
-
                 self.log.emit("".join(traceback.format_exception(error)))
             words = (
                 str(error)

@@ -34,7 +34,7 @@ class Preset:
 CUSTOM = "custom"
 
 
-def recommended(sampling: Mapping[str, Any] | None) -> float:
+def recommendedGuidance(sampling: Mapping[str, Any] | None) -> float:
     """The weight of all streams that a bundle recommends, for one number on the panel; 1 where it recommends none.
 
     Rounded to the two digits that the panel shows, so that showing it does not change it.
@@ -51,7 +51,7 @@ def presets(sampling: Mapping[str, Any] | None = None) -> list[Preset]:
     """
     given = dict(sampling or {})
     seeds, steps = int(given.get("seeds") or 4), int(given.get("steps") or 10)
-    guidance = recommended(given)
+    guidance = recommendedGuidance(given)
     return [
         Preset("fast", _("Fast"), 1, steps if seeds > 1 else max(1, steps // 2), "", guidance),
         Preset("balanced", _("Balanced"), min(64, seeds), min(1000, steps), "", guidance),

@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 
 from . import Placement, Voxels
+from .Errors import DemistError
 from .I18n import _
 from .Segmentation import regionsToSegmentation
 from .Volumes import createPsrVolume
@@ -46,11 +47,8 @@ def download(source: Any = None) -> list[Any]:
     Returns:
         The nodes: T1w, FLAIR, true PSR, true lesions. Empty after a problem, which the user is told.
     """
-    from .Core import ensureCore
+    # Slicer keeps this function from its start on; the logic, and what it raises, is that of the last reload.
     from .RunError import RunError
-
-    ensureCore()
-    from DEMISTCore.errors import DemistError
 
     try:
         logic = _moduleLogic()
@@ -72,9 +70,6 @@ def simulateHere(seed: int | None = None) -> dict[str, Any]:
     Raises:
         DEMISTCore.errors.InputError: a package is missing that the simulation needs.
     """
-    from .Core import ensureCore
-
-    ensureCore()
     from DEMISTCore.demonstration import PATIENT_SEED, simulate_patient
 
     seed = PATIENT_SEED if seed is None else seed

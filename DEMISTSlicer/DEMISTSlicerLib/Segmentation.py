@@ -132,8 +132,7 @@ def segmentationToLabelmap(
     Raises:
         InputError: there is no such segment, the volume has no image, or is under a non-linear transform.
     """
-    segmentation = segmentationNode.GetSegmentation()
-    known = [segmentation.GetNthSegmentID(i) for i in range(segmentation.GetNumberOfSegments())]
+    known = _ids(segmentationNode.GetSegmentation())
     wanted = lesionSegments(segmentationNode) if segmentIds is None else list(segmentIds)
     for segmentId in wanted:
         if segmentId not in known:
@@ -154,7 +153,7 @@ def segmentationToLabelmap(
 def lesionSegments(segmentationNode: Any) -> list[str]:
     """The segments that hold lesions: those marked by DEMIST or named so; in any other segmentation, all of them."""
     segmentation = segmentationNode.GetSegmentation()
-    ids = [segmentation.GetNthSegmentID(i) for i in range(segmentation.GetNumberOfSegments())]
+    ids = _ids(segmentation)
     marked = [i for i in ids if regionOf(segmentation.GetSegment(i)) == "lesion"]
     return marked or [i for i in ids if "lesion" in segmentation.GetSegment(i).GetName().lower()] or ids
 

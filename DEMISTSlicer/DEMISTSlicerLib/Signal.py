@@ -35,10 +35,6 @@ class Signal:
         """Call it no more; an unknown handle is ignored."""
         self._slots.pop(handle, None)
 
-    def disconnectAll(self) -> None:
-        """Call nobody any more."""
-        self._slots.clear()
-
     def emit(self, *arguments: Any) -> None:
         """Call every slot, in the order of connection; one that fails is logged and does not keep it from others."""
         for handle, slot in list(self._slots.items()):

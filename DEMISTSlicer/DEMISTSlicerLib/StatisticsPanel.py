@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
+
+from . import Charts, Jump, Tables
+from .Errors import InputError
 from .I18n import _
 
 
@@ -13,26 +17,18 @@ class StatisticsPanel:
 
     Args:
         ui: the panel's widgets: ``statisticsTable``, ``rocButton``, ``boxPlotButton``, ``exportButton``.
+        overlay: an :class:`.Overlay.Overlay`, for the views that charts are shown in.
         parameters: gives the parameter node wrapper, or None.
         report: shows a sentence about what went wrong.
-        showChart: shows a plot chart node in the layout.
     """
 
     #: Columns of the table node that are shown in the panel, in this order; all are in the table node.
     SHOWN = ("name", "volume_ml", "mean", "seed_sd", "sd", "median", "uncertainty")
 
-    def __init__(
-        self,
-        ui: Any,
-        parameters: Callable[[], Any],
-        report: Callable[[str], object],
-        showChart: Callable[[Any], object],
-    ) -> None:
-        self.ui = ui
-        self._parameters, self._report, self._showChart = parameters, report, showChart
+    def __init__(self, ui: Any, overlay: Any, parameters: Callable[[], Any], report: Callable[[str], object]) -> None:
+        self.ui, self.overlay = ui, overlay
+        self._parameters, self._report = parameters, report
         self._shown: tuple[Any, int] | None = None
-        import qt
-
         table = ui.statisticsTable
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -62,16 +58,14 @@ class StatisticsPanel:
         """Show what the parameters say; fills the table only when the node is another or was changed."""
         node = self.node
         self.ui.exportButton.enabled = node is not None
-        self.ui.rocButton.enabled = self._chart("ROC") is not None
-        self.ui.boxPlotButton.enabled = self._chart("BoxPlot") is not None
+        roc, boxPlot = self._charts()
+        self.ui.rocButton.enabled, self.ui.boxPlotButton.enabled = roc is not None, boxPlot is not None
         now = None if node is None else (node, node.GetTable().GetMTime())
         if now != self._shown:
             self._shown = now
             self._fill(node)
 
     def _fill(self, node: Any) -> None:
-        import qt
-
         table = self.ui.statisticsTable
         table.clear()
         columns = []
@@ -86,7 +80,7 @@ class StatisticsPanel:
         for row in range(node.GetNumberOfRows()):
             for place, column in enumerate(columns):
                 item = qt.QTableWidgetItem(self._text(node.GetCellText(row, column)))
-                item.setToolTip(_("Click to see it in the slice views.") if self._lesion(row) else "")
+                item.setToolTip(_("Click to see it in the slice views.") if Jump.lesionOfRow(node, row) else "")
                 table.setItem(row, place, item)
         table.resizeColumnsToContents()
         table.horizontalHeader().setStretchLastSection(True)
@@ -107,44 +101,38 @@ class StatisticsPanel:
             return text
         return "" if number != number else f"{number:.4g}"
 
-    def _lesion(self, row: int) -> int:
-        from .Jump import lesionOfRow
-
-        return int(lesionOfRow(self.node, row))
-
     def _onCell(self, row: int, column: int) -> None:
-        from DEMISTCore.errors import InputError
-
-        from .Jump import jumpToRow
-
         if self.node is None:
             return
         try:
-            jumpToRow(self.node, row)
+            Jump.jumpToRow(self.node, row)
         except InputError as error:
             self._report(str(error))
 
-    def _chart(self, kind: str) -> Any:
-        """The chart node of the table, or None."""
+    def _charts(self) -> tuple[Any, Any]:
+        """ROC curves and box plots of the table that is chosen; None for what there is not."""
         node = self.node
-        return None if node is None else node.GetNodeReference(f"DEMIST.{kind}")
+        return (None, None) if node is None else Charts.chartsOf(node)
+
+    def _showChart(self, chart: Any) -> None:
+        """Show a chart in the views, slices and the table beside it."""
+        if chart is None:
+            return
+        self.overlay.arrange("statistics")
+        Charts.showChart(chart)
+        if self.node is not None:
+            Tables.showTable(self.node)
 
     def showRoc(self) -> None:
         """Show the ROC curves in the layout."""
-        self._showChart(self._chart("ROC"))
+        self._showChart(self._charts()[0])
 
     def showBoxPlot(self) -> None:
         """Show the box plots in the layout."""
-        self._showChart(self._chart("BoxPlot"))
+        self._showChart(self._charts()[1])
 
     def export(self) -> None:
         """Save the table as CSV where the user says."""
-        import qt
-
-        from DEMISTCore.errors import InputError
-
-        from .Tables import exportCsv
-
         node = self.node
         if node is None:
             return
@@ -154,6 +142,6 @@ class StatisticsPanel:
         if not path:
             return
         try:
-            exportCsv(node, path)
+            Tables.exportCsv(node, path)
         except InputError as error:
             self._report(str(error))

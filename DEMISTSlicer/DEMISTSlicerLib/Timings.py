@@ -40,10 +40,6 @@ class Timings:
         known["sample"] = (timings.get("decode", 0.0) + timings.get("to native grid", 0.0)) / seeds
         self._save()
 
-    def isMeasured(self, device: str) -> bool:
-        """True if a run on this device was timed."""
-        return "step" in self._known.get(device, {})
-
     def seconds(
         self, device: str, seeds: int, steps: int, guidance: Any = None, *, prepared: bool = False, warm: bool = False
     ) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import qt
 import slicer
 import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
@@ -21,14 +22,12 @@ from .Logic import DEMISTSlicerLogic
 from .Overlay import Overlay
 from .Parameters import DEMISTParameters
 from .Placement import VOLUME_REFERENCE
-from .Presets import CUSTOM, duration, matching, presets, recommended
+from .Presets import CUSTOM
+from .ProgressPanel import ProgressPanel
 from .RunError import RunError
+from .SamplingPanel import SamplingPanel
 from .StatisticsPanel import StatisticsPanel
 from .Volumes import t1wOf
-
-#: Samplers of DEMISTCore.diffusion (a test compares), with what to call them.
-SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
-
 
 #: Boxes of numbers with a fraction. They take over what is typed at the end only: Slicer's parameter wrapper writes
 #: every value back into its box, which in the middle of "0.7" makes "0.00" of the first digit.
@@ -48,7 +47,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode: Any = None
         self._guiTag: Any = None
         self._handles: list[tuple[Any, int]] = []
-        self._buttons: list[tuple[Any, str, Callable[..., object]]] = []
+        self._buttons: list[tuple[Any, Callable[..., object]]] = []
         self._updating = False
         self._asked = False
 
@@ -67,10 +66,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.overlay = Overlay()
         self.bundles = BundleChooser(self.ui, self.logic.bundles, self.logic.describeBundle, self._onBundleChosen)
         self.device = Choice(self.ui.deviceComboBox, lambda value: self._store("device", value))
-        self.sampler = Choice(self.ui.samplerComboBox, lambda value: self._store("sampler", value))
-        self.preset = Choice(self.ui.presetComboBox, self._onPresetChosen)
+        self.sampling = SamplingPanel(
+            self.ui, self.bundles, lambda: self._parameterNode, self.logic.expectedSeconds, self.updateFromParameters
+        )
+        self.progress = ProgressPanel(self.ui)
         self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
-        self.statistics = StatisticsPanel(self.ui, lambda: self._parameterNode, self._report, self._showChart)
+        self.statistics = StatisticsPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
 
         self._connectLogic()
         for name, slot in (
@@ -83,25 +84,25 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):
             button = getattr(self.ui, name)
             button.connect("clicked()", slot)
-            self._buttons.append((button, "clicked()", slot))
+            self._buttons.append((button, slot))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
-        self._setBusy(self.logic.isRunning)
+        self._updateButtons()
 
     def cleanup(self) -> None:
         """Let go of everything; called when the application closes and before a reload."""
         self.setParameterNode(None)
         self.removeObservers()
-        for button, signal, slot in self._buttons:
-            button.disconnect(signal, slot)
+        for button, slot in self._buttons:
+            button.disconnect("clicked()", slot)
         self._buttons.clear()
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        for part in ("bundles", "device", "sampler", "preset", "display", "statistics"):
+        for part in ("bundles", "device", "sampling", "display", "statistics"):
             if hasattr(self, part):
                 getattr(self, part).disconnect()
         if self.logic is not None:
@@ -154,7 +155,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         preset = parameters.preset  # before the panel finds that the numbers are not the bundle's
         self.setParameterNode(parameters)
         if isNew:  # the numbers that the default bundle recommends
-            self._onPresetChosen(preset)
+            self.sampling.choose(preset)
         if not parameters.t1 and not parameters.flair:
             t1, flair = guess(slicer.mrmlScene)
             if t1 is not None:
@@ -172,7 +173,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameters is None:
             return
         self.bundles.refresh(parameters.bundle)
-        self._fillSamplers()
+        self.sampling.offerSamplers()
         self._fillDevices()
         self._guiTag = parameters.connectGui(self.ui)
         self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
@@ -186,9 +187,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updating = True
         try:
             self.device.show(parameters.device)
-            self.sampler.show(parameters.sampler)
-            self._fillPresets()
-            self._tellGuidance()
+            self.sampling.update()
             self.display.update()
             self.statistics.update()
             self._updateButtons()
@@ -206,27 +205,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         preset = parameters.preset
         parameters.bundle = path
         if preset != CUSTOM:  # the same preset means other numbers for another bundle
-            self._onPresetChosen(preset)
-        self._fillSamplers()
-
-    def _onPresetChosen(self, choice: str) -> None:
-        parameters = self._parameterNode
-        if parameters is None:
-            return
-        parameters.preset = choice
-        for preset in presets(self.bundles.sampling):
-            if preset.id == choice:
-                with slicer.util.NodeModify(parameters.parameterNode):
-                    parameters.seeds, parameters.steps, parameters.sampler = preset.seeds, preset.steps, preset.sampler
-                    parameters.guidance = preset.guidance
-        self.updateFromParameters()
-
-    def _fillSamplers(self) -> None:
-        own = str(self.bundles.sampling.get("sampler") or "")
-        names = dict(SAMPLERS)
-        text = _("Bundle's own ({name})").format(name=names.get(own, own)) if own else _("Bundle's own")
-        items = [("", text, _("What the bundle recommends."))]
-        self.sampler.fill(items + [(key, name, "") for key, name in SAMPLERS], self._parameterNode.sampler)
+            self.sampling.choose(preset)
+        self.sampling.offerSamplers()
 
     def _fillDevices(self) -> None:
         parameters = self._parameterNode
@@ -235,48 +215,6 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing = _("{device} (not detected)").format(device=parameters.device)
             items.append((parameters.device, missing, missing))
         self.device.fill(items, parameters.device)
-
-    def _fillPresets(self) -> None:
-        """Presets with the time each takes here; what is chosen by hand shows as Custom."""
-        parameters = self._parameterNode
-        choices = presets(self.bundles.sampling)
-        shown = matching(choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance)
-        items = []
-        for preset in choices:
-            expected = duration(self._expected(preset.seeds, preset.steps, preset.guidance))
-            text = f"{preset.text} · {expected}" if expected else preset.text
-            tip = _("{seeds} seeds, {steps} steps, guidance {guidance:g}").format(**vars(preset))
-            items.append((preset.id, text, tip))
-        if shown == CUSTOM:
-            expected = duration(self._expected(parameters.seeds, parameters.steps, parameters.guidance))
-            text = _("Custom")
-            items.append((CUSTOM, f"{text} · {expected}" if expected else text, _("Your own numbers, below.")))
-        self.preset.fill(items, shown)
-        if parameters.preset != shown:
-            parameters.preset = shown
-
-    def _expected(self, seeds: int, steps: int, guidance: float) -> float | None:
-        parameters = self._parameterNode
-        return self.logic.expectedSeconds(
-            seeds=seeds,
-            steps=steps,
-            guidance=self._weights(guidance),
-            device=parameters.device,
-            bundle=parameters.bundle or None,
-        )
-
-    def _weights(self, guidance: float) -> dict[str, float] | None:
-        """None for the bundle's own, which may weigh each stream by itself; else one weight for all."""
-        return None if abs(guidance - recommended(self.bundles.sampling)) < 1e-6 else {"all": guidance}
-
-    def _tellGuidance(self) -> None:
-        """What the number means for the bundle that is chosen."""
-        own = recommended(self.bundles.sampling)
-        tip = _(
-            "Weight of the T1w and FLAIR (classifier-free guidance). This model recommends {own:g}. 1 is plain: no "
-            "guidance; any other weight takes a second evaluation of the network in each step, about twice the time."
-        ).format(own=own)
-        self.ui.guidanceSpinBox.toolTip = self.ui.guidanceSpinBoxLabel.toolTip = tip
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
@@ -325,7 +263,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 seeds=parameters.seeds,
                 steps=parameters.steps,
                 sampler=parameters.sampler or None,
-                guidance=self._weights(parameters.guidance),
+                guidance=self.sampling.weights(parameters.guidance),
                 firstSeed=parameters.firstSeed,
                 bundle=parameters.bundle or None,
                 device=parameters.device,
@@ -339,7 +277,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCancel(self) -> None:
         """Stop what is running."""
-        self.ui.stageLabel.text = _("Stopping ...")
+        self.progress.say(_("Stopping ..."))
         self.logic.cancel()
 
     def onSuggest(self) -> None:
@@ -400,8 +338,6 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onBrowseGenerate(self) -> None:
         """Choose the folder of the Brain LDM weights."""
-        import qt
-
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of the Brain LDM weights"), "")
         if folder:
             self._store("generateBundle", folder)
@@ -419,23 +355,23 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start a run; what is wrong with the input is told at once."""
         for name in FRACTIONS:  # what was typed last counts, though on macOS a click leaves the focus where it is
             getattr(self.ui, name).interpretText()
-        self.ui.progressBar.value = 0
+        self.progress.begin()
         try:
             start()
         except RunError as error:
             self._report(str(error))
-        self._setBusy(self.logic.isRunning)
+        self._updateButtons()
 
     def _packagesReady(self) -> bool:
         """Whether all packages are there, installed now if the user agrees."""
         try:
             if not self.installer.ensure():
-                self._log(_("Not started: the Python packages are needed."))
-                self.ui.stageLabel.text = _("Ready")
+                self.progress.log(_("Not started: the Python packages are needed."))
+                self.progress.say(_("Ready"))
                 return False
         except InstallError as error:
             self._report(str(error))
-            self.ui.stageLabel.text = _("Ready")
+            self.progress.say(_("Ready"))
             return False
         if self.installer.restartNeeded:
             packages = ", ".join(self.installer.restartNeeded)
@@ -451,8 +387,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _connectLogic(self) -> None:
         for name, slot in (
-            ("progressChanged", self._onProgress),
-            ("logMessage", self._log),
+            ("progressChanged", self.progress.show),
+            ("logMessage", self.progress.log),
             ("finished", self._onFinished),
             ("failed", self._onFailed),
             ("cancelled", self._onCancelled),
@@ -463,7 +399,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._handles.append((signal, signal.connect(slot)))
 
     def _onStarted(self, *_kind: object) -> None:
-        self._setBusy(True)
+        self._updateButtons()
 
     def _onDevices(self, *_devices: object) -> None:
         if self._parameterNode is not None:
@@ -471,25 +407,17 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.updateFromParameters()
 
     def _onInstalling(self, text: str, done: float) -> None:
-        self._log(text)
-        self._onProgress(text, done, None)
+        self.progress.log(text)
+        self.progress.show(text, done)
         slicer.app.processEvents()  # pip runs in between; the user sees where it is
-
-    def _onProgress(self, stage: str, fraction: float, remaining: float | None = None) -> None:
-        self.ui.progressBar.value = round(100 * min(max(fraction, 0.0), 1.0))
-        text = stage[:1].upper() + stage[1:]
-        left = duration(remaining)
-        self.ui.stageLabel.text = _("{stage} · {time} left").format(stage=text, time=left) if left else text
 
     def _onFinished(self, result: Any) -> None:
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
-        self.ui.progressBar.value = 100
-        self.ui.stageLabel.text = _("Done in {time}").format(time=_seconds(result.seconds))
-        self._log(self.ui.stageLabel.text)
+        self.progress.done(result.seconds)
         for note in result.notes:
-            self._log(note)
+            self.progress.log(note)
         if kind == "synthesis":
             with slicer.util.NodeModify(parameters.parameterNode):
                 parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
@@ -498,63 +426,30 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif kind == "regions":
             parameters.lesions = result.segmentation
         elif kind == "statistics":
-            self._adopt(parameters, result)
-        self._setBusy(False)
+            parameters.statisticsTable = result.table
+            if parameters.lesions is None and result.suggested:
+                parameters.lesions = result.segmentation
+        self._updateButtons()
         self.updateFromParameters()
 
-    def _adopt(self, parameters: Any, result: Any) -> None:
-        """Show statistics; the charts are found again through the table, also in a scene that was saved."""
-        from . import Charts
-
-        Charts.linkCharts(result.table, result.roc, result.boxPlot)
-        parameters.statisticsTable = result.table
-        if parameters.lesions is None and result.suggested:
-            parameters.lesions = result.segmentation
-
     def _onFailed(self, kind: str, message: str) -> None:
-        self._ended(_("Failed"))
+        self.progress.stopped(_("Failed"))
+        self._updateButtons()
         self._report(message)
 
     def _onCancelled(self, *_why: object) -> None:
-        self._ended(_("Cancelled"))
-        self._log(_("Cancelled."))
-
-    def _ended(self, text: str) -> None:
-        self.ui.progressBar.value = 0
-        self.ui.stageLabel.text = text
-        self._setBusy(False)
-
-    def _setBusy(self, busy: bool) -> None:
+        self.progress.stopped(_("Cancelled"))
         self._updateButtons()
-        if busy:
-            for name in ("applyButton", "suggestButton", "statisticsButton", "generateButton"):
-                getattr(self.ui, name).enabled = False
-        self.ui.cancelButton.enabled = busy
-
-    def _log(self, text: str) -> None:
-        self.ui.logTextEdit.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text.strip()}")
+        self.progress.log(_("Cancelled."))
 
     def _report(self, message: str) -> None:
         """Tell the user in a box, and in the log."""
-        self._log(message)
+        self.progress.log(message)
         slicer.util.errorDisplay(message, windowTitle=_("DEMIST"))
-
-    def _showChart(self, chart: Any) -> None:
-        """Show a chart in the views, slices beside it."""
-        if chart is None:
-            return
-        from . import Charts, Tables
-
-        self.overlay.arrange("statistics")
-        Charts.showChart(chart)
-        if self.statistics.node is not None:
-            Tables.showTable(self.statistics.node)
 
 
 def forget() -> None:
     """Forget the submodules, so that the next import reads them again."""
-    import sys
-
     for name in [name for name in sys.modules if name.split(".")[0] == "DEMISTSlicerLib"]:
         del sys.modules[name]
 
@@ -563,8 +458,3 @@ def _ofAnother(node: Any, t1: Any) -> bool:
     """Whether a map was made for another T1w."""
     own = t1wOf(node)
     return own is not None and own is not t1
-
-
-def _seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return _("{minutes} min {seconds} s").format(minutes=minutes, seconds=rest) if minutes else f"{rest} s"

@@ -1,0 +1,51 @@
+"""The models on this computer, as their descriptions tell of them; none is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .Errors import DemistError
+
+
+def bundles() -> list[dict[str, Any]]:
+    """All that are found, described as :func:`describeBundle` does, the default first."""
+    from DEMISTCore.bundle import DEFAULT_BUNDLE, list_bundles
+
+    names = sorted(list_bundles(), key=lambda name: (name != DEFAULT_BUNDLE, name))
+    return [told for told in map(describeBundle, names) if told is not None]
+
+
+def describeBundle(bundle: str) -> dict[str, Any] | None:
+    """What there is to know of a model, by name or folder; None if there is none or it cannot be read.
+
+    Returns:
+        ``name``, ``path``, ``description``, ``simulated`` (trained on simulated PSR, it or its base), ``licence``,
+        ``card`` (text), ``sampling`` (what is recommended, the base's and DEMIST's own advice filled in).
+    """
+    from DEMISTCore.bundle import CARD_FILE, SAMPLING, find_base, find_folder, read_description
+
+    try:
+        folder = find_folder(bundle)
+        info = read_description(folder)
+        if info["kind"] != "demist":
+            return None
+        base = read_description(find_base(folder, info["base"]))
+    except (DemistError, OSError, KeyError):
+        return None
+    card = folder / CARD_FILE
+    return {
+        "name": info["name"],
+        "path": str(folder),
+        "description": info.get("description", ""),
+        "simulated": bool(info["simulated"]) or bool(base["simulated"]),
+        "licence": info["licence"],
+        "card": card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
+        "sampling": {**SAMPLING, **(base.get("sampling") or {}), **(info.get("sampling") or {})},
+    }
+
+
+def recommendedSampling(bundle: str | None = None) -> dict[str, Any]:
+    """The sampling that a model recommends; None: the default one. Usual numbers where there is no such model."""
+    from DEMISTCore.bundle import DEFAULT_BUNDLE
+
+    return (describeBundle(bundle or DEFAULT_BUNDLE) or {}).get("sampling", {"seeds": 4, "steps": 10})
