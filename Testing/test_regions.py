@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 from skimage.measure import label as skimage_label
@@ -28,10 +29,10 @@ from DEMISTCore.regions import (
     suggest_lesions,
     write_regions,
 )
+from DEMISTCore.regions.holes import fill_white
 from DEMISTCore.regions.lesions import SUGGESTION, black_holes
 from DEMISTCore.regions.masks import labels_to_grid
 from DEMISTCore.regions.nawm import lesion_distance, split
-from DEMISTCore.regions.tissue import fill_white
 from DEMISTCore.volume import Grid, Volume
 
 few = settings(max_examples=20, deadline=None)
@@ -256,7 +257,13 @@ def test_regions_of_a_brain_with_lesions() -> None:
     assert all(m.array.dtype == np.uint8 and m.grid.same_as(tissue.grid) for m in regions.masks.values())
     np.testing.assert_array_equal(masks["lesion"], mask.array > 0)
     np.testing.assert_array_equal(masks["white_matter"], (tissue.array == 3) | (mask.array > 0))
-    np.testing.assert_array_equal(masks["nawm"], (tissue.array == 3) & (regions.distance.array > 2.0))
+    far = (tissue.array == 3) & (regions.distance.array > 2.0)
+    # 1.5 x 1.5 x 2 mm: one voxel is left out within the slice, none across it.
+    within = np.zeros((3, 3, 3), bool)
+    within[:, 1, 1] = within[1, :, 1] = True
+    np.testing.assert_array_equal(masks["nawm"], far & binary_erosion(masks["white_matter"], within))
+    all_of_it = build_regions(tissue, lesion_mask=mask, tissue=tissue, settings=RegionSettings(nawm_depth_mm=0))
+    np.testing.assert_array_equal(all_of_it.masks["nawm"].array, far)
     assert regions.lesions.count == 2
     assert not regions.lesions.suggested
     assert any("black holes" in n for n in regions.notes)
@@ -291,7 +298,9 @@ def test_a_brain_without_lesions() -> None:
         regions = build_regions(tissue, lesion_mask=given_mask, tissue=tissue)
         assert regions.distance is None
         assert not {"lesion", "nawm_proximal", "nawm_distal"} & set(regions.masks)
-        np.testing.assert_array_equal(regions.masks["nawm"].array, tissue.array == 3)
+        white = tissue.array == 3
+        deep = cdist(np.argwhere(white) * tissue.spacing, np.argwhere(~white) * tissue.spacing).min(1) > 1.5
+        np.testing.assert_array_equal(regions.masks["nawm"].array[white] > 0, deep)
         assert any("all white matter counts as NAWM" in note for note in regions.notes)
         assert (regions.lesions is None) == (given_mask is None)
 

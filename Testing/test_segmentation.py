@@ -19,7 +19,7 @@ from DEMISTCore.preprocess import normalise
 from DEMISTCore.regions import RegionSettings, build_regions, find_tissue, open_network
 from DEMISTCore.regions.lesions import SUGGESTION
 from DEMISTCore.regions.network import CLASSES, build_network, save_network
-from DEMISTCore.regions.tissue import refine
+from DEMISTCore.regions.refine import refine
 from DEMISTCore.simulate.tissues import DSEG_NAMES
 from DEMISTCore.training.data import index, prepare_cohort, split
 from DEMISTCore.training.segmentation import SegmentationStage, recoloured, thinned

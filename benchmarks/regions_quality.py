@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from DEMISTCore.regions import RegionSettings, build_regions, find_tissue, open_network, segment_tissue, suggest_lesions
+from DEMISTCore.regions.holes import fill_white
 from DEMISTCore.regions.lesions import number_lesions
 from DEMISTCore.regions.masks import labels_to_grid
 from DEMISTCore.regions.network import CLASSES
-from DEMISTCore.regions.tissue import fill_white
 from DEMISTCore.volume import Volume
 
 GREY, WHITE, LESION = 2, 3, 5

@@ -11,13 +11,14 @@ import numpy as np
 from ..errors import InputError
 from ..volume import Grid, Volume
 from . import masks as reading
+from .holes import fill_white
 from .lesions import Lesions, black_holes, number_lesions
 from .masks import describe, labels_to_grid, to_grid
 from .nawm import lesion_distance, split
 from .network import Found, find_tissue, open_network
 from .settings import CSF, GREY, REGIONS, WHITE, RegionSettings
 from .suggest import suggest_lesions
-from .tissue import fill_white, segment_tissue
+from .tissue import segment_tissue
 
 if TYPE_CHECKING:
     from ..preprocess import Prepared
@@ -207,7 +208,11 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
 
 
 def _tissue(
-    grid: Grid, given: Volume | None, images: _Images | None, drawn: Volume | None, seen: Found | None,
+    grid: Grid,
+    given: Volume | None,
+    images: _Images | None,
+    drawn: Volume | None,
+    seen: Found | None,
     notes: list[str],
 ) -> tuple[Volume | None, Volume | None]:
     """Tissue labels on ``grid``, and on the grid of the images."""
@@ -250,7 +255,11 @@ def _black_holes(numbers: Volume, images: _Images, fine: Volume) -> tuple[int, .
 
 
 def _suggested(
-    grid: Grid, images: _Images, fine: Volume | None, seen: Found | None, outline: np.ndarray | None,
+    grid: Grid,
+    images: _Images,
+    fine: Volume | None,
+    seen: Found | None,
+    outline: np.ndarray | None,
     settings: RegionSettings,
 ) -> Lesions:
     assert images.flair is not None
@@ -315,10 +324,12 @@ def _assemble(
 
 
 def _deep(white: np.ndarray, labels: Volume, settings: RegionSettings) -> np.ndarray:
-    """White matter that keeps its distance from grey matter and CSF, if that was asked for."""
+    """White matter that keeps its distance from whatever is neither white matter nor lesion."""
     from scipy.ndimage import distance_transform_edt
 
-    if not settings.nawm_depth_mm:
+    # Lesions were made white matter in the labels.
+    inside = labels.array == WHITE
+    if not settings.nawm_depth_mm or inside.all():
         return white
-    depth = distance_transform_edt(labels.array == WHITE, sampling=labels.spacing)
-    return white & (depth > settings.nawm_depth_mm)
+    depth = distance_transform_edt(inside, sampling=labels.spacing)
+    return white & (depth > max(settings.nawm_depth_mm, min(labels.spacing)))

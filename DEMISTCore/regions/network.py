@@ -19,6 +19,7 @@ from ..bundle import Described
 from ..errors import BundleError, InputError
 from ..volume import Volume
 from .masks import describe, labels_to_grid
+from .refine import refine
 from .settings import CSF, DEFAULT_NETWORK, GREY, WHITE
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Found:
 def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, model: TissueModel | None = None) -> Found:
     """Tissue and lesions of a brain; the T1w alone will do for the tissue.
 
-    The network says what to expect where, the scan's own brightness where borders lie (:func:`.tissue.refine`).
+    The network says what to expect where, the scan's own brightness where borders lie (:mod:`.refine`).
 
     Args:
         t1w: T1w of any brightness, free of bias as far as possible.
@@ -201,7 +202,6 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
     """
     from ..preprocess.intensity import normalise
     from ..preprocess.pipeline import model_grid
-    from .tissue import refine
 
     model = model or open_network()
     inside = brain if brain.grid.same_as(t1w.grid) else brain.resampled_to(t1w, "nearest")

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 
 from ..volume import Volume
+from .brightness import regional_mean
 from .lesions import Lesions, black_holes, number_lesions
 from .settings import CSF, GREY, WHITE, RegionSettings
 
@@ -99,8 +100,6 @@ def suggest_lesions(t1w: Volume, flair: Volume, tissue: Volume, *, settings: Reg
 
 def _white_level(bright: np.ndarray, core: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, float]:
     """Mean brightness of white matter around each voxel, and its robust standard deviation, lesions not counted."""
-    from .tissue import regional_mean
-
     middle = float(np.median(bright[core]))
     deviation = float(1.4826 * np.median(np.abs(bright[core] - middle)))
     local = np.full(bright.shape, middle, np.float32)

@@ -1,9 +1,7 @@
-"""White matter, grey matter and CSF from a T1w.
+"""White matter, grey matter and CSF from a T1w without any training (method "hmrf").
 
-Three Gaussians of brightness whose means vary smoothly over the brain, a Potts field that makes neighbours alike
-(mean-field updates), and where nilearn is installed an atlas that says what to expect (:mod:`.atlas`). Zhang et al.,
-IEEE TMI 20:45 (2001) for the field; Ashburner and Friston, NeuroImage 26:839 (2005) for the union of atlas and
-mixture. Why not a ready-made classifier is measured in ``docs/regions.md``.
+Gaussians of brightness (:mod:`.brightness`) and a Potts field that makes neighbours alike, by mean-field updates (Zhang
+et al., IEEE TMI 20:45, 2001). Why not a ready-made classifier is measured in ``docs/regions.md``.
 """
 
 from __future__ import annotations
@@ -14,29 +12,17 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
+from .brightness import FIELD, Channel, flat_voxels, neighbours
+from .holes import fill_white
 from .masks import describe, labels_to_grid
-from .settings import WHITE
+from .suggest import suggest_lesions
 
 log = logging.getLogger(__name__)
 
 #: Voxels of these edges (mm) are worked on as they are; others on an isotropic grid of 1 mm.
 _EDGES = (0.8, 1.25)
-#: Weight of the six neighbours in the Potts field.
-_FIELD = 0.5
-_ROUNDS, _PASSES = 3, 4
-#: Class means vary over the brain as smoothly as this (standard deviation, mm): bias that N4 left, and cerebellum and
-#: thalamus whose grey differs from the cortex's.
-_REGIONAL = 8.0
-#: Share of the global mean in a regional one where few voxels are sure, and from when on they are.
-_GLOBAL_SHARE = 0.02
-_SURE = 0.8
-#: The FLAIR may speak for one tissue and against another by this much (log likelihood), not more: lesions nobody drew
-#: are bright on it, and grey matter rich in iron is dark.
-_FLAIR_LIMIT = 10.0
-#: No tissue is less likely than this to a prior, which may be wrong; and so often are labels refined with it.
-_LEAST_PRIOR, _REFINEMENTS = 1e-3, 3
-#: Anything smaller than this (mL) that white matter and lesions enclose is a hole in it.
-_HOLE_ML = 0.05
+#: So often are means learnt, and so often each time do neighbours agree.
+_PASSES, _ROUNDS = 4, 3
 
 
 def segment_tissue(
@@ -96,11 +82,8 @@ def segment_tissue(
         images.append(normalise([work.array, bright], mask, float(np.mean(work.spacing)))[1])
     labels = _classify(images, mask, hidden, work.spacing, label)
     if lesions is None and flair is not None:
-        from .settings import RegionSettings
-        from .suggest import suggest_lesions
-
         pair = (Volume(one, affine) for one in images)
-        found = suggest_lesions(*pair, Volume(labels, affine), settings=RegionSettings()).numbers.array
+        found = suggest_lesions(*pair, Volume(labels, affine)).numbers.array
         hidden = (found > 0) & mask
     labels = fill_white(Volume(labels, affine), hidden).array
 
@@ -110,24 +93,6 @@ def segment_tissue(
         return Volume(result, t1w.affine)
     back = labels_to_grid(Volume(labels, affine), t1w.grid)
     return back.with_array(np.where(inside.array, back.array, 0).astype(np.uint8))
-
-
-def fill_white(tissue: Volume, lesions: np.ndarray) -> Volume:
-    """Lesions, and pockets of other tissue under 0.05 mL that white matter and lesions enclose, become white matter."""
-    from scipy.ndimage import label
-
-    white = (tissue.array == WHITE) | (lesions & (tissue.array > 0))
-    pieces, count = label(~white)
-    if count > 1:
-        sizes = np.bincount(pieces.ravel())
-        small = sizes * tissue.grid.voxel_volume_ml < _HOLE_ML
-        # What touches the border of the image is not enclosed.
-        for axis in range(3):
-            for end in (0, -1):
-                small[np.unique(np.take(pieces, end, axis))] = False
-        small[0] = False
-        white |= small[pieces] & (tissue.array > 0)
-    return tissue.with_array(np.where(white, np.uint8(WHITE), tissue.array).astype(np.uint8))
 
 
 def _classify(
@@ -144,7 +109,7 @@ def _classify(
     log.debug("Tissue means %s, deviation %.3f", np.round(means, 3), deviation)
     # Only voxels of the brain are kept; the rest of the box serves the neighbourhoods.
     volume = np.zeros((3, *mask.shape), np.float32)
-    t1w = _Channel(images[0], mask, hidden, spacing, means, deviation)
+    t1w = Channel(images[0], mask, hidden, spacing, means, deviation)
     channels = [t1w]
     q = softmax(t1w.evidence(), axis=0)
     for round_ in range(_PASSES):
@@ -152,112 +117,14 @@ def _classify(
         if round_:
             t1w.learn(volume)
             if len(images) > 1:
-                channels = [t1w, _Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
+                channels = [t1w, Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
         evidence = sum(channel.evidence() for channel in channels)
         for _ in range(_ROUNDS):
-            q = softmax(evidence + _FIELD * _neighbours(volume, mask), axis=0)
+            q = softmax(evidence + FIELD * neighbours(volume, mask), axis=0)
             volume[:, mask] = q
     result = np.zeros(mask.shape, np.uint8)
     result[mask] = q.argmax(0) + 1
     return result
-
-
-def refine(
-    images: list[np.ndarray], mask: np.ndarray, hidden: np.ndarray, spacing: tuple[float, float, float],
-    prior: np.ndarray,
-) -> np.ndarray:
-    """Labels (uint8) from brightness where a prior says what to expect, such as the tissue network's.
-
-    The prior knows anatomy, this scan's own brightness says where borders lie. Means and deviation of each tissue come
-    from voxels that the prior is sure of; an image in which there are too few has no say.
-
-    Args:
-        images: normalised T1w, and FLAIR if there is one (X, Y, Z).
-        mask: brain.
-        hidden: lesions, which teach nothing.
-        spacing: mm.
-        prior: probabilities (3, X, Y, Z) of CSF, grey and white matter.
-    """
-    from scipy.special import softmax
-
-    volume = np.where(mask, prior, 0).astype(np.float32)
-    expected = np.log(volume[:, mask] + _LEAST_PRIOR)
-    channels = [
-        _Channel.from_tissue(image, mask, hidden, spacing, volume, np.inf if i == 0 else _FLAIR_LIMIT)
-        for i, image in enumerate(images)
-    ]
-    for round_ in range(_REFINEMENTS):
-        if round_:
-            for channel in channels:
-                channel.learn(volume)
-        evidence = expected + sum(channel.evidence() for channel in channels)
-        for _ in range(_ROUNDS - 1):
-            q = softmax(evidence + _FIELD * _neighbours(volume, mask), axis=0)
-            volume[:, mask] = q
-    result = np.zeros(mask.shape, np.uint8)
-    result[mask] = q.argmax(0) + 1
-    return result
-
-
-class _Channel:
-    """Brightness of the tissues in one image: a mean for each, of grey and white matter around each voxel."""
-
-    def __init__(
-        self,
-        image: np.ndarray,
-        mask: np.ndarray,
-        hidden: np.ndarray,
-        spacing: tuple[float, float, float],
-        means: np.ndarray,
-        deviation: float,
-        limit: float = np.inf,
-    ) -> None:
-        self._image, self._mask, self._hidden, self._spacing = image, mask, hidden, spacing
-        self._values = image[mask]
-        self._flat = _flat(image, mask & ~hidden, spacing)
-        self._means, self._deviation, self._limit = means, deviation, limit
-        self._around = [np.float32(mean) for mean in means]
-
-    @classmethod
-    def from_tissue(
-        cls,
-        image: np.ndarray,
-        mask: np.ndarray,
-        hidden: np.ndarray,
-        spacing: tuple[float, float, float],
-        volume: np.ndarray,
-        limit: float = _FLAIR_LIMIT,
-    ) -> _Channel:
-        """An image of which something else, the T1w or a prior, tells the tissues."""
-        flat = _flat(image, mask & ~hidden, spacing)
-        parts = [image[flat & (volume[k] > _SURE)] for k in range(3)]
-        if min(part.size for part in parts) < 100:
-            return cls(image, mask, hidden, spacing, np.zeros(3), 1.0, 0.0)
-        means = np.array([np.median(part) for part in parts])
-        spread = [1.4826 * np.median(np.abs(part - mean)) for part, mean in zip(parts, means)]
-        deviation = float(np.mean(spread[1:]))
-        channel = cls(image, mask, hidden, spacing, means, max(deviation, 1e-3), limit)
-        channel.learn(volume)
-        log.debug("FLAIR means %s, deviation %.3f", np.round(means, 3), deviation)
-        return channel
-
-    def learn(self, volume: np.ndarray) -> None:
-        """Regional means from the voxels whose tissue is sure."""
-        for k in (1, 2):
-            sure = (self._flat & (volume[k] > _SURE)).astype(np.float32)
-            mean = regional_mean(self._image, sure, float(self._means[k]), self._spacing, _REGIONAL)
-            self._around[k] = mean[self._mask]
-
-    def evidence(self) -> np.ndarray:
-        """Log likelihood (3, N) of CSF, grey and white; differences limited for all but the T1w."""
-        result = np.stack([
-            np.broadcast_to(-0.5 * ((self._values - m) / self._deviation) ** 2, self._values.shape)
-            for m in self._around
-        ]).astype(np.float32)  # fmt: skip
-        if np.isfinite(self._limit):
-            result -= result.max(0)
-            np.maximum(result, -self._limit, out=result)
-        return result
 
 
 def _global_classes(
@@ -272,7 +139,7 @@ def _global_classes(
         from sklearn.mixture import GaussianMixture
     except ImportError as error:
         raise InputError("Segmenting tissue needs scikit-learn; run: pip install 'demist[evaluate]'.") from error
-    flat = image[_flat(image, mask, spacing)]
+    flat = image[flat_voxels(image, mask, spacing)]
     sample = flat[:: max(1, flat.size // 30_000)].reshape(-1, 1).astype(np.float64)
     start = np.array([0.05, 0.43, 0.58])  # normalise puts ventricles at 0 and the middle of tissue at 0.5
     if sample.size < 100 or np.unique(sample).size < 10:
@@ -287,52 +154,6 @@ def _global_classes(
     if means[2] - means[1] < 0.5 * deviation or means[1] - means[0] < 0.5 * deviation:
         raise InputError(f"{label} shows no three tissues in the brain mask; is it a T1w of a whole brain?")
     return means, deviation
-
-
-def _flat(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """The 40 % of the voxels of ``mask`` around which the image is least steep: mostly of a single tissue."""
-    from scipy.ndimage import gaussian_gradient_magnitude
-
-    if not mask.any():
-        return mask
-    steep = gaussian_gradient_magnitude(image, [0.7 * min(spacing) / s for s in spacing])
-    return mask & (steep <= np.percentile(steep[mask], 40))
-
-
-def regional_mean(
-    image: np.ndarray, weight: np.ndarray, overall: float, spacing: tuple[float, float, float], width: float
-) -> np.ndarray:
-    """The mean of ``image`` under ``weight`` around each voxel, by a Gaussian of ``width`` mm standard deviation.
-
-    Where there is little weight, ``overall`` takes its place. Computed on every second voxel: it is that smooth.
-    """
-    from scipy.ndimage import gaussian_filter, zoom
-
-    halved = [_halve(a) for a in (weight * image, weight)]
-    sigma = [width / (2 * s) for s in spacing]
-    total, share = (gaussian_filter(a, sigma, truncate=2.5, mode="constant") for a in halved)
-    smooth = (total + _GLOBAL_SHARE * overall) / (share + _GLOBAL_SHARE)
-    fine = zoom(smooth, 2, order=1, grid_mode=True, mode="nearest")
-    return fine[tuple(slice(n) for n in image.shape)].astype(np.float32)
-
-
-def _halve(array: np.ndarray) -> np.ndarray:
-    padded = np.pad(array, [(0, n % 2) for n in array.shape])
-    x, y, z = (n // 2 for n in padded.shape)
-    return padded.reshape(x, 2, y, 2, z, 2).mean((1, 3, 5))
-
-
-def _neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Sum over the six neighbours, (3, N) at the voxels of ``mask``."""
-    result = np.empty((volume.shape[0], np.count_nonzero(mask)), np.float32)
-    for k, one in enumerate(volume):
-        total = np.zeros(one.shape, np.float32)
-        for axis in range(3):
-            a, b = (np.moveaxis(x, axis, 0) for x in (total, one))
-            a[1:] += b[:-1]
-            a[:-1] += b[1:]
-        result[k] = total[mask]
-    return result
 
 
 def _box(inside: np.ndarray) -> tuple[slice, slice, slice]:

@@ -17,7 +17,7 @@ from .settings import REGIONS
 LABELS: dict[int, tuple[str, str]] = {
     1: ("csf", REGIONS["csf"]),
     2: ("grey_matter", REGIONS["grey_matter"]),
-    3: ("white_matter", "White matter near lesions, not counted as NAWM"),
+    3: ("white_matter", "White matter near lesions, cortex or fluid, not counted as NAWM"),
     4: ("nawm", "NAWM of a brain without lesions"),
     5: ("nawm_distal", REGIONS["nawm_distal"]),
     6: ("nawm_middle", REGIONS["nawm_middle"]),

@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     masks.add_argument("--distal", type=float, metavar="MM", help="distal NAWM lies farther than this from lesions")
     masks.add_argument("--gap", type=float, metavar="MM", help="NAWM keeps this distance from lesions (partial volume)")
+    masks.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this distance from grey matter and CSF")
     masks.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out, mL")
     masks.add_argument(
         "--method", choices=METHODS,
@@ -88,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..regions import RegionSettings
     from .analysis import analyse
 
-    chosen = {"proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal,
-              "lesion_gap_mm": args.gap, "min_lesion_ml": args.min_lesion, "method": args.method}  # fmt: skip
+    chosen = {
+        "proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal, "lesion_gap_mm": args.gap,
+        "nawm_depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
+    }  # fmt: skip
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
     analysis = analyse(
         args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,

@@ -1,0 +1,29 @@
+"""White matter without holes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..volume import Volume
+from .settings import WHITE
+
+#: Anything smaller than this (mL) that white matter and lesions enclose is a hole in it.
+_HOLE_ML = 0.05
+
+
+def fill_white(tissue: Volume, lesions: np.ndarray) -> Volume:
+    """Lesions, and pockets of other tissue under 0.05 mL that white matter and lesions enclose, become white matter."""
+    from scipy.ndimage import label
+
+    white = (tissue.array == WHITE) | (lesions & (tissue.array > 0))
+    pieces, count = label(~white)
+    if count > 1:
+        sizes = np.bincount(pieces.ravel())
+        small = sizes * tissue.grid.voxel_volume_ml < _HOLE_ML
+        # What touches the border of the image is not enclosed.
+        for axis in range(3):
+            for end in (0, -1):
+                small[np.unique(np.take(pieces, end, axis))] = False
+        small[0] = False
+        white |= small[pieces] & (tissue.array > 0)
+    return tissue.with_array(np.where(white, np.uint8(WHITE), tissue.array).astype(np.uint8))

@@ -1,0 +1,52 @@
+"""Where borders of tissue lie, by the scan's own brightness, given a prior that knows anatomy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .brightness import FIELD, FLAIR_LIMIT, Channel, neighbours
+
+#: No tissue is less likely than this to a prior, which may be wrong.
+_LEAST_PRIOR = 1e-3
+#: So often are means learnt anew, and so often each time do neighbours agree.
+_REFINEMENTS, _ROUNDS = 3, 2
+
+
+def refine(
+    images: list[np.ndarray],
+    mask: np.ndarray,
+    hidden: np.ndarray,
+    spacing: tuple[float, float, float],
+    prior: np.ndarray,
+) -> np.ndarray:
+    """Labels (uint8) from brightness where a prior says what to expect, such as the tissue network's.
+
+    The prior knows anatomy, this scan's own brightness says where borders lie. Means and deviation of each tissue come
+    from voxels that the prior is sure of; an image in which there are too few has no say.
+
+    Args:
+        images: normalised T1w, and FLAIR if there is one (X, Y, Z).
+        mask: brain.
+        hidden: lesions, which teach nothing.
+        spacing: mm.
+        prior: probabilities (3, X, Y, Z) of CSF, grey and white matter.
+    """
+    from scipy.special import softmax
+
+    volume = np.where(mask, prior, 0).astype(np.float32)
+    expected = np.log(volume[:, mask] + _LEAST_PRIOR)
+    channels = [
+        Channel.from_tissue(image, mask, hidden, spacing, volume, np.inf if i == 0 else FLAIR_LIMIT)
+        for i, image in enumerate(images)
+    ]
+    for round_ in range(_REFINEMENTS):
+        if round_:
+            for channel in channels:
+                channel.learn(volume)
+        evidence = expected + sum(channel.evidence() for channel in channels)
+        for _ in range(_ROUNDS):
+            q = softmax(evidence + FIELD * neighbours(volume, mask), axis=0)
+            volume[:, mask] = q
+    result = np.zeros(mask.shape, np.uint8)
+    result[mask] = q.argmax(0) + 1
+    return result
