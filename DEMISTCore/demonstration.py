@@ -368,7 +368,7 @@ def _check_folder(out: Path, overwrite: bool) -> None:
 
 
 def _remove(out: Path, folder: bool) -> None:
-    from .statistics.analysis import OUTPUTS
+    from .statistics.outputs import OUTPUTS
 
     for path in [out / name for name in FILES] + [out / STATISTICS / name for name in OUTPUTS]:
         path.unlink(missing_ok=True)

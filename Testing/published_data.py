@@ -12,8 +12,8 @@ import torch
 from DEMISTCore.networks.brain_ldm import BRAIN_LDM_UNET, BRAIN_LDM_VAE, CONDITIONS, UNetConfig
 from DEMISTCore.networks.config import PRESETS, AutoencoderConfig
 from DEMISTCore.published import keys
+from DEMISTCore.published.configuration import inference_config
 from DEMISTCore.published.ddim import Scheduler
-from DEMISTCore.published.folder import inference_config
 from DEMISTCore.published.layouts import build_empty
 
 DATA = Path(__file__).parent / "data" / "published"

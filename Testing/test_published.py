@@ -29,12 +29,12 @@ from safetensors.torch import load_file, save_file
 
 from DEMISTCore import bundle as bundles
 from DEMISTCore.bundle import load_bundle
+from DEMISTCore.bundle.__main__ import main
 from DEMISTCore.cli import run
 from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.networks.brain_ldm import CONDITIONS
 from DEMISTCore.published import keys
 from DEMISTCore.published.checkpoints import fill, read_checkpoint
-from DEMISTCore.published.command import main
 from DEMISTCore.published.ddim import BRATS, CARD, Scheduler, ddim
 from DEMISTCore.published.folder import read_folder
 from DEMISTCore.published.layouts import LAYOUTS, known_shapes, nearest

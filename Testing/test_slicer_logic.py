@@ -260,6 +260,24 @@ def test_statistics_fill_table_segments_and_charts(logic, recorder, measured):
     assert [row["voxels"] for row in again.rows] == [row["voxels"] for row in result.rows]
 
 
+def test_suggested_lesions_are_called_so_until_a_person_has_checked_them(logic, measured):
+    from DEMISTSlicerLib.Placement import SUGGESTED
+    from DEMISTSlicerLib.Segmentation import acceptSuggestion, isSuggested
+
+    psr, lesions, t1, brain = measured
+    drawn = logic.computeStatistics(psr, lesions, t1=t1, brainMask=brain)
+    suggestion = drawn.segmentation
+    suggestion.SetAttribute(SUGGESTED, "1")  # as suggestLesions leaves it
+    result = logic.computeStatistics(psr, suggestion, t1=t1, brainMask=brain)
+    assert result.suggested
+    assert isSuggested(result.segmentation)
+    assert {row["name"] for row in result.rows if row["region"] == "lesion"} >= {"Lesions (suggested)"}
+    assert any("suggestion" in note for note in result.notes)
+    assert [row["voxels"] for row in result.rows] == [row["voxels"] for row in drawn.rows]
+    acceptSuggestion(suggestion)
+    assert not logic.computeStatistics(psr, suggestion, t1=t1, brainMask=brain).suggested
+
+
 def test_statistics_without_a_t1w_say_what_is_missing(logic, measured):
     psr, lesions, _t1, _brain = measured
     result = logic.computeStatistics(psr, lesions)

@@ -562,10 +562,14 @@ def test_lesions_are_suggested_by_click(panel):
     assert made is not None, panel.ui.logTextEdit.plainText
     assert panel.ui.lesionsSelector.currentNode() is made
     assert isSuggested(made)
+    assert panel.ui.checkedButton.enabled
     found = segmentationToLabelmap(made, nodes[0]) > 0
     assert (found & lesion).sum() > 0.5 * lesion.sum()  # how good it is is tested with the regions
     assert found.sum() < 0.1 * (t1w[0] > 0).sum()
     assert panel.ui.suggestButton.enabled
+    click(panel.ui.checkedButton)
+    assert not isSuggested(made)
+    assert not panel.ui.checkedButton.enabled
 
 
 def test_a_synthetic_t1w_is_generated_by_click(panel, tmp_path, monkeypatch):

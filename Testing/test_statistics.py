@@ -15,10 +15,21 @@ from scipy import stats
 from DEMISTCore import metrics
 from DEMISTCore.errors import Cancelled, InputError
 from DEMISTCore.regions import Lesions, Regions, RegionSettings
-from DEMISTCore.statistics import agreement, analyse, compare, contrasts, delong, region_table, roc, units, write_table
-from DEMISTCore.statistics.analysis import OUTPUTS, Settings
+from DEMISTCore.statistics import (
+    Settings,
+    agreement,
+    analyse,
+    compare,
+    contrasts,
+    delong,
+    region_table,
+    roc,
+    units,
+    write_table,
+)
 from DEMISTCore.statistics.checks import SYNTHESIZED, origin, read_map, support
 from DEMISTCore.statistics.contrast import cohens_d
+from DEMISTCore.statistics.outputs import OUTPUTS
 from DEMISTCore.volume import Volume
 
 QUICK = settings(max_examples=40, deadline=None)

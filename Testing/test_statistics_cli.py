@@ -120,6 +120,18 @@ def test_a_patient(files, truth, tmp_path, capsys):
     assert told["statement"] == "Research use only, not for clinical use."
 
 
+def test_a_suggestion_given_as_a_mask_stays_one(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(main, command(files, out, "--unchecked", "--depth", "0")) == 0
+    told = json.loads((out / "statistics.json").read_text())
+    assert told["lesions"]["suggested"] is True
+    assert told["settings"]["regions"]["nawm_depth_mm"] == 0
+    assert {row["name"] for row in rows_of(out / "regions.csv") if row["lesion"]} == {
+        f"Lesion {number} (suggested)" for number in (1, 2, 3)
+    }
+    assert any("not drawn or checked" in note for note in told["notes"])
+
+
 def test_single_seeds_tell_how_far_a_mean_moves(files, truth, tmp_path, capsys):
     steps = (-0.004, 0.0, 0.007)
     seeds = [write(tmp_path / f"seed{k}.nii.gz", np.where(truth["psr"] > 0, truth["psr"] + np.float32(s), 0))

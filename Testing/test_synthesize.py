@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 import DEMISTCore
-from DEMISTCore import cli, devices, synthesis
+from DEMISTCore import cli, devices
 from DEMISTCore.bundle import SIMULATED_WARNING, load_bundle
 from DEMISTCore.errors import Cancelled, InputError
 from DEMISTCore.files import sha256
@@ -412,7 +413,7 @@ def test_outputs_that_cannot_be_written(refuse, head, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(synthesis.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     refuse(words=("psr.nii.gz: Read-only file system", "choose a folder"))
 
 

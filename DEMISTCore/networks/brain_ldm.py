@@ -10,6 +10,7 @@ Both are MONAI's, in the published shapes: a checkpoint's names and tensors are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
@@ -71,6 +72,30 @@ BRAIN_LDM_UNET = UNetConfig(
 )  # fmt: skip
 
 
+def unet_arguments(cfg: UNetConfig) -> dict[str, Any]:
+    """What MONAI's diffusion U-Net is built with."""
+    return {
+        "spatial_dims": 3,
+        "in_channels": cfg.in_channels,
+        "out_channels": cfg.out_channels,
+        "channels": cfg.channels,
+        "num_res_blocks": cfg.num_res_blocks,
+        "attention_levels": cfg.attention_levels,
+        "num_head_channels": cfg.head_channels,
+        "norm_num_groups": cfg.norm_groups,
+        "norm_eps": cfg.norm_eps,
+        "resblock_updown": cfg.resblock_updown,
+        "with_conditioning": cfg.cross_attention_dim is not None,
+        "transformer_num_layers": cfg.transformer_layers,
+        "cross_attention_dim": cfg.cross_attention_dim,
+        "upcast_attention": cfg.upcast_attention,
+        "include_fc": cfg.include_fc,
+        "use_combined_linear": False,
+        # Fused attention never writes the (positions x positions) matrix; the parameters are the same either way.
+        "use_flash_attention": True,
+    }
+
+
 class LatentUNet(DiffusionModelUNet):
     """MONAI's diffusion U-Net, which concatenates its context to the latent itself where it was built for that.
 
@@ -82,26 +107,7 @@ class LatentUNet(DiffusionModelUNet):
     """
 
     def __init__(self, cfg: UNetConfig) -> None:
-        super().__init__(
-            spatial_dims=3,
-            in_channels=cfg.in_channels,
-            out_channels=cfg.out_channels,
-            channels=cfg.channels,
-            num_res_blocks=cfg.num_res_blocks,
-            attention_levels=cfg.attention_levels,
-            num_head_channels=cfg.head_channels,
-            norm_num_groups=cfg.norm_groups,
-            norm_eps=cfg.norm_eps,
-            resblock_updown=cfg.resblock_updown,
-            with_conditioning=cfg.cross_attention_dim is not None,
-            transformer_num_layers=cfg.transformer_layers,
-            cross_attention_dim=cfg.cross_attention_dim,
-            upcast_attention=cfg.upcast_attention,
-            include_fc=cfg.include_fc,
-            use_combined_linear=False,
-            # Fused attention never writes the (positions x positions) matrix; the parameters are the same either way.
-            use_flash_attention=True,
-        )
+        super().__init__(**unet_arguments(cfg))
         self.latent_channels = cfg.out_channels
         self.neutral = (0.5,) * (cfg.cross_attention_dim or 0)
 

@@ -4,6 +4,9 @@
 - :mod:`.layouts`: the networks known by name;
 - :mod:`.checkpoints`: tensors from files, nothing ever executed;
 - :mod:`.ddim`: noise schedule and sampler as the files' configurations mean them;
+- :mod:`.configuration`: a MONAI bundle's configuration, read and written;
 - :mod:`.folder`: a MONAI bundle's folder, read and written;
-- :mod:`.store`: our own folder, a delta over its autoencoder.
+- :mod:`.store`: our own folder, a delta over its autoencoder;
+- :mod:`.transfer`: DEMIST's networks started from published ones;
+- :mod:`.tools`: inspect, verify, convert, whatever the form.
 """

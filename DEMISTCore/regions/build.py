@@ -65,6 +65,7 @@ def build_regions(
     brain: Volume | None = None,
     prepared: Prepared | None = None,
     suggest: bool | None = None,
+    unchecked: bool = False,
     settings: RegionSettings | None = None,
 ) -> Regions:
     """Make the regions that the given images and masks allow, on the grid of ``grid_of``.
@@ -82,6 +83,7 @@ def build_regions(
         brain: brain mask; nothing outside it counts. Without it, the T1w's brain is extracted.
         prepared: what :func:`DEMISTCore.preprocess.prepare` made of the T1w and FLAIR; spares doing it again.
         suggest: suggest lesions from the FLAIR; None: if there is a T1w and a FLAIR and no lesion mask.
+        unchecked: ``lesion_mask`` is itself a suggestion that no person has checked; every output will say so.
         settings: see :class:`RegionSettings`.
 
     Raises:
@@ -122,7 +124,7 @@ def build_regions(
 
     lesions = None
     if drawn is not None:
-        lesions = _numbered(drawn, settings, notes)
+        lesions = _numbered(drawn, settings, unchecked, notes)
         if images is not None and fine is not None and lesions.count:
             lesions = replace(lesions, black_holes=_black_holes(lesions.numbers, images, fine))
     elif suggest:
@@ -240,13 +242,16 @@ def _tissue(
     return labels_to_grid(fine, grid), fine
 
 
-def _numbered(drawn: Volume, settings: RegionSettings, notes: list[str]) -> Lesions:
+def _numbered(drawn: Volume, settings: RegionSettings, unchecked: bool, notes: list[str]) -> Lesions:
     numbers = number_lesions(drawn, settings.min_lesion_ml)
     if settings.min_lesion_ml:
         left_out = int(number_lesions(drawn).array.max(initial=0) - numbers.array.max(initial=0))
         if left_out:
             notes.append(f"{left_out} lesions below {settings.min_lesion_ml:g} mL were left out.")
-    return Lesions(numbers)
+    lesions = Lesions(numbers, suggested=unchecked)
+    if unchecked and lesions.count:
+        notes.append(lesions.note)
+    return lesions
 
 
 def _black_holes(numbers: Volume, images: _Images, fine: Volume) -> tuple[int, ...]:

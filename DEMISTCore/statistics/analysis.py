@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import write_json
-from ..volume import Volume, as_volume, check_writable
-from . import checks, report
-from .comparison import COLUMNS as COMPARISON_COLUMNS
-from .comparison import Comparison, compare
-from .contrast import Contrast, contrasts
-from .table import region_table, write_table
+from ..volume import Volume, as_volume
+from . import checks
+from .comparison import compare
+from .contrast import contrasts
+from .outputs import check_folder, write
+from .report import Analysis
+from .settings import Settings
+from .table import region_table
 
 if TYPE_CHECKING:
     from ..preprocess import Prepared
@@ -32,79 +31,6 @@ log = logging.getLogger(__name__)
 
 Source = Volume | str | os.PathLike
 Progress = Callable[[str, float], Any]
-
-#: Every file that an analysis may write.
-OUTPUTS = (
-    "regions.csv", "regions.tsv", "statistics.json", "roc.png", "boxes.png", "overlay.png", "comparison.csv",
-    "comparison.tsv", "bland_altman.png", "regions_dseg.nii.gz", "regions_dseg.tsv", "regions_dseg.json",
-    "lesions_dseg.nii.gz",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may be chosen.
-
-    Attributes:
-        regions: how regions are made; None: the defaults of :class:`DEMISTCore.regions.RegionSettings`.
-        block_mm: edge of the blocks of space that count as independent observations at the voxel level.
-        patches_per_lesion: patches of NAWM cut for each lesion, for the lesion-level curves.
-    """
-
-    regions: RegionSettings | None = None
-    block_mm: float = 20.0
-    patches_per_lesion: int = 3
-
-    def __post_init__(self) -> None:
-        if not self.block_mm > 0:
-            raise InputError(f"The edge of the blocks must be above 0 mm, not {self.block_mm}.")
-        if self.patches_per_lesion < 1:
-            raise InputError(f"There must be at least one patch per lesion, not {self.patches_per_lesion}.")
-
-
-@dataclass(eq=False)
-class Analysis:
-    """What was found, and where it came from.
-
-    Attributes:
-        psr: the map.
-        regions: masks on its grid.
-        table: one row per region and lesion, see :data:`DEMISTCore.statistics.table.COLUMNS`.
-        contrasts: lesions against NAWM; empty if ``roc_declined``.
-        roc_declined: why there is no ROC curve, else None.
-        comparison: with the reference, if there is one.
-        uncertainty_kind: ``"none"``, ``"map"`` (bounds only) or ``"seeds"`` (spread of means).
-        notes: plain sentences: masks resampled, lesions suggested, what was left out and why.
-        statement: the sentence that belongs below every output.
-        origin: who synthesized the map, see :func:`DEMISTCore.statistics.checks.origin`; None if measured or unknown.
-        inputs: file and hash of everything that was read.
-        settings: as used.
-        timings: seconds by stage.
-        files: what was written, by kind.
-    """
-
-    psr: Volume
-    regions: Regions
-    table: list[dict[str, Any]]
-    contrasts: list[Contrast]
-    roc_declined: str | None
-    comparison: Comparison | None
-    uncertainty_kind: str
-    notes: tuple[str, ...]
-    statement: str
-    origin: dict[str, Any] | None
-    inputs: dict[str, Any]
-    settings: Settings
-    timings: dict[str, float] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-
-    def summary(self) -> dict[str, Any]:
-        """The content of statistics.json."""
-        return report.summary(self)
-
-    def text(self) -> str:
-        """The result for a person at a terminal."""
-        return report.text(self)
 
 
 def analyse(
@@ -120,6 +46,7 @@ def analyse(
     samples: Sequence[Source] = (),
     reference: Source | None = None,
     suggest: bool = False,
+    unchecked: bool = False,
     provenance: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     settings: Settings | RegionSettings | None = None,
@@ -147,6 +74,7 @@ def analyse(
         samples: maps of single seeds, two or more.
         reference: another PSR map of this brain to compare with: measured, or of another time.
         suggest: find lesions on the FLAIR instead of taking a mask; every output says that they are a suggestion.
+        unchecked: ``lesions`` is itself a suggestion that no person has checked; every output says so.
         provenance: of a synthesized map that is in memory (``Synthesis.provenance``); a file has it beside it.
         out: folder to write to; None: nothing is written.
         settings: :class:`Settings`, or :class:`DEMISTCore.regions.RegionSettings` for the regions alone.
@@ -162,7 +90,7 @@ def analyse(
 
     settings = settings if isinstance(settings, Settings) else Settings(regions=settings)
     settings = replace(settings, regions=settings.regions or RegionSettings())
-    folder = None if out is None else _check_folder(Path(out), overwrite)
+    folder = None if out is None else check_folder(Path(out), overwrite)
     clock = _Clock(progress)
     if suggest and lesions is not None:
         raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
@@ -193,7 +121,8 @@ def analyse(
         brain_mask = masks.get("brain mask") or _brain(psr)
         regions = build_regions(
             psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
-            flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, settings=settings.regions,
+            flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, unchecked=unchecked,
+            settings=settings.regions,
         )  # fmt: skip
         notes += regions.notes
         for key in ("nawm", "white_matter"):
@@ -221,17 +150,14 @@ def analyse(
             _say(notes, comparison.notes)
     kind = "seeds" if seeds else "map" if uncertainty is not None else "none"
     analysis = Analysis(
-        psr, regions, table, found, declined, comparison, kind, tuple(dict.fromkeys(notes)), report.statement(origin),
-        origin, {name: report.identity(volume) for name, volume in inputs.items()}, settings, clock.seconds,
+        psr, regions, table, found, declined, comparison, kind, tuple(dict.fromkeys(notes)), checks.statement(origin),
+        origin, {name: checks.identity(volume) for name, volume in inputs.items()}, settings, clock.seconds,
     )  # fmt: skip
     if folder is not None:
         with clock.stage("write", 0.8):
-            _write(analysis, folder, aligned.get("reference map"), _backdrop(psr, inputs, prepared), tsv)
+            write(analysis, folder, aligned.get("reference map"), _backdrop(psr, inputs, prepared), tsv)
     clock.report("done", 1.0)
     return analysis
-
-
-# --- inputs ----------------------------------------------------------------------------------------------------------
 
 
 def _read_masks(sources: dict[str, Source | None], notes: list[str]) -> dict[str, Volume]:
@@ -314,91 +240,6 @@ def _backdrop(psr: Volume, inputs: dict[str, Volume], prepared: Prepared | None)
         if name in inputs:
             return name, inputs[name].resampled_to(psr)
     return None
-
-
-# --- outputs ---------------------------------------------------------------------------------------------------------
-
-
-def _check_folder(out: Path, overwrite: bool) -> Path:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder (--out).")
-    for name in OUTPUTS:
-        check_writable(out / name, overwrite=overwrite)
-    return out
-
-
-def _write(
-    analysis: Analysis, out: Path, reference: Volume | None, backdrop: tuple[str, Volume] | None, tsv: bool
-) -> None:
-    """Write everything into a hidden folder beside the results, then move it into place; an error leaves nothing."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out))
-    except OSError as error:
-        raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
-    try:
-        files = _draw_and_write(analysis, hidden, reference, backdrop, tsv)
-        written = sorted(path.name for path in hidden.iterdir())
-        analysis.files.update({kind: out / path.name for kind, path in files.items()})
-        analysis.files["json"] = out / "statistics.json"
-        write_json(hidden / "statistics.json", analysis.summary())
-        for name in (*written, "statistics.json"):
-            os.replace(hidden / name, out / name)
-        for name in set(OUTPUTS) - {*written, "statistics.json"}:  # of an earlier analysis
-            (out / name).unlink(missing_ok=True)
-    except BaseException as error:
-        analysis.files.clear()
-        if isinstance(error, OSError):
-            raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
-        raise
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        if new and not any(out.iterdir()):
-            out.rmdir()
-
-
-def _draw_and_write(
-    analysis: Analysis, folder: Path, reference: Volume | None, backdrop: tuple[str, Volume] | None, tsv: bool
-) -> dict[str, Path]:
-    from ..preview import save_figure
-    from ..regions import write_regions
-    from . import figures
-
-    psr, regions = analysis.psr, analysis.regions
-    footer = analysis.statement
-    if regions.lesions is not None and regions.lesions.suggested:
-        footer = f"{regions.lesions.note} {footer}"
-    source = Path(psr.path).name if psr.path else "PSR map"
-    files = {"table": write_table(folder / "regions.csv", analysis.table)}
-    if tsv:
-        files["table (TSV)"] = write_table(folder / "regions.tsv", analysis.table)
-    if any(contrast.voxel or contrast.lesion for contrast in analysis.contrasts):
-        suggested = regions.lesions is not None and regions.lesions.suggested
-        figure = figures.roc_figure(
-            analysis.contrasts, suggested=suggested, title=f"Lesions against NAWM by PSR: {source}", footer=footer
-        )
-        files["ROC curves"] = save_figure(figure, folder / "roc.png")
-    if any(row["lesion"] is None and np.isfinite(row["median"]) for row in analysis.table):
-        figure = figures.box_figure(analysis.table, title=f"PSR by region: {source}", footer=footer)
-        files["box plots"] = save_figure(figure, folder / "boxes.png")
-    figure = figures.overlay_figure(psr, regions, backdrop=backdrop, title=source, footer=footer)
-    files["overlay"] = save_figure(figure, folder / "overlay.png")
-    if analysis.comparison is not None:
-        rows, columns = analysis.comparison.regions, tuple(COMPARISON_COLUMNS)
-        files["comparison"] = write_table(folder / "comparison.csv", rows, columns)
-        if tsv:
-            files["comparison (TSV)"] = write_table(folder / "comparison.tsv", rows, columns)
-        where = np.zeros(psr.shape, bool)
-        for mask in regions.masks.values():
-            where |= mask.array > 0
-        figure = figures.bland_altman_figure(
-            psr, reference, analysis.comparison, where, title=f"{source} minus reference", footer=footer
-        )
-        files["Bland-Altman"] = save_figure(figure, folder / "bland_altman.png")
-    kinds = {"regions_dseg.nii.gz": "region masks", "lesions_dseg.nii.gz": "lesion numbers"}
-    files |= {kinds[path.name]: path for path in write_regions(regions, folder) if path.name in kinds}
-    return files
 
 
 class _Clock:

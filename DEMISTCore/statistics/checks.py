@@ -1,4 +1,4 @@
-"""Is this a PSR map, in fractions, and who made it?"""
+"""Is this a PSR map, in fractions, which file is it, and who made it?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import sha256
 from ..volume import Volume, as_volume
 
 #: What is said below every figure and table.
@@ -70,6 +71,13 @@ def support(psr: Volume) -> np.ndarray:
     return binary_fill_holes(np.isfinite(psr.array) & (psr.array != 0))
 
 
+def identity(volume: Volume) -> dict[str, Any]:
+    """Which file, with what content."""
+    if volume.path is not None and Path(volume.path).is_file():
+        return {"file": str(volume.path), "sha256": sha256(volume.path)}
+    return {"file": None, "shape": list(volume.shape)}
+
+
 def origin(psr: Volume, provenance: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What is known of a synthesized map's making, else None: a measured map, or one without a trace.
 
@@ -91,6 +99,14 @@ def origin(psr: Volume, provenance: Mapping[str, Any] | None = None) -> dict[str
     if "DEMIST" in _description(path):
         return {"statement": SYNTHESIZED, "simulated": None}
     return None
+
+
+def statement(origin: dict[str, Any] | None) -> str:
+    """The sentence below every output: the model's own for a synthesized map, research use for any."""
+    if origin is None:
+        return RESEARCH_USE
+    said = origin["statement"]
+    return f"{said} Research use only." if "clinical use" in said else f"{said} {RESEARCH_USE}"
 
 
 def _sidecar(path: Path) -> dict[str, Any] | None:

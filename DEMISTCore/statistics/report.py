@@ -1,25 +1,25 @@
-"""An analysis as JSON and as text."""
+"""What an analysis found, as JSON and as text."""
 
 from __future__ import annotations
 
 import math
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__, metrics
-from ..files import sha256
 from ..volume import Volume
-from .checks import RESEARCH_USE
 from .comparison import COLUMNS as COMPARISON_COLUMNS
+from .comparison import Comparison
 from .contrast import Contrast, Roc
+from .settings import Settings
 from .table import COLUMNS
 
 if TYPE_CHECKING:
-    from .analysis import Analysis
+    from ..regions import Regions
 
 #: What a reader has to know of the two intervals.
 ROC_NOTE = (
@@ -41,61 +41,135 @@ UNCERTAINTY_NOTES = {
 }  # fmt: skip
 
 
-def summary(analysis: Analysis) -> dict[str, Any]:
-    """The content of statistics.json."""
-    lesions = analysis.regions.lesions
-    told = {
-        "software": {"name": "DEMIST", "version": __version__, "python": platform.python_version()},
-        "statement": analysis.statement,
-        "quantity": "pool size ratio (PSR), fraction",
-        "synthesized": analysis.origin,
-        "inputs": analysis.inputs,
-        "settings": asdict(analysis.settings),
-        "grid": {
-            "shape": list(analysis.psr.shape),
-            "spacing_mm": [round(s, 4) for s in analysis.psr.spacing],
-            "axes": analysis.psr.axcodes,
-        },
-        "lesions": None
-        if lesions is None
-        else {
-            "count": lesions.count,
-            "volume_ml": float((lesions.numbers.array > 0).sum() * lesions.numbers.grid.voxel_volume_ml),
-            "suggested": lesions.suggested,
-            "black_holes": list(lesions.black_holes),
-            "note": lesions.note,
-        },
-        "notes": list(analysis.notes),
-        "uncertainty": UNCERTAINTY_NOTES[analysis.uncertainty_kind],
-        "columns": COLUMNS,
-        "regions": analysis.table,
-        "roc": {
-            "note": ROC_NOTE,
-            "declined": analysis.roc_declined,
-            "against": {contrast.against: _contrast(contrast) for contrast in analysis.contrasts},
-        },
-        "comparison": None,
-        "outputs": {kind: path.name for kind, path in analysis.files.items()},
-        "timings_s": {name: round(seconds, 3) for name, seconds in analysis.timings.items()},
-    }
-    if analysis.comparison is not None:
-        found = analysis.comparison
-        told["comparison"] = {
-            "note": "Differences are map minus reference. At the voxel level, intervals count blocks of space as "
-            "independent; at the lesion level, lesions.",
-            "voxel": None if found.voxel is None else asdict(found.voxel),
-            "lesion": None if found.lesion is None else asdict(found.lesion),
-            "columns": COMPARISON_COLUMNS,
-            "regions": found.regions,
+@dataclass(eq=False)
+class Analysis:
+    """What was found, and where it came from.
+
+    Attributes:
+        psr: the map.
+        regions: masks on its grid.
+        table: one row per region and lesion, see :data:`DEMISTCore.statistics.table.COLUMNS`.
+        contrasts: lesions against NAWM; empty if ``roc_declined``.
+        roc_declined: why there is no ROC curve, else None.
+        comparison: with the reference, if there is one.
+        uncertainty_kind: ``"none"``, ``"map"`` (bounds only) or ``"seeds"`` (spread of means).
+        notes: plain sentences: masks resampled, lesions suggested, what was left out and why.
+        statement: the sentence that belongs below every output.
+        origin: who synthesized the map, see :func:`DEMISTCore.statistics.checks.origin`; None if measured or unknown.
+        inputs: file and hash of everything that was read.
+        settings: as used.
+        timings: seconds by stage.
+        files: what was written, by kind.
+    """
+
+    psr: Volume
+    regions: Regions
+    table: list[dict[str, Any]]
+    contrasts: list[Contrast]
+    roc_declined: str | None
+    comparison: Comparison | None
+    uncertainty_kind: str
+    notes: tuple[str, ...]
+    statement: str
+    origin: dict[str, Any] | None
+    inputs: dict[str, Any]
+    settings: Settings
+    timings: dict[str, float] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of statistics.json."""
+        lesions = self.regions.lesions
+        told = {
+            "software": {"name": "DEMIST", "version": __version__, "python": platform.python_version()},
+            "statement": self.statement,
+            "quantity": "pool size ratio (PSR), fraction",
+            "synthesized": self.origin,
+            "inputs": self.inputs,
+            "settings": asdict(self.settings),
+            "grid": {
+                "shape": list(self.psr.shape),
+                "spacing_mm": [round(s, 4) for s in self.psr.spacing],
+                "axes": self.psr.axcodes,
+            },
+            "lesions": None
+            if lesions is None
+            else {
+                "count": lesions.count,
+                "volume_ml": float((lesions.numbers.array > 0).sum() * lesions.numbers.grid.voxel_volume_ml),
+                "suggested": lesions.suggested,
+                "black_holes": list(lesions.black_holes),
+                "note": lesions.note,
+            },
+            "notes": list(self.notes),
+            "uncertainty": UNCERTAINTY_NOTES[self.uncertainty_kind],
+            "columns": COLUMNS,
+            "regions": self.table,
+            "roc": {
+                "note": ROC_NOTE,
+                "declined": self.roc_declined,
+                "against": {contrast.against: _contrast(contrast) for contrast in self.contrasts},
+            },
+            "comparison": None,
+            "outputs": {kind: path.name for kind, path in self.files.items()},
+            "timings_s": {name: round(seconds, 3) for name, seconds in self.timings.items()},
         }
-    return metrics.json_ready(told)
+        if self.comparison is not None:
+            found = self.comparison
+            told["comparison"] = {
+                "note": "Differences are map minus reference. At the voxel level, intervals count blocks of space as "
+                "independent; at the lesion level, lesions.",
+                "voxel": None if found.voxel is None else asdict(found.voxel),
+                "lesion": None if found.lesion is None else asdict(found.lesion),
+                "columns": COMPARISON_COLUMNS,
+                "regions": found.regions,
+            }
+        return metrics.json_ready(told)
 
+    def text(self) -> str:
+        """The result for a person at a terminal."""
+        from ..regions import REGIONS
 
-def identity(volume: Volume) -> dict[str, Any]:
-    """Which file, with what content."""
-    if volume.path is not None and Path(volume.path).is_file():
-        return {"file": str(volume.path), "sha256": sha256(volume.path)}
-    return {"file": None, "shape": list(volume.shape)}
+        kind = self.uncertainty_kind
+        last = {"none": "", "map": "<= seed SD", "seeds": "seed SD"}[kind]
+        lines = [f"{'PSR by region':<30}{'mL':>9}{'mean':>9}{'SD':>8}{'median':>9}{'5 to 95 %':>18}{last:>12}"]
+        for row in self.table:
+            if row["lesion"] is not None:
+                continue
+            moved = {"none": None, "map": row["uncertainty"], "seeds": row["seed_sd"]}[kind]
+            span = f"{_number(row['p5'])} to {_number(row['p95'])}"
+            lines.append(
+                f"{row['name']:<30}{row['volume_ml']:>9.2f}{_number(row['mean'], 4):>9}{_number(row['sd'], 4):>8}"
+                f"{_number(row['median'], 4):>9}{span:>18}{'' if moved is None else _number(moved, 4):>12}"
+            )
+        if self.contrasts:
+            lines += ["", f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"
+                          f"{'sens.':>7}{'spec.':>7}{'d':>7}{'n':>16}"]  # fmt: skip
+        for contrast in self.contrasts:
+            for curve in (contrast.voxel, contrast.lesion):
+                if curve is None:
+                    continue
+                ci = "none" if math.isnan(curve.best_ci[0]) else f"{curve.best_ci[0]:.3f} to {curve.best_ci[1]:.3f}"
+                lines.append(
+                    f"{REGIONS[contrast.against]:<18}{curve.level:<8}{curve.auc:>7.3f}{ci:>18}"
+                    f"{curve.youden_threshold:>11.4f}{curve.sensitivity:>7.2f}{curve.specificity:>7.2f}"
+                    f"{_number(curve.cohens_d, 2):>7}{f'{curve.n_lesion}/{curve.n_nawm}':>16}"
+                )
+        if self.roc_declined:
+            lines += ["", self.roc_declined]
+        if self.comparison is not None and self.comparison.voxel is not None:
+            told = self.comparison.voxel
+            lines += [
+                "",
+                f"Map minus reference: bias {told.bias:+.4f} ({told.bias_ci[0]:+.4f} to {told.bias_ci[1]:+.4f}), "
+                f"limits of agreement {told.lower:+.4f} to {told.upper:+.4f}, Pearson {told.pearson:.3f}, Spearman "
+                f"{told.spearman:.3f}, concordance {told.concordance:.3f}, ICC {told.icc:.3f}",
+            ]
+        lines.append("")
+        lines += [f"note: {sentence}" for sentence in self.notes]
+        lines += [f"{kind + ':':<14}{path}" for kind, path in self.files.items()]
+        lines.append(self.statement)
+        return "\n".join(lines)
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
@@ -131,60 +205,6 @@ def _roc(curve: Roc) -> dict[str, Any]:
             "threshold": [round(float(v), 6) if math.isfinite(v) else None for v in curve.thresholds[keep]],
         },
     }
-
-
-def text(analysis: Analysis) -> str:
-    """The result for a person at a terminal."""
-    from ..regions import REGIONS
-
-    kind = analysis.uncertainty_kind
-    last = {"none": "", "map": "<= seed SD", "seeds": "seed SD"}[kind]
-    lines = [f"{'PSR by region':<30}{'mL':>9}{'mean':>9}{'SD':>8}{'median':>9}{'5 to 95 %':>18}{last:>12}"]
-    for row in analysis.table:
-        if row["lesion"] is not None:
-            continue
-        moved = {"none": None, "map": row["uncertainty"], "seeds": row["seed_sd"]}[kind]
-        span = f"{_number(row['p5'])} to {_number(row['p95'])}"
-        lines.append(
-            f"{row['name']:<30}{row['volume_ml']:>9.2f}{_number(row['mean'], 4):>9}{_number(row['sd'], 4):>8}"
-            f"{_number(row['median'], 4):>9}{span:>18}{'' if moved is None else _number(moved, 4):>12}"
-        )
-    if analysis.contrasts:
-        lines += ["", f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"
-                      f"{'sens.':>7}{'spec.':>7}{'d':>7}{'n':>16}"]  # fmt: skip
-    for contrast in analysis.contrasts:
-        for curve in (contrast.voxel, contrast.lesion):
-            if curve is None:
-                continue
-            ci = "none" if math.isnan(curve.best_ci[0]) else f"{curve.best_ci[0]:.3f} to {curve.best_ci[1]:.3f}"
-            lines.append(
-                f"{REGIONS[contrast.against]:<18}{curve.level:<8}{curve.auc:>7.3f}{ci:>18}"
-                f"{curve.youden_threshold:>11.4f}{curve.sensitivity:>7.2f}{curve.specificity:>7.2f}"
-                f"{_number(curve.cohens_d, 2):>7}{f'{curve.n_lesion}/{curve.n_nawm}':>16}"
-            )
-    if analysis.roc_declined:
-        lines += ["", analysis.roc_declined]
-    if analysis.comparison is not None and analysis.comparison.voxel is not None:
-        told = analysis.comparison.voxel
-        lines += [
-            "",
-            f"Map minus reference: bias {told.bias:+.4f} ({told.bias_ci[0]:+.4f} to {told.bias_ci[1]:+.4f}), limits of "
-            f"agreement {told.lower:+.4f} to {told.upper:+.4f}, Pearson {told.pearson:.3f}, Spearman "
-            f"{told.spearman:.3f}, concordance {told.concordance:.3f}, ICC {told.icc:.3f}",
-        ]
-    lines.append("")
-    lines += [f"note: {sentence}" for sentence in analysis.notes]
-    lines += [f"{kind + ':':<14}{path}" for kind, path in analysis.files.items()]
-    lines.append(analysis.statement)
-    return "\n".join(lines)
-
-
-def statement(origin: dict[str, Any] | None) -> str:
-    """The sentence below every output: the model's own for a synthesized map, research use for any."""
-    if origin is None:
-        return RESEARCH_USE
-    said = origin["statement"]
-    return f"{said} Research use only." if "clinical use" in said else f"{said} {RESEARCH_USE}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

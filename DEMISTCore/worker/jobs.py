@@ -114,14 +114,14 @@ def statistics(context: Context) -> dict[str, Any]:
         )
     }  # fmt: skip
     psr = context.volume("psr", "PSR map", needed=True)
-    suggest = bool(request.get("suggest"))
+    suggest, unchecked = bool(request.get("suggest")), bool(request.get("unchecked"))
     # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
     prepared = context.warm.prepared(volumes["t1w"], volumes["flair"])
     samples = context.warm.samples.of(psr)
     with context.interruptible():
         analysis = analyse(
-            psr, **volumes, samples=samples, prepared=prepared, suggest=suggest, provenance=request.get("provenance"),
-            settings=settings, progress=context.progress,
+            psr, **volumes, samples=samples, prepared=prepared, suggest=suggest, unchecked=unchecked,
+            provenance=request.get("provenance"), settings=settings, progress=context.progress,
         )  # fmt: skip
     context.check()
     told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,

@@ -24,6 +24,7 @@ from .Result import Result
 from .RunError import RunError
 from .RunInputs import NAMES, RunInputs, checkVolume
 from .Runs import Runs
+from .Segmentation import isSuggested
 from .Signal import Signal
 from .StatisticsNodes import StatisticsNodes
 from .StatisticsResult import StatisticsResult
@@ -217,7 +218,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
 
         Args:
             psr: PSR volume node, synthesized or measured (fraction).
-            lesions: segmentation or label map node of lesions; None: suggested, if there are T1w and FLAIR.
+            lesions: segmentation or label map node of lesions; None: suggested, if there are T1w and FLAIR. Of a
+                segmentation that :meth:`suggestLesions` made, outputs say so until the user marks it as checked.
             t1: T1w; None: the one that the map was synthesized from.
             flair: FLAIR, for tissue and suggested lesions.
             brainMask: volume or segmentation node; None: where the map is not 0.
@@ -248,8 +250,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         inputs.check()
         if suggest and lesions is not None:
             raise RunError("input", _("Give lesions, or ask for suggested ones, not both."))
-        request = {"do": "statistics", "suggest": suggest, "distances": dict(distances or {}),
-                   "provenance": Volumes.provenanceOf(psr) or None}  # fmt: skip
+        request = {"do": "statistics", "suggest": suggest, "unchecked": isSuggested(lesions),
+                   "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None}  # fmt: skip
         segmentation = self._statistics.unedited(table, lesions) if segmentation is None else segmentation
         task = Task(request, lambda message: self._statistics.make(message, psr, segmentation, table), inputs)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))

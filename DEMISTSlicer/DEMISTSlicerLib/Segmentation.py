@@ -159,7 +159,7 @@ def lesionSegments(segmentationNode: Any) -> list[str]:
 
 
 def isSuggested(segmentationNode: Any) -> bool:
-    """Whether its lesions are a suggestion; for good or until the user says otherwise by :func:`acceptSuggestion`."""
+    """Whether its lesions are a suggestion, edited or not, until :func:`acceptSuggestion` says otherwise."""
     return segmentationNode is not None and segmentationNode.GetAttribute(Placement.SUGGESTED) == "1"
 
 

@@ -26,6 +26,7 @@ from .Presets import CUSTOM
 from .ProgressPanel import ProgressPanel
 from .RunError import RunError
 from .SamplingPanel import SamplingPanel
+from .Segmentation import acceptSuggestion, isSuggested
 from .StatisticsPanel import StatisticsPanel
 from .Volumes import t1wOf
 
@@ -78,6 +79,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ("applyButton", self.onApply),
             ("cancelButton", self.onCancel),
             ("suggestButton", self.onSuggest),
+            ("checkedButton", self.onChecked),
             ("statisticsButton", self.onStatistics),
             ("generateButton", self.onGenerate),
             ("browseGenerateButton", self.onBrowseGenerate),
@@ -224,6 +226,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.inputsHintLabel.visible = bool(sentence)
         pair = bool(parameters and parameters.t1 and parameters.flair and parameters.t1 is not parameters.flair)
         psr = bool(parameters and parameters.psr)
+        unchecked = bool(parameters) and isSuggested(parameters.lesions)
         for button, ready, tip, why in (
             (self.ui.applyButton, pair, _("Synthesize the PSR map."), _("Choose a T1w and a FLAIR first.")),
             (
@@ -231,6 +234,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 pair,
                 _("Suggest lesions from T1w and FLAIR. The result is an editable segmentation: check and correct it."),
                 _("Choose a T1w and a FLAIR first."),
+            ),
+            (
+                self.ui.checkedButton,
+                unchecked,
+                _("You have checked and corrected the suggested lesions: outputs no longer call them suggested."),
+                _("The lesions chosen under Inputs are no suggestion."),
             ),
             (
                 self.ui.statisticsButton,
@@ -295,6 +304,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
         )
 
+    def onChecked(self) -> None:
+        """The user answers for the suggested lesions from now on."""
+        acceptSuggestion(self._parameterNode.lesions)
+        self._updateButtons()
+
     def onStatistics(self) -> None:
         """Measure the PSR map."""
         parameters = self._parameterNode
@@ -349,6 +363,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "lesion_gap_mm": parameters.gapMm,
             "proximal_mm": (parameters.gapMm, parameters.proximalMm),
             "distal_mm": parameters.distalMm,
+            "nawm_depth_mm": parameters.depthMm,
         }
 
     def _run(self, start: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import set_up_logging
+from ..cli import run, set_up_logging
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging()
-    from . import tools
+    from ..published import tools
 
     if args.command == "inspect":
         print(tools.inspect(args.source))
@@ -55,3 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             print(folder)
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,62 @@
+"""Weights on disk: safetensors, read as they are, written in fewer bits. Nothing is code, nothing is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+from ..files import make_readable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STORAGE = ("bf16", "fp16", "fp32")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """All tensors of a file, in the number format they were written in.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{file} is not a readable safetensors file; get the bundle again.") from error
+
+
+def write_weights(file: Path, content: Mapping[str, Tensor] | nn.Module, storage: str) -> None:
+    """Write a network's weights, or a state dict, in the number format ``storage`` (one of :data:`STORAGE`).
+
+    Of a network with streams, a file called ``streams`` gets these alone. What is no floating-point number stays as it
+    is.
+
+    Raises:
+        ValueError: an unknown format, NaN or infinite weights, or weights beyond its range.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    if storage not in STORAGE:
+        raise ValueError(f"storage must be one of {', '.join(STORAGE)}, not {storage!r}")
+    if isinstance(content, torch.nn.Module):
+        streams = getattr(content, "streams_state_dict", None)
+        content = streams() if streams and file.stem == "streams" else content.state_dict()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[storage]
+    tensors = {}
+    for name, tensor in content.items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{file.stem}: {name} has NaN or infinite values; this is not a trained model")
+            tensor = tensor.to(dtype)
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{file.stem}: {name} is beyond the range of {storage}; store it as bf16 or fp32")
+        tensors[name] = tensor.contiguous().clone()
+    save_file(tensors, file)
+    make_readable(file)

@@ -1,0 +1,17 @@
+"""The main job: T1w + FLAIR in, PSR map out.
+
+:func:`synthesize` is the whole of it, files included (:mod:`.pipeline`); :func:`generate` is its core, from images on
+the model grid to PSR samples on the model grid (:mod:`.sampling`). Around them: :mod:`.plan` (seeds, sampler, steps,
+guidance), :mod:`.memory` (is there enough), :mod:`.reuse` (one preparation for several runs), :mod:`.spread` (over
+seeds), :mod:`.clock` (seconds and progress), :mod:`.result`, :mod:`.provenance`, :mod:`.picture`, :mod:`.outputs`.
+"""
+
+from .memory import model_memory
+from .picture import draw
+from .pipeline import synthesize
+from .plan import check_seeds
+from .result import Synthesis
+from .reuse import Reuse
+from .sampling import Estimate, generate
+
+__all__ = ["Estimate", "Reuse", "Synthesis", "check_seeds", "draw", "generate", "model_memory", "synthesize"]

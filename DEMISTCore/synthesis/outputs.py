@@ -1,0 +1,136 @@
+"""The files of a synthesis: their names, checked before the work starts; all of them written, or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from .. import __version__
+from ..devices import peak_memory
+from ..errors import InputError
+from ..files import atomic_path, sha256, write_json
+from ..volume import Volume, check_writable
+from .clock import Clock
+from .picture import draw
+from .result import Synthesis
+
+#: Suffixes that images are written with.
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def list_outputs(
+    out: str | os.PathLike[str] | None,
+    uncertainty: bool | str | os.PathLike[str] | None,
+    preview: str | os.PathLike[str] | None,
+) -> dict[str, Path]:
+    """Every file to be written, by kind; those of single seeds come later, when the seeds are known."""
+    from ..preview import check_picture_name
+
+    uncertainty = _uncertainty_path(uncertainty, out)
+    outputs: dict[str, Path] = {}
+    if out is not None:
+        outputs["psr"] = Path(out)
+        outputs["sidecar"] = _stem(out).with_name(_stem(out).name + ".json")
+    if uncertainty is not None:
+        _stem(uncertainty)
+        outputs["uncertainty"] = uncertainty
+    if preview is not None:
+        outputs["preview"] = check_picture_name(preview)
+    return outputs
+
+
+def _uncertainty_path(
+    uncertainty: bool | str | os.PathLike[str] | None, out: str | os.PathLike[str] | None
+) -> Path | None:
+    if uncertainty is False or uncertainty is None:
+        return None
+    if uncertainty is True:
+        return None if out is None else beside(out, "uncertainty")
+    return Path(uncertainty)
+
+
+def beside(out: str | os.PathLike[str], what: str) -> Path:
+    """``psr.nii.gz`` -> ``psr_what.nii.gz``."""
+    base = _stem(out)
+    return base.with_name(f"{base.name}_{what}{Path(out).name[len(base.name) :]}")
+
+
+def _stem(path: str | os.PathLike[str]) -> Path:
+    """A path without the suffix of an image: ``a/psr.nii.gz`` -> ``a/psr``."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file name, such as {path / 'psr.nii.gz'}.")
+    for suffix in IMAGE_SUFFIXES:
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.with_name(path.name[: -len(suffix)])
+    raise InputError(f"{path} is no name for an image; use .nii.gz (or {', '.join(IMAGE_SUFFIXES[1:])}).")
+
+
+def check_outputs(
+    outputs: Mapping[str, Path], overwrite: bool, inputs: Sequence[Volume | str | os.PathLike | None]
+) -> None:
+    """Check every file to be written now rather than after minutes of work.
+
+    Raises:
+        InputError: one is there already, is an input, or cannot be written.
+    """
+    taken: dict[Path, str] = {}
+    for source in inputs:
+        path = source.path if isinstance(source, Volume) else source
+        if isinstance(path, (str, os.PathLike)):
+            taken[Path(path).resolve()] = "an input"
+    for kind, path in outputs.items():
+        there = path.resolve()
+        if there in taken:
+            raise InputError(f"{path} is {taken[there]} already; give the {kind} another name.")
+        taken[there] = f"the {kind}"
+        check_writable(path, overwrite=overwrite)
+        _check_folder(path)
+
+
+def _check_folder(path: Path) -> None:
+    """Try to write where ``path`` will be: permission bits do not tell of read-only and network file systems."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {path}: {error.strerror or error}; choose a folder you can write to."
+        ) from error
+
+
+def write(result: Synthesis, clock: Clock) -> None:
+    """Write ``result.files`` under temporary names, then rename; an error before that leaves nothing.
+
+    What is known only now goes into the provenance: seconds, peak memory, hashes of what was written.
+    """
+    start = time.perf_counter()
+    description = f"PSR (fraction) by DEMIST {__version__}; research estimate"
+    with ExitStack() as stack:
+        temporary = {kind: stack.enter_context(atomic_path(path)) for kind, path in result.files.items()}
+        if "psr" in temporary:
+            result.psr.write(temporary["psr"], description=description)
+        if "uncertainty" in temporary:
+            result.uncertainty.write(temporary["uncertainty"], description=f"SD of {description}")
+        for seed, sample in zip(result.provenance["settings"]["seeds"], result.samples):
+            if f"seed {seed}" in temporary:
+                sample.write(temporary[f"seed {seed}"], description=f"{description}, seed {seed}")
+        if "preview" in temporary:
+            from ..preview import save_figure
+
+            save_figure(draw(result), temporary["preview"])
+        clock.add({"write": time.perf_counter() - start})
+        result.provenance["timings_s"] = {name: round(s, 3) for name, s in clock.seconds.items()}
+        result.provenance["timings_s"]["total"] = round(clock.total, 3)
+        result.provenance["peak_memory_mb"] = round(peak_memory() / 2**20)
+        if "sidecar" in temporary:
+            hashes = {kind: sha256(path) for kind, path in temporary.items() if kind != "sidecar"}
+            result.provenance["output_sha256"] = hashes
+            write_json(temporary["sidecar"], result.provenance)

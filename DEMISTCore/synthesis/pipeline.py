@@ -1,0 +1,181 @@
+"""The main job, files included: T1w + FLAIR in, PSR map out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ..devices import check_device_name, describe_device, pick_device, pick_dtype
+from ..errors import InputError
+from ..volume import Volume, as_volume
+from .clock import Clock, Progress
+from .memory import check_memory
+from .outputs import beside, check_outputs, list_outputs, write
+from .plan import check_seeds, plan_sampling
+from .provenance import identity, provenance
+from .result import Synthesis
+from .reuse import Reuse
+from .sampling import Estimate, generate
+from .spread import Spread
+
+if TYPE_CHECKING:
+    from ..preprocess import Prepared
+
+Source = Volume | str | os.PathLike
+
+
+def synthesize(
+    t1w: Source,
+    flair: Source,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    bundle: str | os.PathLike[str] | Bundle = DEFAULT_BUNDLE,
+    seeds: int | Sequence[int] | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance: Mapping[str, float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    brain_mask: Source | None = None,
+    register: bool = True,
+    skull_strip: str = "auto",
+    bias_correct: bool = True,
+    uncertainty: bool | str | os.PathLike[str] = False,
+    preview: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    keep_samples: bool = False,
+    write_samples: bool = False,
+    progress: Progress | None = None,
+    estimate: Callable[[Estimate], Any] | None = None,
+    reuse: Reuse | None = None,
+) -> Synthesis:
+    """Synthesize a PSR map from a T1w and a FLAIR image.
+
+    Same input, seeds, bundle and device: same bytes out. Every output is checked before the work starts, and nothing
+    is written unless all of it can be.
+
+    >>> import DEMISTCore
+    >>> result = DEMISTCore.synthesize("t1w.nii.gz", "flair.nii.gz", out="psr.nii.gz")  # doctest: +SKIP
+    >>> result.psr.array.max(), result.uncertainty.array.max()  # doctest: +SKIP
+
+    Args:
+        t1w: T1-weighted image (MPRAGE): a file or a :class:`Volume`. The result lies on its grid.
+        flair: FLAIR image of the same session, on any grid.
+        out: where to write the map (``.nii.gz``, ``.nrrd`` ...), with a JSON sidecar beside it. None: do not write.
+        bundle: the model: a name, a folder, a Hugging Face id, or a :class:`Bundle`.
+        seeds: how many samples (0, 1, ... n-1), or which seeds. Default: the bundle's recommendation, as for ``steps``
+            and ``sampler``.
+        steps: sampling steps.
+        sampler: ``ddpm``, ``ddim`` or ``dpmpp_2m``.
+        guidance: weight by stream (``semantic``, ``spatial``, ``adaptive``, or ``all``), see
+            :class:`DEMISTCore.diffusion.Guided`. 1 is plain conditioning, 0 switches a stream off.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:n`` or ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        brain_mask: brain mask in the T1w's space instead of brain extraction.
+        register, skull_strip, bias_correct: see :func:`DEMISTCore.prepare`.
+        uncertainty: write the standard deviation over seeds too: True (beside ``out``) or a path.
+        preview: where to draw a picture (``.png``).
+        overwrite: replace outputs that exist.
+        keep_samples: keep the map of every seed in the result.
+        write_samples: write the map of every seed too, beside ``out``: ``psr_seed-0.nii.gz`` and so on. Statistics
+            need them to say how far a region's mean moves from seed to seed.
+        progress: called with a stage and the share of all work done (0 to 1); may raise
+            :class:`~DEMISTCore.errors.Cancelled` to stop, which leaves nothing behind.
+        estimate: called after every sampling step with the running :class:`Estimate`; may raise as well.
+        reuse: what an earlier call left, for several calls with the same images: only the first prepares them.
+
+    Raises:
+        InputError: an input, option or output that cannot be used; the sentence says what to do.
+        BundleError: a bundle that cannot be used.
+    """
+    clock = Clock(progress)
+    sources = (t1w, flair, brain_mask)
+    outputs = list_outputs(out, uncertainty, preview)
+    check_outputs(outputs, overwrite, sources)
+    if write_samples and out is None:
+        raise InputError("The maps of the seeds are written beside the PSR map; give out (--out) as well.")
+    check_device_name(device)
+    seed_list = None if seeds is None else check_seeds(seeds)
+
+    with clock.stage("load"):
+        torch_device = pick_device(device)
+        dtype = pick_dtype(torch_device, precision)
+        model = load_bundle(bundle)
+        plan = plan_sampling(model, seed_list, steps, sampler, guidance)
+        if uncertainty and len(plan["seeds"]) < 2:
+            raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
+        if write_samples:
+            outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan["seeds"]}
+            check_outputs(outputs, overwrite, sources)
+        inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
+        if brain_mask is not None:
+            inputs["brain mask"] = as_volume(brain_mask, "brain mask")
+        check_memory(model, inputs["T1w"], torch_device, dtype)
+        reuse = reuse or Reuse()
+        identities = {name: identity(volume, reuse) for name, volume in inputs.items()}
+
+    chosen = {"register": register, "skull_strip": skull_strip, "bias_correct": bias_correct}
+    grid = {"spacing": model.spacing, "multiple": model.config.multiple}
+    prepared = _prepared(inputs, {**chosen, **grid, "device": str(torch_device)}, reuse, clock)
+    if estimate is not None:
+        tell = estimate
+        estimate = lambda now: tell(replace(now, to_native=prepared.to_native))  # noqa: E731
+
+    native, on_grid = Spread(), Spread()
+    samples = []
+    for sample in generate(
+        model,
+        prepared.array,
+        prepared.mask.array,
+        **plan,
+        device=torch_device,
+        dtype=dtype,
+        progress=clock.report,
+        estimate=estimate,
+        timings=clock.seconds,
+        reuse=reuse,
+    ):
+        with clock.stage("to native grid"):
+            volume = prepared.to_native(sample)
+            native.add(volume.array)
+            on_grid.add(sample)
+            if keep_samples or write_samples:
+                samples.append(volume)
+
+    psr, spread = native.volumes(prepared.native.affine)
+    settings = {
+        **plan,
+        "device": describe_device(torch_device),
+        "precision": str(dtype).removeprefix("torch."),
+        **chosen,
+    }
+    told = provenance(model, identities, settings, outputs, prepared, psr, spread)
+    model_maps = on_grid.volumes(prepared.grid.affine)
+    result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
+    clock.report("write", "write", 0.0)
+    write(result, clock)
+    clock.report("done", "write", 1.0)
+    return result
+
+
+def _prepared(inputs: Mapping[str, Volume], options: Mapping[str, Any], reuse: Reuse, clock: Clock) -> Prepared:
+    """The images as the model sees them: what ``reuse`` has of the same images and options, or made now."""
+    key = (*((name, volume.shape, reuse.content(volume)) for name, volume in inputs.items()), *options.items())
+    if reuse.knows(key):
+        clock.skip("prepare")
+        return reuse.prepared
+    from ..preprocess import prepare
+
+    prepared = prepare(
+        inputs["T1w"],
+        inputs["FLAIR"],
+        brain_mask=inputs.get("brain mask"),
+        **options,
+        progress=lambda stage, done: clock.report(stage, "prepare", done),
+    )
+    reuse.keep(key, prepared)
+    clock.add({step.name: step.seconds for step in prepared.steps})
+    return prepared
