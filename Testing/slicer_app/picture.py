@@ -37,7 +37,7 @@ def main(out: Path) -> None:
     panel.initializeParameterNode()
     parameters = panel._parameterNode
     parameters.brainMask, parameters.lesions = slicer.util.getNode("sim_brain"), slicer.util.getNode("sim_lesions")
-    panel.preset._onChosen("fast")
+    panel.sampling.choose("fast")
     parameters.seeds = 2
     for start in (panel.onApply, panel.onStatistics):
         start()
