@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 from test_regions import dice, made_up
 from training_data import write_mini_bids
 
@@ -22,7 +23,7 @@ from DEMISTCore.regions.network import CLASSES, build_network, save_network
 from DEMISTCore.regions.refine import refine
 from DEMISTCore.simulate.tissues import DSEG_NAMES
 from DEMISTCore.training.data import index, prepare_cohort, split
-from DEMISTCore.training.segmentation import SegmentationStage, recoloured, thinned
+from DEMISTCore.training.segmentation import SegmentationStage, recoloured, thickened, thinned
 from DEMISTCore.training.settings import SegmentationSettings, resolve
 
 
@@ -117,6 +118,25 @@ def test_thinner_masks_lose_outer_csf_only() -> None:
     assert ((image[0] != 0) == (kept > 0)).all()
     full = np.ones_like(labels)
     assert thinned(x, full, 2)[1] is full
+
+
+def test_a_thicker_mask_adds_a_rim_that_counts_as_csf() -> None:
+    labels = np.zeros((32, 40, 36), np.uint8)
+    labels[10:22, 12:28, 12:24] = 2
+    x = np.where(labels > 0, np.float32(0.5), np.float32(0))[None].repeat(2, 0)
+    widths = []
+    for seed in range(5):
+        image, more = thickened(x, labels, np.random.default_rng(seed))
+        rim = (labels == 0) & (more > 0)
+        assert (more[rim] == 1).all()
+        assert (more[labels > 0] == 2).all()
+        np.testing.assert_array_equal(image[:, labels > 0], x[:, labels > 0])
+        assert (image[:, more == 0] == 0).all()
+        assert image[:, rim].max() < 1.5
+        widths.append(distance_transform_edt(labels == 0)[rim].max())
+    assert max(widths) > min(widths) >= 1
+    full = np.ones_like(labels)
+    assert thickened(x, full, np.random.default_rng(0))[1] is full
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_core(node):
     assert parameters.gapMm == settings.lesion_gap_mm == settings.proximal_mm[0]
     assert parameters.proximalMm == settings.proximal_mm[1]
     assert parameters.distalMm == settings.distal_mm
-    assert parameters.depthMm == settings.nawm_depth_mm
+    assert parameters.depthMm == settings.depth_mm
     assert parameters.t1 is None
     assert parameters.device == "auto"
 

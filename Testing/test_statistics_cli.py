@@ -125,7 +125,7 @@ def test_a_suggestion_given_as_a_mask_stays_one(files, tmp_path, capsys):
     assert run(main, command(files, out, "--unchecked", "--depth", "0")) == 0
     told = json.loads((out / "statistics.json").read_text())
     assert told["lesions"]["suggested"] is True
-    assert told["settings"]["regions"]["nawm_depth_mm"] == 0
+    assert told["settings"]["regions"]["depth_mm"] == 0
     assert {row["name"] for row in rows_of(out / "regions.csv") if row["lesion"]} == {
         f"Lesion {number} (suggested)" for number in (1, 2, 3)
     }

@@ -8,6 +8,9 @@ from .brightness import FIELD, FLAIR_LIMIT, Channel, neighbours
 
 #: No tissue is less likely than this to a prior, which may be wrong.
 _LEAST_PRIOR = 1e-3
+#: The prior's logarithm counts so often, and these are added for CSF, grey and white matter: a network alone calls too
+#: many mixed voxels at the borders white, or grey and not fluid. Chosen on validation subjects (``docs/regions.md``).
+_PRIOR_WEIGHT, _MORE = 3.0, (1.5, 0.0, -2.0)
 #: So often are means learnt anew, and so often each time do neighbours agree.
 _REFINEMENTS, _ROUNDS = 3, 2
 
@@ -34,7 +37,8 @@ def refine(
     from scipy.special import softmax
 
     volume = np.where(mask, prior, 0).astype(np.float32)
-    expected = np.log(volume[:, mask] + _LEAST_PRIOR)
+    expected = _PRIOR_WEIGHT * np.log(volume[:, mask] + _LEAST_PRIOR)
+    expected += np.array(_MORE, np.float32)[:, None]
     channels = [
         Channel.from_tissue(image, mask, hidden, spacing, volume, np.inf if i == 0 else FLAIR_LIMIT)
         for i, image in enumerate(images)

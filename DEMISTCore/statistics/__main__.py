@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     masks.add_argument("--distal", type=float, metavar="MM", help="distal NAWM lies farther than this from lesions")
     masks.add_argument("--gap", type=float, metavar="MM", help="NAWM keeps this distance from lesions (partial volume)")
-    masks.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this distance from grey matter and CSF")
+    masks.add_argument("--depth", type=float, metavar="MM", help="NAWM and grey matter keep this off their borders")
     masks.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out, mL")
     masks.add_argument(
         "--method", choices=METHODS,
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chosen = {
         "proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal, "lesion_gap_mm": args.gap,
-        "nawm_depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
+        "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
     }  # fmt: skip
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
     analysis = analyse(

@@ -83,12 +83,16 @@ class SegmentationStage:
             rng = random(s.seed, "segmentation", i)
             entry = self.train[pick(len(self.train), s.seed, "segmentation", i)]
             x, labels = _read(entry, s.patch, random_patch(entry, s.patch, rng, s.lesion_share))
-            flip, thin, blind = rng.random(3) < (0.5 if s.flip else 0.0, s.thin_mask, s.flair_dropout)
+            flip, blind = rng.random(2) < (0.5 if s.flip else 0.0, s.flair_dropout)
+            mask = rng.random()
             if flip:
                 x, labels = np.flip(x, -3), np.flip(labels, -3)
-            if thin:
+            if mask < s.thin_mask:
                 x, labels = thinned(x, labels, int(rng.integers(1, 4)))
-            x = augment(recoloured(x, labels, s, rng), s.augment, rng)
+            x = recoloured(x, labels, s, rng)
+            if s.thin_mask <= mask < s.thin_mask + s.thick_mask:
+                x, labels = thickened(x, labels, rng)
+            x = augment(x, s.augment, rng)
             if blind:
                 x[1] = 0
             samples.append({"x": x, "target": _target(labels)})
@@ -189,3 +193,38 @@ def thinned(x: np.ndarray, labels: np.ndarray, voxels: int) -> tuple[np.ndarray,
         return x, labels
     reached = binary_dilation(outside, iterations=voxels, mask=outside | (labels == 1))
     return np.where(reached, np.float32(0), x), np.where(reached, np.uint8(0), labels)
+
+
+def thickened(x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """With a rim of up to seven voxels, dark with brighter spots, that counts as CSF.
+
+    Brain masks of real scans reach into the subarachnoid space, meninges and vessels; simulated brains end at the CSF.
+
+    Args:
+        x: T1w and FLAIR (2, X, Y, Z), 0 outside.
+        labels: (X, Y, Z), 0 outside the brain.
+        rng: source of randomness.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    outside = labels == 0
+    if not outside.any() or outside.all():
+        return x, labels
+    width = rng.uniform(1, 5) + rng.uniform(0, 2) * _smooth_noise(labels.shape, 24, rng)
+    rim = outside & (distance_transform_edt(outside) <= width)
+    # Meninges and vessels lie at the same place in both images, bright or dark in each.
+    spots = (_smooth_noise(labels.shape, 5, rng) - 0.5).clip(0)
+    result = x.copy()
+    for image in result:
+        fluid = rng.uniform(-0.1, 0.12) + rng.uniform(0, 0.05) * _smooth_noise(labels.shape, 8, rng)
+        image[rim] = (fluid + rng.uniform(-0.1, 0.5) * spots)[rim]
+    return result, np.where(rim, labels.dtype.type(1), labels)
+
+
+def _smooth_noise(shape: Sequence[int], spacing: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of about unit variance whose values are drawn every ``spacing`` voxels and interpolated between."""
+    from scipy.ndimage import zoom
+
+    coarse = rng.standard_normal([-(-n // spacing) + 1 for n in shape]).astype(np.float32)
+    fine = zoom(coarse, spacing, order=1, grid_mode=True, mode="nearest")
+    return fine[tuple(slice(n) for n in shape)]

@@ -198,6 +198,7 @@ class SegmentationSettings(Settings):
     recolour: tuple[float, ...] = (0.03, 0.06)  # SD of each tissue's own shift on T1w and FLAIR; tissue's median is 0.5
     recolour_share: float = 0.5  # share of the samples that get it
     thin_mask: float = 0.3  # share of the samples that lose outer CSF
+    thick_mask: float = 0.4  # share of the samples that get a rim of what lies around the brain
     flair_dropout: float = 0.3  # share of the samples without a FLAIR
     lesion_share: float = 0.5  # share of the patches around a lesion
     lesion_weight: float = 2.0

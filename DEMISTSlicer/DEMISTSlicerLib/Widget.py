@@ -363,7 +363,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "lesion_gap_mm": parameters.gapMm,
             "proximal_mm": (parameters.gapMm, parameters.proximalMm),
             "distal_mm": parameters.distalMm,
-            "nawm_depth_mm": parameters.depthMm,
+            "depth_mm": parameters.depthMm,
         }
 
     def _run(self, start: Callable[[], object]) -> None:
