@@ -167,7 +167,7 @@ class Analysis:
             ]
         lines.append("")
         lines += [f"note: {sentence}" for sentence in self.notes]
-        lines += [f"{kind + ':':<14}{path}" for kind, path in self.files.items()]
+        lines += [f"{kind + ':':<15}{path}" for kind, path in self.files.items()]
         lines.append(self.statement)
         return "\n".join(lines)
 
