@@ -197,7 +197,7 @@ def test_presets_fill_in_numbers_and_numbers_choose_the_preset(scanned):
     QTest.keyClick(box, Qt.Key.Key_End)
     QTest.keyClick(box, Qt.Key.Key_Up)
     assert box.itemData(box.currentIndex) == "best"
-    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (8, 6)
+    assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (8, 3)
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
         == seconds(bundle=str(guided), guidance={})
         == seconds(bundle=str(plain))
     )
-    for key, numbers in ((Qt.Key.Key_Home, (1, 4, 1.25)), (Qt.Key.Key_End, (16, 8, 1.25))):
+    for key, numbers in ((Qt.Key.Key_Home, (1, 4, 1.25)), (Qt.Key.Key_End, (16, 4, 1.25))):
         ui.presetComboBox.setFocus()
         QTest.keyClick(ui.presetComboBox, key)
         assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value, ui.guidanceSpinBox.value) == numbers

@@ -134,11 +134,11 @@ def test_the_stand_in_writes_what_slicers_own_wrapper_writes(node):
 @pytest.mark.parametrize(
     ("advice", "numbers", "guidance"),
     [
-        ({"seeds": 4, "steps": 8, "guidance": {"all": 1.2}}, [(1, 8), (4, 8), (16, 16)], 1.2),
-        ({"seeds": 4, "steps": 4, "guidance": {"all": 1.25}, "sampler": "dpmpp_2m"}, [(1, 4), (4, 4), (16, 8)], 1.25),
-        ({"seeds": 1, "steps": 50, "guidance": {}}, [(1, 25), (1, 50), (4, 100)], 1.0),
-        ({"seeds": 20, "steps": 600}, [(1, 600), (20, 600), (64, 1000)], 1.0),
-        ({"seeds": 1, "steps": 1}, [(1, 1), (1, 1), (4, 2)], 1.0),
+        ({"seeds": 4, "steps": 8, "guidance": {"all": 1.2}}, [(1, 8), (4, 8), (16, 8)], 1.2),
+        ({"seeds": 4, "steps": 4, "guidance": {"all": 1.25}, "sampler": "dpmpp_2m"}, [(1, 4), (4, 4), (16, 4)], 1.25),
+        ({"seeds": 1, "steps": 50, "guidance": {}}, [(1, 25), (1, 50), (4, 50)], 1.0),
+        ({"seeds": 20, "steps": 600}, [(1, 600), (20, 600), (64, 600)], 1.0),
+        ({"seeds": 1, "steps": 1}, [(1, 1), (1, 1), (4, 1)], 1.0),
     ],
 )
 def test_presets_follow_the_bundles_recommendation(advice, numbers, guidance):

@@ -47,7 +47,8 @@ def presets(sampling: Mapping[str, Any] | None = None) -> list[Preset]:
     """The presets for a bundle with the recommendation ``sampling`` (keys ``seeds``, ``steps``, ``guidance``).
 
     Balanced is the recommendation itself. Fast is one seed of it, without an uncertainty map; where one seed is the
-    recommendation, half the steps. Best is four times as many seeds with twice the steps.
+    recommendation, half the steps. Best is four times as many seeds; more steps than recommended are no better: with
+    the default model, twice as many cost 0.35 dB on validation scans.
     """
     given = dict(sampling or {})
     seeds, steps = int(given.get("seeds") or 4), int(given.get("steps") or 10)
@@ -55,7 +56,7 @@ def presets(sampling: Mapping[str, Any] | None = None) -> list[Preset]:
     return [
         Preset("fast", _("Fast"), 1, steps if seeds > 1 else max(1, steps // 2), "", guidance),
         Preset("balanced", _("Balanced"), min(64, seeds), min(1000, steps), "", guidance),
-        Preset("best", _("Best"), min(64, 4 * seeds), min(1000, 2 * steps), "", guidance),
+        Preset("best", _("Best"), min(64, 4 * seeds), min(1000, steps), "", guidance),
     ]
 
 
