@@ -573,8 +573,9 @@ def test_end_to_end_on_thick_oblique_scans(logic, scene):
     t1, fl = volume(*t1w, "Thick T1w"), volume(*flair, "Thick FLAIR")
     _result, measured = check_end_to_end(logic, t1, fl, bundle="tiny", device="cpu", seeds=2)
     assert measured.segmentation is not None
-    from DEMISTSlicerLib.Segmentation import segmentationToLabelmap
+    from DEMISTSlicerLib.Segmentation import isSuggested, segmentationToLabelmap
 
+    assert isSuggested(logic.suggestLesions(t1, fl, lesions=measured.segmentation))  # nobody has checked them yet
     found = segmentationToLabelmap(measured.segmentation, t1) > 0
     # The lesion is where it was drawn. The head is no anatomy: how good suggestions are is tested with the regions.
     assert (found & lesion).sum() > 0.5 * lesion.sum()

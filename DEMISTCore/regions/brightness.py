@@ -9,7 +9,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 #: Weight of the six neighbours in the Potts field.
-FIELD = 0.5
+_FIELD = 0.5
 #: Class means vary over the brain as smoothly as this (standard deviation, mm): bias that N4 left, and cerebellum and
 #: thalamus whose grey differs from the cortex's.
 _REGIONAL = 8.0
@@ -115,7 +115,7 @@ def _halve(array: np.ndarray) -> np.ndarray:
     return padded.reshape(x, 2, y, 2, z, 2).mean((1, 3, 5))
 
 
-def neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Sum over the six neighbours, (3, N) at the voxels of ``mask``."""
     result = np.empty((volume.shape[0], np.count_nonzero(mask)), np.float32)
     for k, one in enumerate(volume):
@@ -126,3 +126,23 @@ def neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
             a[:-1] += b[1:]
         result[k] = total[mask]
     return result
+
+
+def settle(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: int) -> None:
+    """Let neighbours agree: ``rounds`` mean-field updates of the Potts field, in place.
+
+    Args:
+        evidence: log likelihood of CSF, grey and white matter (3, N) at the voxels of ``mask``.
+        volume: their probabilities (3, X, Y, Z), 0 outside; updated.
+        mask: brain (X, Y, Z).
+        rounds: how often.
+    """
+    from scipy.special import softmax
+
+    for _ in range(rounds):
+        volume[:, mask] = softmax(evidence + _FIELD * _neighbours(volume, mask), axis=0)
+
+
+def likeliest(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Labels (uint8): 1 CSF, 2 grey, 3 white matter, 0 outside ``mask``."""
+    return np.where(mask, volume.argmax(0) + 1, 0).astype(np.uint8)

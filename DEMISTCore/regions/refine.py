@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .brightness import FIELD, FLAIR_LIMIT, Channel, neighbours
+from .brightness import FLAIR_LIMIT, Channel, likeliest, settle
 
 #: No tissue is less likely than this to a prior, which may be wrong.
 _LEAST_PRIOR = 1e-3
@@ -34,8 +34,6 @@ def refine(
         spacing: mm.
         prior: probabilities (3, X, Y, Z) of CSF, grey and white matter.
     """
-    from scipy.special import softmax
-
     volume = np.where(mask, prior, 0).astype(np.float32)
     expected = _PRIOR_WEIGHT * np.log(volume[:, mask] + _LEAST_PRIOR)
     expected += np.array(_MORE, np.float32)[:, None]
@@ -48,9 +46,5 @@ def refine(
             for channel in channels:
                 channel.learn(volume)
         evidence = expected + sum(channel.evidence() for channel in channels)
-        for _ in range(_ROUNDS):
-            q = softmax(evidence + FIELD * neighbours(volume, mask), axis=0)
-            volume[:, mask] = q
-    result = np.zeros(mask.shape, np.uint8)
-    result[mask] = q.argmax(0) + 1
-    return result
+        settle(evidence, volume, mask, _ROUNDS)
+    return likeliest(volume, mask)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
-from .brightness import FIELD, Channel, flat_voxels, neighbours
+from .brightness import Channel, flat_voxels, likeliest, settle
 from .holes import fill_white
 from .masks import describe, labels_to_grid
 from .suggest import suggest_lesions
@@ -111,20 +111,15 @@ def _classify(
     volume = np.zeros((3, *mask.shape), np.float32)
     t1w = Channel(images[0], mask, hidden, spacing, means, deviation)
     channels = [t1w]
-    q = softmax(t1w.evidence(), axis=0)
+    volume[:, mask] = softmax(t1w.evidence(), axis=0)
     for round_ in range(_PASSES):
-        volume[:, mask] = q
         if round_:
             t1w.learn(volume)
             if len(images) > 1:
                 channels = [t1w, Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
         evidence = sum(channel.evidence() for channel in channels)
-        for _ in range(_ROUNDS):
-            q = softmax(evidence + FIELD * neighbours(volume, mask), axis=0)
-            volume[:, mask] = q
-    result = np.zeros(mask.shape, np.uint8)
-    result[mask] = q.argmax(0) + 1
-    return result
+        settle(evidence, volume, mask, _ROUNDS)
+    return likeliest(volume, mask)
 
 
 def _global_classes(

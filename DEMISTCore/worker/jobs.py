@@ -148,7 +148,8 @@ def regions(context: Context) -> dict[str, Any]:
         )
         context.progress("regions", 0.7)
         found = build_regions(t1w, lesion_mask=lesions, t1w=t1w, flair=flair, brain=prepared.native_mask,
-                              prepared=prepared, settings=settings)  # fmt: skip
+                              prepared=prepared, unchecked=bool(context.request.get("unchecked")),
+                              settings=settings)  # fmt: skip
     context.check()
     return {"notes": [*prepared.warnings, *found.notes]} | _shown(context, found)
 

@@ -285,7 +285,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self._runs.checkIdle()
         inputs = RunInputs({"t1w": t1, "flair": flair, "lesions": lesions, "brain_mask": brainMask}, frame=t1)
         inputs.check("t1w", "flair")
-        request = {"do": "regions", "distances": dict(distances or {})}
+        request = {"do": "regions", "unchecked": isSuggested(lesions), "distances": dict(distances or {})}
         task = Task(request, lambda message: ResultNodes.makeRegions(message, t1, segmentation), inputs)
         outcome = self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
         return outcome.segmentation if wait else outcome
