@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
+from scipy.stats import entropy
 from test_regions import dice, made_up
 from training_data import write_mini_bids
 
@@ -23,7 +25,7 @@ from DEMISTCore.regions.network import CLASSES, build_network, save_network
 from DEMISTCore.regions.refine import refine
 from DEMISTCore.simulate.tissues import DSEG_NAMES
 from DEMISTCore.training.data import index, prepare_cohort, split
-from DEMISTCore.training.segmentation import SegmentationStage, recoloured, thickened, thinned
+from DEMISTCore.training.segmentation import SegmentationObjective, SegmentationStage, recoloured, thickened, thinned
 from DEMISTCore.training.settings import SegmentationSettings, resolve
 
 
@@ -87,6 +89,100 @@ def test_batches_are_functions_of_their_index(bids, tmp_path) -> None:
     assert set(once["target"].unique().tolist()) == {-1, 0, 1, 2, 4}
 
 
+class Says(torch.nn.Module):
+    """A network that says the same logits (7,) in every voxel."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def folded(self, x: torch.Tensor) -> torch.Tensor:
+        size = [n // 2 for n in x.shape[2:]]
+        return self.logits[None, :, None, None, None, None].expand(x.shape[0], -1, 8, *size)
+
+
+def objective_that_says(logits: torch.Tensor, lesion_weight: float = 1.0) -> SegmentationObjective:
+    objective = SegmentationObjective(SegmentationSettings(channels=(4,) * 6, lesion_weight=lesion_weight))
+    objective.network = Says(logits)
+    return objective
+
+
+def voxels(target: np.ndarray, grey: float, white: float) -> dict[str, torch.Tensor]:
+    shares = np.stack([np.full(target.shape, round(255 * part), np.uint8) for part in (grey, white)])
+    return {
+        "x": torch.zeros(1, 2, *target.shape), "target": torch.from_numpy(target)[None],
+        "shares": torch.from_numpy(shares)[None],
+    }  # fmt: skip
+
+
+def test_the_loss_is_least_at_the_fractions() -> None:
+    """Voxels that are 20 % fluid, 20 % grey and 60 % white matter are called so, whatever their largest part."""
+    objective = objective_that_says(torch.zeros(7))
+    batch = voxels(np.full((4, 4, 4), 2, np.int16), 0.2, 0.6)
+    optimiser = torch.optim.LBFGS(objective.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def step() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = objective(batch, 0.0)["fractions"]
+        loss.backward()
+        return loss
+
+    optimiser.step(step)
+    least = float(objective(batch, 0.0)["fractions"].detach())
+    said = objective.network.logits.softmax(0).detach().numpy()
+    tissues = [said[[i for i, (_, what) in enumerate(CLASSES.values()) if what == k]].sum() for k in (1, 2, 3)]
+    np.testing.assert_allclose(tissues, [0.2, 0.2, 0.6], atol=1e-3)
+    assert least == pytest.approx(entropy([0.2, 0.2, 0.6]), abs=1e-5)
+
+
+def test_whole_voxels_give_plain_cross_entropy_inside_the_brain_only() -> None:
+    logits = torch.randn(7, generator=torch.Generator().manual_seed(3))
+    target = np.full((4, 4, 4), 5, np.int16)  # cerebellar cortex
+    target[:2] = -1
+    parts = objective_that_says(logits)(voxels(target, 1, 0), 0.0)
+    assert float(parts["fractions"] + parts["classes"]) == pytest.approx(float(-logits.log_softmax(0)[5]), abs=1e-5)
+    lesions = np.full((4, 4, 4), 4, np.int16)
+    once, twice = (objective_that_says(logits, w)(voxels(lesions, 0, 1), 0.0) for w in (1.0, 2.0))
+    assert float(twice["classes"]) == pytest.approx(2 * float(once["classes"]), rel=1e-6)
+
+
+def test_fractions_come_to_the_model_grid_with_lesions_white(bids, tmp_path) -> None:
+    assert stage_on(bids, tmp_path / "hard").train[0].shares is None
+    root = write_mini_bids(tmp_path / "bids", subjects=2)
+    for file in root.glob("derivatives/truth/*/anat/*_dseg.nii.gz"):
+        labels = nib.load(file)
+        white = np.isin(labels.get_fdata(), (3, 5)) * 0.75
+        for name, part in (("GM", np.where(labels.get_fdata() == 2, 1.0, white / 3)), ("WM", white)):
+            image = nib.Nifti1Image(part.astype(np.float32), labels.affine)
+            nib.save(image, str(file).replace("desc-tissue_dseg", f"label-{name}_probseg"))
+    stage = stage_on(root, tmp_path / "soft")
+    entry = stage.train[0]
+    for label, expected in ((2, (255, 0)), (3, (64, 191)), (5, (0, 255)), (1, (0, 0)), (0, (0, 0))):
+        here = entry.labels[:] == label
+        np.testing.assert_allclose(np.median(entry.shares[:, here], axis=1), expected, atol=1)
+    batch = stage.batch(range(2))
+    assert batch["shares"].dtype == torch.uint8
+    white = batch["shares"][:, 1][batch["target"] == 2].float()
+    assert float(white.median()) == pytest.approx(191, abs=1)
+
+
+def test_what_a_mask_holds_beyond_the_labels_is_fluid(tmp_path) -> None:
+    """Brain masks of real scans reach into the meninges: no label there, and the network must learn them all the same."""
+    root = write_mini_bids(tmp_path / "bids", subjects=2)
+    for file in root.glob("derivatives/truth/*/anat/*_dseg.nii.gz"):
+        image = nib.load(file)
+        labels = image.get_fdata().astype(np.uint8)
+        labels[:, :, : labels.shape[2] // 2] = 0
+        nib.save(nib.Nifti1Image(labels, image.affine), file)
+        lesion = Path(str(file).replace("desc-tissue_dseg", "desc-lesion_mask"))
+        nib.save(nib.Nifti1Image((labels == 5).astype(np.uint8), image.affine), lesion)
+    stage = stage_on(root, tmp_path / "cache", "thin_mask=0", "thick_mask=0", "augment.probability=0")
+    batch = stage.batch(range(1))
+    inside = (batch["x"] != 0).any(1)
+    assert torch.equal(batch["target"] >= 0, inside)
+    assert float((batch["target"][inside] == 0).float().mean()) > 0.4
+
+
 def test_brightness_moves_by_tissue_and_lesions_with_white_matter() -> None:
     labels = np.zeros((24, 24, 24), np.uint8)
     labels[2:22, 2:22, 2:22] = 3
@@ -142,7 +238,7 @@ def test_a_thicker_mask_adds_a_rim_that_counts_as_csf() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [(("patch=[48,48,48]",), "multiples of 32"), (("patch=[32,32,32]",), "64 or more"),
-     (("channels=[8,8]",), "six widths")],
+     (("channels=[8,8]",), "six widths"), (("thin_mask=0.7", "thick_mask=0.6"), "1 at most")],
 )  # fmt: skip
 def test_settings_that_do_not_fit(bids, tmp_path, words, says, capsys) -> None:
     assert train_cli("segmentation", "--data", bids, "--out", tmp_path / "r", "--config", "tiny", *words) == 2
@@ -209,6 +305,17 @@ def test_the_bundle_is_checked(exported: Path, tiny_bundle: Path, tmp_path) -> N
 def test_export_takes_one_segmentation_run(trained: Path, tmp_path, capsys) -> None:
     assert train_cli("export", trained, trained, "--out", tmp_path / "b") == 2
     assert "one segmentation run alone" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_training_goes_on_from_a_bundle(exported: Path, bids, tiny_bundle: Path, tmp_path, capsys) -> None:
+    words = ("--data", bids, "--config", "tiny", "channels=[8,8,8,8,8,8]", "steps=1", "lr=1e-9", "warmup=1")
+    assert train_cli("segmentation", "--out", tmp_path / "on", "--init", exported, *words) == 0
+    assert train_cli("export", tmp_path / "on", "--out", tmp_path / "again") == 0
+    old, new = (open_network(folder).network.state_dict() for folder in (exported, tmp_path / "again"))
+    for name, tensor in old.items():
+        torch.testing.assert_close(new[name], tensor, atol=1e-4, rtol=1e-3)
+    assert train_cli("segmentation", "--out", tmp_path / "no", "--init", tiny_bundle, *words) == 2
+    assert "not a tissue network" in capsys.readouterr().err.replace("\n", " ")
 
 
 # --- regions ---------------------------------------------------------------------------------------------------------

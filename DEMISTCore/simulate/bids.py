@@ -14,7 +14,10 @@ from ..volume import Volume
 from .protocol import Protocol
 from .scanner import Scan
 from .subject import Subject
-from .tissues import DSEG_NAMES
+from .tissues import CSF, DSEG_NAMES, GREY, WHITE
+
+#: Tissue fractions that are written, by BIDS label.
+FRACTIONS = {"WM": WHITE, "GM": GREY, "CSF": CSF}
 
 
 def check_free(root: Path, *, overwrite: bool = False) -> None:
@@ -89,6 +92,10 @@ def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -
         ("desc-brain_mask", subject.brain),
     ):
         Volume(array.astype(np.uint8), subject.affine).write(folder / f"{name}_{entity}.nii.gz", dtype=np.uint8)
+    # What a hard label cannot say: how much of a voxel is which tissue. Three decimals compress well.
+    for label, key in FRACTIONS.items():
+        part = np.round(np.where(subject.brain, subject.fractions[key], 0), 3).astype(np.float32)
+        Volume(part, subject.affine).write(folder / f"{name}_label-{label}_probseg.nii.gz")
     write_json(folder / f"{name}_desc-truth_PSRmap.json", {"Units": "fraction", "Description": "Pool size ratio"})
     parameters = {**subject.parameters, "scans": [scan.protocol.to_dict() for scan in scans], "version": __version__}
     write_json(folder / f"{name}_desc-truth_parameters.json", parameters)

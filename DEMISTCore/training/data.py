@@ -29,6 +29,8 @@ from .settings import AugmentSettings, PreprocessSettings, Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..volume import Grid
+
 log = logging.getLogger(__name__)
 
 LESION = 5
@@ -59,6 +61,8 @@ class Session:
     dseg: Path | None = None
     lesion: Path | None = None
     mask: Path | None = None
+    grey: Path | None = None
+    white: Path | None = None
 
     @property
     def name(self) -> str:
@@ -68,14 +72,16 @@ class Session:
     @property
     def files(self) -> list[Path]:
         """Every file that exists, in a fixed order."""
-        return [path for path in (self.t1w, self.flair, self.psr, self.dseg, self.lesion, self.mask) if path]
+        every = (self.t1w, self.flair, self.psr, self.dseg, self.lesion, self.mask, self.grey, self.white)
+        return [path for path in every if path]
 
 
 def index(bids: str | Path) -> list[Session]:
     """All sessions with T1w, FLAIR and a PSR map, sorted by name.
 
     Layout: ``sub-*/[ses-*/]anat/*_{T1w,FLAIR}.nii.gz`` and, for the truth, ``derivatives/*/sub-*/[ses-*/]anat/
-    *_PSRmap.nii.gz`` with, where there are any, ``*_dseg``, ``*_desc-lesion_mask`` and ``*_desc-brain_mask``.
+    *_PSRmap.nii.gz`` with, where there are any, ``*_dseg``, ``*_desc-lesion_mask``, ``*_desc-brain_mask`` and tissue
+    fractions ``*_label-{GM,WM}_probseg``.
 
     Raises:
         InputError: the folder does not exist, holds no subjects, or none has T1w, FLAIR and PSR.
@@ -93,7 +99,7 @@ def index(bids: str | Path) -> list[Session]:
             for own in dict.fromkeys([f"{subject}/{session}".rstrip("/"), subject])
             for folder in sorted(root.glob(f"derivatives/*/{own}/anat"), key=lambda p: ("truth" not in p.parts, p))
         ]
-        found = {what: _first(truth, what) for what in ("PSRmap", "dseg", "desc-lesion_mask", "desc-brain_mask")}
+        found = {what: _first(truth, what) for what in _TRUTH}
         if not (t1w and flair and found["PSRmap"]):
             missing = [n for n, p in (("T1w", t1w), ("FLAIR", flair), ("PSRmap", found["PSRmap"])) if not p]
             incomplete.append(f"{'/'.join(parts)} lacks {' and '.join(missing)}")
@@ -105,6 +111,10 @@ def index(bids: str | Path) -> list[Session]:
     if incomplete:
         log.warning("Left out: %s%s.", "; ".join(incomplete[:3]), " ..." if len(incomplete) > 3 else "")
     return sorted(sessions, key=lambda s: s.name)
+
+
+#: Suffixes of the truth's files, in the order of :class:`Session`'s fields.
+_TRUTH = ("PSRmap", "dseg", "desc-lesion_mask", "desc-brain_mask", "label-GM_probseg", "label-WM_probseg")
 
 
 def _image(folder: Path, suffix: str) -> Path | None:
@@ -175,6 +185,12 @@ class Prepared:
     def labels(self) -> np.ndarray:
         """Tissue labels, 0 outside the brain: uint8 (X, Y, Z)."""
         return np.load(self.folder / "labels.npy", mmap_mode="r")
+
+    @property
+    def shares(self) -> np.ndarray | None:
+        """Fractions of grey and of white matter, 255 for a whole voxel, lesions white: uint8 (2, X, Y, Z); or None."""
+        file = self.folder / "shares.npy"
+        return np.load(file, mmap_mode="r") if file.is_file() else None
 
     def places(self, kind: str) -> np.ndarray:
         """Up to 8192 voxels (n, 3) drawn from the "brain" or from its "lesion"s."""
@@ -287,12 +303,14 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
         lesion = Volume.read(session.lesion).resampled_to(grid, order="nearest").array > 0.5
         labels[lesion & inside] = LESION
     labels[~inside] = 0
+    shares = _shares(session, grid, labels) if session.grey and session.white else None
 
     entry.folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=entry.folder.parent))
     try:
         np.save(temporary / "x.npy", prepared.array.astype(np.float16))
-        for name, array in (("y", y), ("labels", labels)):
+        arrays = {"y": y, "labels": labels} | ({} if shares is None else {"shares": shares})
+        for name, array in arrays.items():
             _save_shared(temporary / f"{name}.npy", array, entry.folder.parent)
         for kind, where in (("brain", labels > 0), ("lesion", labels == LESION)):
             places = np.argwhere(where).astype(np.int16)
@@ -311,6 +329,19 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
         raise InputError(f"Cannot write the cache {entry.folder}: {error.strerror or error}; set cache=.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:
+    """Fractions of grey and white matter on ``grid``, see :attr:`Prepared.shares`."""
+    from ..volume import Volume
+
+    grey, white = (
+        np.nan_to_num(Volume.read(path).resampled_to(grid, order="linear").array).clip(0, 1)
+        for path in (session.grey, session.white)
+    )
+    lesion = labels == LESION
+    parts = np.stack([np.where(lesion, 0, grey), np.where(lesion, grey + white, white)])
+    return np.where(labels > 0, np.rint(255 * parts.clip(0, 1)), 0).astype(np.uint8)
 
 
 def _save_shared(path: Path, array: np.ndarray, siblings: Path) -> None:

@@ -189,7 +189,15 @@ def initialise(stage: Any, kind: str, source: str) -> None:
             for name, value in tensors.items():
                 own[name].copy_(value)
         return
-    if kind in ("regression", "decoder", "segmentation"):
+    if kind == "segmentation":
+        from ..regions.network import open_network
+
+        try:
+            load(objective.network, open_network(source).network.state_dict(), source)
+        except BundleError as error:
+            raise InputError(f"--init {source} is no segmentation run, and no bundle to use: {error}") from error
+        return
+    if kind in ("regression", "decoder"):
         raise InputError(f"--init {source} is not a {kind} run.")
     if (published := _published(source)) is not None:
         _initialise_published(objective, kind, source, published)

@@ -1,4 +1,4 @@
-"""The tissue network's training: Dice and cross-entropy against simulated segmentations, on patches.
+"""The tissue network's training: fractions of tissue, classes and lesions of simulated brains, on patches.
 
 Contrast is random beyond what scanners do, tissue by tissue as well, and a share of the samples has no FLAIR: what the
 network then relies on is anatomy (Billot et al., Med Image Anal 86:102789, 2023).
@@ -11,24 +11,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..regions.network import CLASSES, FOLD, LESION_CLASS, build_network
+from ..regions.settings import CSF, GREY, WHITE
 from . import previews
 from .data import Prepared, augment, collate, crop, pick, random, random_patch
 from .settings import SegmentationSettings
 
 _LESION = list(CLASSES).index(LESION_CLASS)
-#: Left out of the loss: outside the brain.
-_NOWHERE = -1
+#: Classes of CSF, grey and white matter, and the place of each class's tissue among the three.
+_MEMBERS = [[i for i, (_, what) in enumerate(CLASSES.values()) if what == tissue] for tissue in (CSF, GREY, WHITE)]
+_TISSUE = torch.tensor([what - CSF for _, what in CLASSES.values()])
+#: Weight of the lesions' Dice loss.
+_DICE = 0.25
 
 
 class SegmentationObjective(nn.Module):
-    """Dice loss over a batch plus cross-entropy, both inside the brain only; lesions weigh more."""
+    """How much of a voxel is which tissue, which class that tissue is there, and where lesions are.
+
+    By the chain rule p(class) = p(tissue) p(class | tissue): cross-entropy of CSF, grey and white matter against their
+    fractions, whose minimum is the expected fraction, so that a sum over voxels is an unbiased volume; cross-entropy
+    of the class within its tissue; and the Dice loss of lesions, which are few. All inside the brain only.
+    """
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__()
@@ -39,16 +47,27 @@ class SegmentationObjective(nn.Module):
         self.dice = DiceLoss(batch=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Loss of a batch: x (B, 2, X, Y, Z), target (B, X, Y, Z) classes from 0 on, -1 outside the brain."""
+        """Loss of a batch.
+
+        x (B, 2, X, Y, Z); target (B, X, Y, Z) classes from 0 on, -1 outside the brain; shares (B, 2, X, Y, Z) of grey
+        and white matter in 255ths.
+        """
         # Blocks stay folded: unfolding at full resolution costs more than the loss.
         logits, target = self.network.folded(batch["x"]).float(), _folded(batch["target"]).long()
-        inside = (target >= 0)[:, None]
-        one_hot = torch.zeros_like(logits).scatter_(1, target.clamp_min(0)[:, None], 1.0) * inside
+        shares = torch.stack([_folded(part) for part in batch["shares"].unbind(1)], 1).float() / 255
+        inside = target >= 0
+        count = inside.sum().clamp_min(1)
         logarithms = logits.log_softmax(1)
-        dice = self.dice(logarithms.exp() * inside, one_hot).flatten()
-        entropy = F.nll_loss(logarithms.flatten(2), target.flatten(1), self.weight, ignore_index=_NOWHERE)
-        parts = {"dice": (dice * self.weight).sum() / self.weight.sum(), "entropy": entropy}
-        return {"loss": parts["dice"] + parts["entropy"], **parts}
+        tissues = torch.stack([logarithms[:, members].logsumexp(1) for members in _MEMBERS], 1)
+        parts_of = torch.cat([1 - shares.sum(1, keepdim=True), shares], 1)
+        fractions = -((parts_of * tissues).sum(1) * inside).sum() / count
+        own, tissue = target.clamp_min(0)[:, None], _TISSUE.to(target.device)[target.clamp_min(0)][:, None]
+        within = (tissues.gather(1, tissue) - logarithms.gather(1, own))[:, 0]
+        classes = (within * self.weight[target.clamp_min(0)] * inside).sum() / count
+        lesion = logarithms[:, _LESION : _LESION + 1].exp() * inside[:, None]
+        dice = self.dice(lesion, (target == _LESION)[:, None].float()).mean()
+        parts = {"fractions": fractions, "classes": classes, "dice": dice}
+        return {"loss": fractions + classes + _DICE * dice, **parts}
 
 
 def _folded(target: Tensor) -> Tensor:
@@ -67,6 +86,8 @@ class SegmentationStage:
         if any(n % 32 for n in settings.patch) or max(settings.patch) < 64:
             # A single position at the lowest level would leave an instance norm nothing to average over.
             raise InputError(f"patch={list(settings.patch)} must be multiples of 32, and one of them 64 or more.")
+        if settings.thin_mask + settings.thick_mask > 1:
+            raise InputError("thin_mask and thick_mask are shares of the samples; together they are 1 at most.")
         self.settings, self.train, self.held = settings, train, held
         self.objective = SegmentationObjective(settings)
         self.objectives: dict[str, nn.Module] = {"segmentation": self.objective}
@@ -82,11 +103,12 @@ class SegmentationStage:
         for i in indices:
             rng = random(s.seed, "segmentation", i)
             entry = self.train[pick(len(self.train), s.seed, "segmentation", i)]
-            x, labels = _read(entry, s.patch, random_patch(entry, s.patch, rng, s.lesion_share))
+            start = random_patch(entry, s.patch, rng, s.lesion_share)
+            (x, labels), shares = _read(entry, s.patch, start), _shares(entry, s.patch, start)
             flip, blind = rng.random(2) < (0.5 if s.flip else 0.0, s.flair_dropout)
             mask = rng.random()
             if flip:
-                x, labels = np.flip(x, -3), np.flip(labels, -3)
+                x, labels, shares = (np.flip(array, -3) for array in (x, labels, shares))
             if mask < s.thin_mask:
                 x, labels = thinned(x, labels, int(rng.integers(1, 4)))
             x = recoloured(x, labels, s, rng)
@@ -95,7 +117,7 @@ class SegmentationStage:
             x = augment(x, s.augment, rng)
             if blind:
                 x[1] = 0
-            samples.append({"x": x, "target": _target(labels)})
+            samples.append({"x": x, "target": _target(labels), "shares": np.ascontiguousarray(shares)})
         return collate(samples)
 
     def validate(self, device: torch.device) -> dict[str, float]:
@@ -136,7 +158,19 @@ def _read(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> tuple[n
     labels = crop(entry.labels, start, size)
     if labels.max() > max(CLASSES):
         raise InputError(f"{entry.name} has no tissue segmentation (*_dseg with labels 1 to 7); it is needed here.")
-    return crop(entry.x, start, size).astype(np.float32), labels
+    x = crop(entry.x, start, size).astype(np.float32)
+    # What a brain mask holds beyond the segmentation is meninges and vessels: for regions, it is outer CSF.
+    return x, np.where((labels == 0) & x.any(0), np.uint8(1), labels)
+
+
+def _shares(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> np.ndarray:
+    """Fractions of grey and white matter in 255ths (2, ...) of a patch; all or nothing where only labels are known."""
+    shares = entry.shares
+    if shares is not None:
+        return crop(shares, start, size)
+    labels = crop(entry.labels, start, size)
+    what = np.array([0, *(tissue for _, tissue in CLASSES.values())])[labels]
+    return np.stack([what == GREY, what == WHITE]).astype(np.uint8) * np.uint8(255)
 
 
 def _target(labels: np.ndarray) -> np.ndarray:
@@ -146,8 +180,6 @@ def _target(labels: np.ndarray) -> np.ndarray:
 
 def _tissues(found: np.ndarray, true: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """White, grey and lesion masks of the answer and the truth, inside the brain."""
-    from ..regions.settings import GREY, WHITE
-
     inside, tissue = true >= 0, np.array([what for _, what in CLASSES.values()])
     a, b = tissue[found], tissue[true.clip(0)]
     pairs = [("white", a == WHITE, b == WHITE), ("grey", a == GREY, b == GREY)]
