@@ -262,6 +262,7 @@ def test_regions_of_a_brain_with_lesions() -> None:
     within = np.zeros((3, 3, 3), bool)
     within[:, 1, 1] = within[1, :, 1] = True
     np.testing.assert_array_equal(masks["nawm"], far & binary_erosion(masks["white_matter"], within))
+    np.testing.assert_array_equal(masks["grey_matter"], (tissue.array == 2) & (mask.array == 0))
     all_of_it = build_regions(tissue, lesion_mask=mask, tissue=tissue, settings=RegionSettings(depth_mm=0))
     np.testing.assert_array_equal(all_of_it.masks["nawm"].array, far)
     assert regions.lesions.count == 2

@@ -135,6 +135,18 @@ def test_the_loss_is_least_at_the_fractions() -> None:
     assert least == pytest.approx(entropy([0.2, 0.2, 0.6]), abs=1e-5)
 
 
+def test_borders_that_are_all_a_little_off_count_as_volume() -> None:
+    """All logits alike say 1/7 fluid, 3/7 grey, 3/7 white; the truth 0.2, 0.2, 0.6 has 0.4 of a voxel mixed in each."""
+    target = np.full((4, 4, 4), 2, np.int16)
+    target[0] = -1
+    parts = objective_that_says(torch.zeros(7))(voxels(target, 0.2, 0.6), 0.0)
+    surplus = (np.array([1, 3, 3]) / 7 - [0.2, 0.2, 0.6]) / 0.4
+    parts = {name: part.detach() for name, part in parts.items()}
+    assert float(parts["volume"]) == pytest.approx(float((surplus**2).sum()), rel=1e-4)
+    total = parts["fractions"] + parts["classes"] + 0.25 * parts["dice"] + 5 * parts["volume"]
+    assert float(parts["loss"]) == pytest.approx(float(total), rel=1e-5)
+
+
 def test_whole_voxels_give_plain_cross_entropy_inside_the_brain_only() -> None:
     logits = torch.randn(7, generator=torch.Generator().manual_seed(3))
     target = np.full((4, 4, 4), 5, np.int16)  # cerebellar cortex
@@ -167,7 +179,7 @@ def test_fractions_come_to_the_model_grid_with_lesions_white(bids, tmp_path) -> 
 
 
 def test_what_a_mask_holds_beyond_the_labels_is_fluid(tmp_path) -> None:
-    """Brain masks of real scans reach into the meninges: no label there, and the network must learn them all the same."""
+    """Brain masks of real scans reach into the meninges, where there is no label to learn from."""
     root = write_mini_bids(tmp_path / "bids", subjects=2)
     for file in root.glob("derivatives/truth/*/anat/*_dseg.nii.gz"):
         image = nib.load(file)

@@ -309,8 +309,8 @@ def _assemble(
     if labels is not None:
         white = labels.array == WHITE
         normal = white if distance is None else white & (distance.array > 0)
-        masks |= split(normal & _deep(labels, WHITE, settings), None if distance is None else distance.array, settings)
-        masks["grey_matter"] = _deep(labels, GREY, settings) & ~inside
+        masks |= split(normal & _deep(white, labels, settings), None if distance is None else distance.array, settings)
+        masks["grey_matter"] = (labels.array == GREY) & ~inside
         masks["white_matter"] = white
         masks["csf"] = (labels.array == CSF) & ~inside
         if distance is None:
@@ -319,11 +319,6 @@ def _assemble(
             for key in ("nawm", "nawm_proximal", "nawm_distal"):
                 if not masks[key].any():
                     notes.append(f"{REGIONS[key]}: no voxel lies at the distances chosen, so it was left out.")
-        if (labels.array == GREY).any() and not masks["grey_matter"].any():
-            notes.append(
-                f"{REGIONS['grey_matter']}: no voxel lies {settings.depth_mm:g} mm from its borders, so it was left "
-                "out; a depth of 0 keeps it."
-            )
     kept = {key: masks[key] for key in REGIONS if key in masks and masks[key].any()}
     for sentence in notes:
         log.info("%s", sentence)
@@ -333,11 +328,10 @@ def _assemble(
     )  # fmt: skip
 
 
-def _deep(labels: Volume, tissue: int, settings: RegionSettings) -> np.ndarray:
-    """A tissue without its borders to others and to the outside; lesions were made white matter in the labels."""
+def _deep(white: np.ndarray, labels: Volume, settings: RegionSettings) -> np.ndarray:
+    """White matter without its borders to other tissue and to the outside; lesions were made white matter."""
     from scipy.ndimage import distance_transform_edt
 
-    inside = labels.array == tissue
-    if not settings.depth_mm or inside.all():
-        return inside
-    return distance_transform_edt(inside, sampling=labels.spacing) > max(settings.depth_mm, min(labels.spacing))
+    if not settings.depth_mm or white.all():
+        return white
+    return distance_transform_edt(white, sampling=labels.spacing) > max(settings.depth_mm, min(labels.spacing))

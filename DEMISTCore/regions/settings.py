@@ -51,9 +51,10 @@ class RegionSettings:
         grey_percentile: where grey matter is near, a core must also be brighter than this percentage of grey matter.
         cap_mm: within this distance of the ventricles a core needs twice the contrast, falling to once at twice the
             distance: periventricular caps and bands are moderately bright without being lesions. 0: no such rule.
-        depth_mm: NAWM must be farther than this, and than one voxel of the finest axis, from grey matter and CSF, and
-            grey matter from white matter and CSF: border voxels are mixtures, and a mean would hang on where exactly
-            the border was found. 0: all of both.
+        depth_mm: NAWM must be farther than this, and than one voxel of the finest axis, from grey matter and CSF:
+            border voxels are mixtures, and a mean would hang on where exactly the border was found. 0: all of it. Grey
+            matter is taken whole: cortex has hardly a voxel off its borders, and what white matter adds to its mean on
+            one side fluid takes away on the other.
         method: how tissue, and lesions where none are given, are found: "network", trained on simulated images
             (:mod:`.network`), or "hmrf", Gaussians of brightness in a Markov random field (:mod:`.tissue`) and rules on
             the FLAIR's brightness (:mod:`.suggest`); ``seed_sd`` to ``cap_mm`` are for the latter.
@@ -73,7 +74,7 @@ class RegionSettings:
     grow_sd: float = 2.0
     grey_percentile: float = 97.0
     cap_mm: float = 3.0
-    depth_mm: float = 1.0
+    depth_mm: float = 1.5
     method: str = "network"
     network: str = DEFAULT_NETWORK
 

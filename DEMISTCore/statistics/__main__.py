@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     masks.add_argument("--distal", type=float, metavar="MM", help="distal NAWM lies farther than this from lesions")
     masks.add_argument("--gap", type=float, metavar="MM", help="NAWM keeps this distance from lesions (partial volume)")
-    masks.add_argument("--depth", type=float, metavar="MM", help="NAWM and grey matter keep this off their borders")
+    masks.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this off grey matter and fluid")
     masks.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out, mL")
     masks.add_argument(
         "--method", choices=METHODS,

@@ -19,7 +19,7 @@ class DEMISTParameters:
     """Parameters of the module.
 
     Distances in mm: NAWM is farther than ``gapMm`` from lesions; proximal NAWM not farther than ``proximalMm``; distal
-    NAWM farther than ``distalMm``; all of it, and grey matter, farther than ``depthMm`` from other tissue. Defaults
+    NAWM farther than ``distalMm``; all of it farther than ``depthMm`` from other tissue. Defaults
     are those of DEMISTCore.regions.RegionSettings (a test compares them).
     ``sampler`` is empty for the bundle's own. The panel sets seeds, steps and guidance to what the bundle recommends
     as soon as there are parameters; what stands here is for a scene without any bundle.
@@ -50,7 +50,7 @@ class DEMISTParameters:
     gapMm: Annotated[float, WithinRange(0, 100)] = 2.0
     proximalMm: Annotated[float, WithinRange(0, 100)] = 6.0
     distalMm: Annotated[float, WithinRange(0, 100)] = 10.0
-    depthMm: Annotated[float, WithinRange(0, 100)] = 1.0
+    depthMm: Annotated[float, WithinRange(0, 100)] = 1.5
     statisticsTable: vtkMRMLTableNode
 
     generateBundle: str = ""
