@@ -43,7 +43,8 @@ def trained(bids, tmp_path_factory) -> Path:
     """A run that has learnt what the blobs are made of."""
     folder = tmp_path_factory.mktemp("runs") / "segmentation"
     words = ("steps=60", "batch=1", "lr=0.02", "decay=constant", "ema=0.8", "channels=[8,8,8,8,8,8]",
-             "recolour_share=0", "augment.probability=0", "validate_every=60", "preview_every=60")  # fmt: skip
+             "recolour_share=0", "augment.probability=0", "volume_start=1", "validate_every=60",
+             "preview_every=60")  # fmt: skip
     assert train_cli("segmentation", "--data", bids, "--out", folder, "--config", "tiny", *words) == 0
     return folder
 
@@ -139,23 +140,36 @@ def test_borders_that_are_all_a_little_off_count_as_volume() -> None:
     """All logits alike say 1/7 fluid, 3/7 grey, 3/7 white; the truth 0.2, 0.2, 0.6 has 0.4 of a voxel mixed in each."""
     target = np.full((4, 4, 4), 2, np.int16)
     target[0] = -1
-    parts = objective_that_says(torch.zeros(7))(voxels(target, 0.2, 0.6), 0.0)
-    surplus = (np.array([1, 3, 3]) / 7 - [0.2, 0.2, 0.6]) / 0.4
-    parts = {name: part.detach() for name, part in parts.items()}
-    assert float(parts["volume"]) == pytest.approx(float((surplus**2).sum()), rel=1e-4)
-    total = parts["fractions"] + parts["classes"] + 0.25 * parts["dice"] + 5 * parts["volume"]
-    assert float(parts["loss"]) == pytest.approx(float(total), rel=1e-5)
+    objective = objective_that_says(torch.zeros(7))
+
+    def huber(surplus: np.ndarray) -> float:
+        size = abs(surplus)
+        return float(np.where(size <= 0.1, size**2, 0.2 * size - 0.01).sum())
+
+    with torch.no_grad():
+        early, late = (objective(voxels(target, 0.2, 0.6), progress) for progress in (0.0, 0.5))
+        close = objective(voxels(target, 0.42, 0.45), 0.0)
+        hard = objective(voxels(target, 0, 1), 0.0)
+    assert float(late["volume"]) == pytest.approx(huber((np.array([1, 3, 3]) / 7 - [0.2, 0.2, 0.6]) / 0.4), rel=1e-4)
+    grey, white = round(255 * 0.42) / 255, round(255 * 0.45) / 255
+    surplus = (np.array([1, 3, 3]) / 7 - [1 - grey - white, grey, white]) / (1 - white)
+    assert abs(surplus).max() < 0.1
+    assert float(close["volume"]) == pytest.approx(huber(surplus), rel=1e-3)
+    # Of whole voxels a tenth counts as mixed.
+    assert float(hard["volume"]) == pytest.approx(huber((np.array([1, 3, 3]) / 7 - [0, 0, 1]) / 0.1), rel=1e-4)
+    assert float(late["loss"] - early["loss"]) == pytest.approx(5 * float(late["volume"]), rel=1e-4)
 
 
 def test_whole_voxels_give_plain_cross_entropy_inside_the_brain_only() -> None:
     logits = torch.randn(7, generator=torch.Generator().manual_seed(3))
     target = np.full((4, 4, 4), 5, np.int16)  # cerebellar cortex
     target[:2] = -1
-    parts = objective_that_says(logits)(voxels(target, 1, 0), 0.0)
+    with torch.no_grad():
+        parts = objective_that_says(logits)(voxels(target, 1, 0), 0.0)
     assert float(parts["fractions"] + parts["classes"]) == pytest.approx(float(-logits.log_softmax(0)[5]), abs=1e-5)
     lesions = np.full((4, 4, 4), 4, np.int16)
-    once, twice = (objective_that_says(logits, w)(voxels(lesions, 0, 1), 0.0) for w in (1.0, 2.0))
-    assert float(twice["classes"]) == pytest.approx(2 * float(once["classes"]), rel=1e-6)
+    once, twice = (objective_that_says(logits, w)(voxels(lesions, 0, 1), 0.0)["classes"].detach() for w in (1.0, 2.0))
+    assert float(twice) == pytest.approx(2 * float(once), rel=1e-6)
 
 
 def test_fractions_come_to_the_model_grid_with_lesions_white(bids, tmp_path) -> None:

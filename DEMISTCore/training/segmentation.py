@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from monai.losses import DiceLoss
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ _LESION = list(CLASSES).index(LESION_CLASS)
 #: Classes of CSF, grey and white matter, and the place of each class's tissue among the three.
 _MEMBERS = [[i for i, (_, what) in enumerate(CLASSES.values()) if what == tissue] for tissue in (CSF, GREY, WHITE)]
 _TISSUE = torch.tensor([what - CSF for _, what in CLASSES.values()])
+#: Share of the voxels that counts as mixed at least: where only hard labels are known, none would be.
+_LEAST_MIXED = 0.1
 #: Weight of the lesions' Dice loss.
 _DICE = 0.25
 
@@ -35,7 +38,7 @@ class SegmentationObjective(nn.Module):
 
     By the chain rule p(class) = p(tissue) p(class | tissue): cross-entropy of CSF, grey and white matter against their
     fractions, whose minimum is the expected fraction, so that a sum over voxels is an unbiased volume; cross-entropy
-    of the class within its tissue; the Dice loss of lesions, which are few; and the squared error of each tissue's
+    of the class within its tissue; the Dice loss of lesions, which are few; and the Huber loss of each tissue's
     volume in a patch, in units of its mixed voxels: cross-entropy hardly notices borders that are all a twentieth of a
     voxel off, means over regions do. All inside the brain only.
     """
@@ -46,7 +49,7 @@ class SegmentationObjective(nn.Module):
         weight = torch.ones(len(CLASSES))
         weight[_LESION] = settings.lesion_weight
         self.register_buffer("weight", weight, persistent=False)
-        self.volume_weight = settings.volume_weight
+        self.volume_weight, self.volume_start = settings.volume_weight, settings.volume_start
         self.dice = DiceLoss(batch=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -70,11 +73,14 @@ class SegmentationObjective(nn.Module):
         lesion = logarithms[:, _LESION : _LESION + 1].exp() * inside[:, None]
         dice = self.dice(lesion, (target == _LESION)[:, None].float()).mean()
         # What a mean over a region hangs on: how much of each tissue there is, over all its borders.
-        mixed = ((1 - parts_of.amax(1)) * inside).flatten(1).sum(1).clamp_min(1)
+        mixed = ((1 - parts_of.amax(1)) * inside).flatten(1).sum(1)
+        mixed = torch.maximum(mixed, _LEAST_MIXED * inside.flatten(1).sum(1)).clamp_min(1)
         surplus = ((tissues.exp() - parts_of) * inside[:, None]).flatten(2).sum(2) / mixed[:, None]
-        volume = surplus.square().sum(1).mean()
+        # Linear beyond a tenth, and late: an error of the whole brain would drown all else at first.
+        volume = 2 * F.huber_loss(surplus, torch.zeros_like(surplus), reduction="none", delta=0.1).sum(1).mean()
+        weight = self.volume_weight if progress >= self.volume_start else 0.0
         parts = {"fractions": fractions, "classes": classes, "dice": dice, "volume": volume}
-        return {"loss": fractions + classes + _DICE * dice + self.volume_weight * volume, **parts}
+        return {"loss": fractions + classes + _DICE * dice + weight * volume, **parts}
 
 
 def _folded(target: Tensor) -> Tensor:
