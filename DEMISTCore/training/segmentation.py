@@ -50,7 +50,7 @@ class SegmentationObjective(nn.Module):
         weight[_LESION] = settings.lesion_weight
         self.register_buffer("weight", weight, persistent=False)
         self.volume_weight, self.volume_start = settings.volume_weight, settings.volume_start
-        self.dice = DiceLoss(batch=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
+        self.dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Loss of a batch.
@@ -71,7 +71,7 @@ class SegmentationObjective(nn.Module):
         within = (tissues.gather(1, tissue) - logarithms.gather(1, own))[:, 0]
         classes = (within * self.weight[target.clamp_min(0)] * inside).sum() / count
         lesion = logarithms[:, _LESION : _LESION + 1].exp() * inside[:, None]
-        dice = self.dice(lesion, (target == _LESION)[:, None].float()).mean()
+        dice = self.dice(lesion, (target == _LESION)[:, None].float())
         # What a mean over a region hangs on: how much of each tissue there is, over all its borders.
         mixed = ((1 - parts_of.amax(1)) * inside).flatten(1).sum(1)
         mixed = torch.maximum(mixed, _LEAST_MIXED * inside.flatten(1).sum(1)).clamp_min(1)
