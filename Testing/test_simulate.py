@@ -21,7 +21,8 @@ from DEMISTCore.errors import InputError
 from DEMISTCore.simulate import bids, cohort, fields, lesions, physics, protocol, scanner
 from DEMISTCore.simulate.__main__ import main
 from DEMISTCore.simulate.anatomy import Anatomy, list_anatomies, load_anatomy
-from DEMISTCore.simulate.subject import _coordinates, _tissue_maps, simulate_subject
+from DEMISTCore.simulate.shape import coordinates, moved_surfaces, surface_shift
+from DEMISTCore.simulate.subject import _tissue_maps, simulate_subject
 from DEMISTCore.simulate.tissues import CLASS_INDEX, CLASSES, CSF, EXTRA, GREY, WHITE, class_map
 from DEMISTCore.volume import Grid, Volume
 
@@ -272,7 +273,46 @@ def test_deformations_never_fold(seed, head):
     assert smallest_jacobian(identity + displacement) > 0.1
     assert np.abs(displacement).max() > 2, "and still they move tissue"
     # The whole chain with affine and swollen ventricles, as a subject uses it.
-    assert smallest_jacobian(_coordinates(head.classes, rng, {})) > 0.05
+    assert smallest_jacobian(coordinates(head.classes, rng, {})) > 0.05
+
+
+@pytest.mark.parametrize("shift", [-0.6, -0.2, 0.3, 0.7])
+def test_surfaces_move_by_what_is_asked(shift):
+    index = np.stack(np.meshgrid(*[np.arange(64.0)] * 3, indexing="ij"))
+    ball = np.linalg.norm(index - 31.5, axis=0) <= 24
+    moved = fields.pull(ball[None].astype(np.float32), index + surface_shift(ball, shift))[0]
+
+    def radius(volume: np.ndarray) -> float:
+        return float((3 * volume.sum() / (4 * np.pi)) ** (1 / 3))
+
+    assert radius(moved) - radius(ball) == pytest.approx(shift, abs=0.12 * abs(shift) + 0.02)
+    assert smallest_jacobian(index + surface_shift(ball, shift)) > 0.05
+
+
+def test_moved_surfaces_change_cortex_and_nothing_else(head):
+    def subject(sd: float):
+        return simulate_subject(4, anatomy=head, healthy=True, surface_sd=sd)
+
+    plain, moved = subject(0.0), subject(0.4)
+    drawn = {"white_surface_mm", "brain_surface_mm"}
+    assert drawn <= moved.parameters.keys()
+    assert not drawn & plain.parameters.keys()
+    assert {k: v for k, v in moved.parameters.items() if k not in drawn} == plain.parameters
+    changed = np.abs(moved.fractions[WHITE] - plain.fractions[WHITE]) > 0.05
+    assert changed.any()
+    # Only next to a surface: deep in white matter and in air nothing moves.
+    deep = ndimage.binary_erosion(plain.fractions[WHITE] > 0.98, iterations=4)
+    assert deep.any()
+    assert not changed[deep].any()
+    again = subject(0.4)
+    assert np.array_equal(again.psr, moved.psr)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moved_surfaces_never_fold(seed, head):
+    rng = np.random.default_rng(seed)
+    where = coordinates(head.classes, rng, {})
+    assert smallest_jacobian(moved_surfaces(where, head.classes, 0.5, rng, {})) > 0.02
 
 
 def test_deformation_is_the_flow_of_its_velocity():
@@ -933,7 +973,8 @@ def test_a_folder_in_use_is_left_alone(capsys, tmp_path, label_map):
     ("option", "value"),
     [
         ("--subjects", "0"), ("--subjects", "-3"), ("--scans", "0"), ("--seed", "-1"), ("--bias", "-0.1"),
-        ("--misregistration", "-1"), ("--thick-slices", "1.5"), ("--obliquity", "nan"), ("--exclude", "head.nii.gz"),
+        ("--misregistration", "-1"), ("--thick-slices", "1.5"), ("--obliquity", "nan"), ("--surface-sd", "0.9"),
+        ("--exclude", "head.nii.gz"),
     ],
 )  # fmt: skip
 def test_impossible_numbers_are_refused(capsys, tmp_path, label_map, option, value):

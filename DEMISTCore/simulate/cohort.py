@@ -59,6 +59,7 @@ def simulate_cohort(
     misregistration: float = 2.0,
     thick_slices: float = 0.4,
     obliquity: float = 6.0,
+    surface_sd: float = 0.0,
     overwrite: bool = False,
     resume: bool = False,
     workers: int = 1,
@@ -73,7 +74,7 @@ def simulate_cohort(
     """
     from tqdm import tqdm
 
-    _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity)
+    _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity, surface_sd)
     if workers < 1:
         raise InputError(f"Give --workers of at least 1, not {workers}.")
     root = Path(out)
@@ -87,7 +88,7 @@ def simulate_cohort(
     digits = max(3, len(str(subjects)))
     one = partial(
         _write_one, root, seed=seed, masks=masks, healthy=healthy, skull=skull, scans=scans, bias=bias,
-        misregistration=misregistration, thick_slices=thick_slices, obliquity=obliquity,
+        misregistration=misregistration, thick_slices=thick_slices, obliquity=obliquity, surface_sd=surface_sd,
     )  # fmt: skip
     people = [(f"sub-{i + 1:0{digits}d}", i, names[i % len(names)]) for i in range(subjects)]
     todo = [person for person in people if not (resume and subject_done(root, person[0]))]
@@ -106,13 +107,15 @@ def _write_one(
     healthy: bool,
     skull: bool,
     scans: int,
+    surface_sd: float,
     **scanner: float,
 ) -> None:
     """Simulate one subject with all scans and write it."""
     name, index, anatomy = person
     subject = simulate_subject(
-        seed + index, anatomy=load_anatomy(anatomy), lesion_masks=masks, skull=skull, healthy=healthy
-    )
+        seed + index, anatomy=load_anatomy(anatomy), lesion_masks=masks, skull=skull, healthy=healthy,
+        surface_sd=surface_sd,
+    )  # fmt: skip
     taken = [scan_subject(subject, seed + index, scan, **scanner) for scan in range(scans)]
     # Only now, so that a source that cannot be read leaves no folder behind.
     write_description(root)
@@ -143,7 +146,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity) -> None:
+def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity, surface_sd) -> None:
     """Refuse numbers that no scanner has."""
     if subjects < 1 or scans < 1:
         raise InputError("Give --subjects and --scans of at least 1.")
@@ -152,6 +155,7 @@ def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity
     for option, value, most in (
         ("--bias", bias, 2.0), ("--misregistration", misregistration, 50.0),
         ("--thick-slices", thick_slices, 1.0), ("--obliquity", obliquity, 45.0),
+        ("--surface-sd", surface_sd, 0.5),
     ):  # fmt: skip
         if not 0.0 <= value <= most:
             raise InputError(f"Give {option} from 0 to {most:g}, not {value:g}.")

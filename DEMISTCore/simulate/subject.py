@@ -12,7 +12,8 @@ import numpy as np
 from ..volume import Grid, Volume
 from . import lesions as lesion_model
 from .anatomy import TEMPLATE, Anatomy, list_anatomies, load_anatomy
-from .fields import coarse_shape, diffeomorphism, pull, random_affine, smooth_field
+from .fields import pull, smooth_field
+from .shape import coordinates, moved_surfaces
 from .tissues import CLASS_INDEX, CLASSES, CSF, DSEG_LESION, EXTRA, GREY, WHITE
 
 MARGIN = 12  # mm of background kept around the head or brain
@@ -60,6 +61,7 @@ def simulate_subject(
     skull: bool = True,
     healthy: bool = False,
     anatomy: Anatomy | None = None,
+    surface_sd: float = 0.0,
 ) -> Subject:
     """Draw one subject; the same arguments give the same subject, bit for bit.
 
@@ -71,6 +73,7 @@ def simulate_subject(
         skull: keep extra-cerebral tissue.
         healthy: no lesions.
         anatomy: use this anatomy instead of picking one from ``anatomies``.
+        surface_sd: mm that white matter's and the brain's surface move by (SD), which makes cortex thicker or thinner.
 
     Raises:
         InputError: anatomies or lesion masks cannot be read.
@@ -86,7 +89,11 @@ def simulate_subject(
     parameters: dict[str, Any] = {"seed": int(seed), "anatomy": anatomy.name, "skull": bool(skull)}
 
     channels, layout = _channels(classes, rng, parameters)
-    warped = pull(channels, _coordinates(classes, rng, parameters))
+    where = coordinates(classes, rng, parameters)
+    if surface_sd:
+        # Its own generator: with and without, the same seed is the same person otherwise.
+        where = moved_surfaces(where, classes, surface_sd, np.random.default_rng([int(seed), 22]), parameters)
+    warped = pull(channels, where)
     maps = {name: warped[index] for name, index in layout.items()}
 
     fractions = _fractions(maps, rng)
@@ -194,35 +201,6 @@ def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -
         tables[f"extra {index}"] = (np.arange(len(CLASSES)) == index).astype(np.float32)
     layout = {name: position for position, name in enumerate(tables)}
     return np.stack([values[classes] for values in tables.values()]), layout
-
-
-def _coordinates(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -> np.ndarray:
-    """Where each voxel of the new head comes from in the old one: affine, then diffeomorphism, then ventricles."""
-    shape = classes.shape
-    matrix = random_affine(rng, rotation=4.0, scale=0.035, shear=0.02)
-    swelling = float(np.clip(rng.normal(0.3, 1.6), -2.0, 5.0))
-    parameters["ventricle_swelling_mm"] = round(swelling, 3)
-    displacement = diffeomorphism(shape, rng, extra=_ventricle_flow(classes, swelling))
-    centre = (np.array(shape) - 1) / 2
-    index = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij"))
-    moved = index + displacement - centre.reshape(3, 1, 1, 1).astype(np.float32)
-    return np.tensordot(matrix.astype(np.float32), moved, 1) + centre.reshape(3, 1, 1, 1).astype(np.float32)
-
-
-def _ventricle_flow(classes: np.ndarray, swelling: float, step: int = 4) -> np.ndarray:
-    """Velocity that moves the ventricles' walls outwards by up to ``swelling`` mm: central atrophy, common in MS.
-
-    Negative values make them smaller: many label maps are of old people, many patients are young.
-    """
-    from scipy.ndimage import gaussian_filter, zoom
-
-    ventricle = (classes == CLASS_INDEX["ventricle"]).astype(np.float32)
-    size = coarse_shape(classes.shape, step)
-    smooth = gaussian_filter(ventricle[::2, ::2, ::2], 2.5)
-    coarse = zoom(smooth, [n / m for n, m in zip(size, smooth.shape)], order=1)
-    gradient = np.stack(np.gradient(coarse))
-    norm = np.linalg.norm(gradient, axis=0).max()
-    return (gradient / max(norm, 1e-6) * swelling).astype(np.float32)
 
 
 def _fractions(maps: dict[str, np.ndarray], rng: np.random.Generator) -> dict[int, np.ndarray]:
