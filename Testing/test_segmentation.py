@@ -157,7 +157,44 @@ def test_borders_that_are_all_a_little_off_count_as_volume() -> None:
     assert float(close["volume"]) == pytest.approx(huber(surplus), rel=1e-3)
     # Of whole voxels a tenth counts as mixed.
     assert float(hard["volume"]) == pytest.approx(huber((np.array([1, 3, 3]) / 7 - [0, 0, 1]) / 0.1), rel=1e-4)
-    assert float(late["loss"] - early["loss"]) == pytest.approx(5 * float(late["volume"]), rel=1e-4)
+    more = 5 * float(late["volume"]) + float(late["means"])
+    assert float(late["loss"] - early["loss"]) == pytest.approx(more, rel=1e-4)
+
+
+def test_means_over_regions_as_labelled_count() -> None:
+    """Against NumPy on random voxels; and calling mixed voxels grey raises grey matter's mean, so that is unlearnt."""
+    rng = np.random.default_rng(5)
+    true = rng.dirichlet([0.4, 0.4, 0.4], 4000).T.astype(np.float32)
+    found = (0.7 * true + 0.3 * rng.dirichlet([0.4, 0.4, 0.4], 4000).T).astype(np.float32)
+    inside = rng.random(4000) < 0.8
+    objective = objective_that_says(torch.zeros(7))
+    asked = torch.from_numpy(found)[None].requires_grad_()
+    loss = objective._means(asked, torch.from_numpy(true)[None], torch.from_numpy(inside)[None])
+    psr = 0.06 * true[1] + 0.12 * true[2]
+    expected = 0.0
+    for k in (1, 2):
+        made, region = (psr[(part.argmax(0) == k) & inside].mean() for part in (found, true))
+        error = abs(made / region - 1)
+        expected += error**2 / 0.01 if error <= 0.01 else 2 * error - 0.01
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    slope = asked.grad[0].numpy()
+    assert not slope[:, ~inside].any()
+    # Less grey wherever a voxel's content lies on the side on which the mean is off, more on the other.
+    grey = (found.argmax(0) == 1) & inside
+    off = np.sign(psr[grey].mean() / psr[(true.argmax(0) == 1) & inside].mean() - 1)
+    np.testing.assert_array_equal(np.sign(slope[1, inside]), off * np.sign(psr[inside] - psr[grey].mean()))
+
+
+def test_a_patch_without_white_matter_has_no_mean_of_it() -> None:
+    objective = objective_that_says(torch.zeros(7))
+    true = torch.zeros(1, 3, 50)
+    true[:, 0] = 1
+    found = torch.full((1, 3, 50), 1 / 3, requires_grad=True)
+    loss = objective._means(found, true, torch.ones(1, 50, dtype=torch.bool))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert torch.isfinite(found.grad).all()
 
 
 def test_whole_voxels_give_plain_cross_entropy_inside_the_brain_only() -> None:

@@ -31,6 +31,10 @@ _TISSUE = torch.tensor([what - CSF for _, what in CLASSES.values()])
 _LEAST_MIXED = 0.1
 #: Weight of the lesions' Dice loss.
 _DICE = 0.25
+#: PSR of CSF, grey and white matter, white matter's being 1: means of 0.06 and 0.12.
+_CONTENT = torch.tensor([0.0, 0.5, 1.0])
+#: Tissues under this share of a patch's brain have no mean to speak of.
+_LEAST_REGION = 0.02
 
 
 class SegmentationObjective(nn.Module):
@@ -40,7 +44,8 @@ class SegmentationObjective(nn.Module):
     fractions, whose minimum is the expected fraction, so that a sum over voxels is an unbiased volume; cross-entropy
     of the class within its tissue; the Dice loss of lesions, which are few; and the Huber loss of each tissue's
     volume in a patch, in units of its mixed voxels: cross-entropy hardly notices borders that are all a twentieth of a
-    voxel off, means over regions do. All inside the brain only.
+    voxel off, means over regions do. Last, those means themselves: what PSR grey and white matter as labelled would
+    have, against that of the true ones. All inside the brain only.
     """
 
     def __init__(self, settings: SegmentationSettings) -> None:
@@ -49,7 +54,9 @@ class SegmentationObjective(nn.Module):
         weight = torch.ones(len(CLASSES))
         weight[_LESION] = settings.lesion_weight
         self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("content", _CONTENT, persistent=False)
         self.volume_weight, self.volume_start = settings.volume_weight, settings.volume_start
+        self.mean_weight = settings.mean_weight
         self.dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -78,9 +85,34 @@ class SegmentationObjective(nn.Module):
         surplus = ((tissues.exp() - parts_of) * inside[:, None]).flatten(2).sum(2) / mixed[:, None]
         # Linear beyond a tenth, and late: an error of the whole brain would drown all else at first.
         volume = 2 * F.huber_loss(surplus, torch.zeros_like(surplus), reduction="none", delta=0.1).sum(1).mean()
-        weight = self.volume_weight if progress >= self.volume_start else 0.0
-        parts = {"fractions": fractions, "classes": classes, "dice": dice, "volume": volume}
-        return {"loss": fractions + classes + _DICE * dice + weight * volume, **parts}
+        means = self._means(tissues.exp(), parts_of, inside)
+        borders = self.volume_weight * volume + self.mean_weight * means
+        loss = fractions + classes + _DICE * dice + (borders if progress >= self.volume_start else 0.0)
+        parts = {"fractions": fractions, "classes": classes, "dice": dice, "volume": volume, "means": means}
+        return {"loss": loss, **parts}
+
+    def _means(self, found: Tensor, true: Tensor, inside: Tensor) -> Tensor:
+        """Relative error of the mean content of grey and white matter: its square over 0.01, linear beyond 0.01.
+
+        Args:
+            found: probabilities of the tissues (B, 3, ...); the labels are the likeliest ones, and gradients go
+                straight through to the probabilities.
+            true: fractions of the tissues (B, 3, ...).
+            inside: bool (B, ...).
+        """
+        content = (true * self.content.view(1, 3, *[1] * (true.ndim - 2))).sum(1, keepdim=True)
+        labels, region = (
+            (F.one_hot(part.argmax(1), 3).movedim(-1, 1).float() * inside[:, None])[:, 1:] for part in (found, true)
+        )
+        soft = (found * inside[:, None])[:, 1:]
+        labels = labels + soft - soft.detach()
+
+        def mean(part: Tensor) -> Tensor:
+            return (part * content).flatten(2).sum(2) / part.flatten(2).sum(2).clamp_min(1)
+
+        there = region.flatten(2).sum(2) > _LEAST_REGION * inside.flatten(1).sum(1, keepdim=True)
+        error = torch.where(there, mean(labels) / mean(region).clamp_min(1e-3) - 1, 0)
+        return 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=0.01).sum(1).mean() / 0.01
 
 
 def _folded(target: Tensor) -> Tensor:

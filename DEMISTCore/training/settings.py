@@ -203,7 +203,8 @@ class SegmentationSettings(Settings):
     lesion_share: float = 0.5  # share of the patches around a lesion
     lesion_weight: float = 2.0
     volume_weight: float = 5.0  # weight of the error of the tissues' volumes
-    volume_start: float = 0.5  # share of the training after which it counts
+    mean_weight: float = 1.0  # weight of the error of mean PSR over grey and white matter
+    volume_start: float = 0.5  # share of the training after which both count
     channels: tuple[int, ...] = (48, 64, 96, 112, 112, 48)
     validation_patches: int = 8
 
