@@ -55,8 +55,9 @@ def moved_surfaces(
 ) -> np.ndarray:
     """``where`` with white matter's and the brain's surface moved along their normals: cortex of another thickness.
 
-    Smooth deformations of centimetres leave cortex as thick as the label map has it, while people differ by 0.2 to
-    0.3 mm (Fischl and Dale, PNAS 97:11050, 2000). Half of the variance is the person's, half varies over the brain.
+    Smooth deformations of centimetres leave cortex as thick as the label map has it, while it is 1 to 4.5 mm thick
+    (Fischl and Dale, PNAS 97:11050, 2000) and thins with age and disease. Half of the variance is the person's, half
+    varies over the brain.
 
     Args:
         where: source voxels (3, X, Y, Z) from :func:`coordinates`.
