@@ -29,7 +29,7 @@ from DEMISTCore.regions import (
     suggest_lesions,
     write_regions,
 )
-from DEMISTCore.regions.holes import fill_white
+from DEMISTCore.regions.holes import drop_islands, fill_white
 from DEMISTCore.regions.lesions import SUGGESTION, black_holes
 from DEMISTCore.regions.masks import labels_to_grid
 from DEMISTCore.regions.nawm import lesion_distance, split
@@ -258,10 +258,13 @@ def test_regions_of_a_brain_with_lesions() -> None:
     np.testing.assert_array_equal(masks["lesion"], mask.array > 0)
     np.testing.assert_array_equal(masks["white_matter"], (tissue.array == 3) | (mask.array > 0))
     far = (tissue.array == 3) & (regions.distance.array > 2.0)
-    # 1.5 x 1.5 x 2 mm: one voxel is left out within the slice, none across it.
+    # 1.5 x 1.5 x 2 mm: one voxel is left out along each axis, but none of its diagonals of 2.1 and 2.5 mm.
+    np.testing.assert_array_equal(masks["nawm"], far & binary_erosion(masks["white_matter"]))
+    # 1.9 mm: within the slice only.
     within = np.zeros((3, 3, 3), bool)
     within[:, 1, 1] = within[1, :, 1] = True
-    np.testing.assert_array_equal(masks["nawm"], far & binary_erosion(masks["white_matter"], within))
+    less = build_regions(tissue, lesion_mask=mask, tissue=tissue, settings=RegionSettings(depth_mm=1.9))
+    np.testing.assert_array_equal(less.masks["nawm"].array, far & binary_erosion(masks["white_matter"], within))
     np.testing.assert_array_equal(masks["grey_matter"], (tissue.array == 2) & (mask.array == 0))
     all_of_it = build_regions(tissue, lesion_mask=mask, tissue=tissue, settings=RegionSettings(depth_mm=0))
     np.testing.assert_array_equal(all_of_it.masks["nawm"].array, far)
@@ -300,7 +303,7 @@ def test_a_brain_without_lesions() -> None:
         assert regions.distance is None
         assert not {"lesion", "nawm_proximal", "nawm_distal"} & set(regions.masks)
         white = tissue.array == 3
-        deep = cdist(np.argwhere(white) * tissue.spacing, np.argwhere(~white) * tissue.spacing).min(1) > 1.5
+        deep = cdist(np.argwhere(white) * tissue.spacing, np.argwhere(~white) * tissue.spacing).min(1) > 2.0
         np.testing.assert_array_equal(regions.masks["nawm"].array[white] > 0, deep)
         assert any("all white matter counts as NAWM" in note for note in regions.notes)
         assert (regions.lesions is None) == (given_mask is None)
@@ -379,6 +382,27 @@ def test_holes_are_filled_and_large_grey_matter_is_not() -> None:
     assert (filled[12:16, 13:16, 13:16] == 2).all()
     assert (filled[lesions & (tissue > 0)] == 3).all()
     assert filled[0, 0, 0] == 0
+
+
+def test_small_detached_pieces_of_white_matter_are_none() -> None:
+    tissue = np.zeros((40, 40, 40), np.uint8)
+    tissue[2:38, 2:38, 2:38] = 1
+    tissue[4:30, 4:30, 4:30] = 2
+    tissue[6:26, 6:26, 6:26] = 3  # 8000 voxels
+    tissue[34:37, 4:30, 4:6] = 3  # 156, beyond fluid
+    tissue[27, 27, 27] = 3  # one, in grey matter, a corner away
+    tissue[32:36, 10:20, 10:20] = 3  # 400, 5 %: cerebellum that a thin brainstem does not connect
+    before = tissue.copy()
+    left = drop_islands(tissue)
+    assert np.array_equal(tissue, before)
+    assert set(np.unique(left[34:37, 4:30, 4:6])) == {1}
+    assert left[27, 27, 27] == 1
+    assert (left[32:36, 10:20, 10:20] == 3).all()
+    assert np.array_equal(left[6:26, 6:26, 6:26], tissue[6:26, 6:26, 6:26])
+    assert np.array_equal(left == 2, tissue == 2)
+    assert left.dtype == np.uint8
+    for same in (np.zeros_like(tissue), np.where(tissue == 3, 2, tissue).astype(np.uint8)):
+        assert np.array_equal(drop_islands(same), same)
 
 
 # --- segmentation and suggestion on a made-up brain --------------------------------------------------------------
@@ -533,11 +557,29 @@ def test_everything_from_a_prepared_pair(tmp_path) -> None:
     assert write_regions(build_regions(psr_grid, lesion_mask=regions.lesions.mask.with_array(true * 0)), tmp_path) == []
 
 
+def test_a_t1w_of_thick_slices_is_told() -> None:
+    made = made_up()
+    pair = normalise([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
+    t1w, flair = (made["t1w"].with_array(image) for image in pair)
+    told = []
+    for edge in (2.0, 3.5):
+        native = Grid((62, 72, 20), made["t1w"].affine @ np.diag([1, 1, edge / 1.2, 1]))
+        prepared = Prepared(t1w, flair, made["brain"], native, made["brain"])
+        notes = build_regions(made["t1w"], prepared=prepared, suggest=False, settings=UNTRAINED).notes
+        told.append([note for note in notes if "3.5 mm long" in note])
+        assert not any("2.0 mm long" in note for note in notes)
+        # A tissue map says for itself where borders are.
+        mapped = build_regions(made["t1w"], prepared=prepared, tissue=made["tissue"], suggest=False, settings=UNTRAINED)
+        assert not any("mm long" in note for note in mapped.notes)
+    assert [len(notes) for notes in told] == [0, 1]
+
+
 def test_black_holes_of_a_drawn_mask_and_a_t1w_alone() -> None:
     made = made_up()
     regions = build_regions(
         made["t1w"], lesion_mask=made["lesions"], t1w=made["t1w"], brain=made["brain"], settings=UNTRAINED
     )
+    assert not any("mm long" in note for note in regions.notes)
     dark = at_the_dark_one(regions.lesions.numbers)
     assert dark > 0
     assert dark in regions.lesions.black_holes

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: From voxels longer than this (mm) borders of cortex, 2 to 4 mm thick, are guesses.
+_THICK_MM = 2.0
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -48,11 +51,12 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """T1w and FLAIR, normalised, and the brain, on one isotropic grid."""
+    """T1w and FLAIR, normalised, and the brain, on one isotropic grid; the longest edge of the T1w's own voxels."""
 
     t1w: Volume
     flair: Volume | None
     brain: Volume
+    edge_mm: float
 
 
 def build_regions(
@@ -168,7 +172,7 @@ def _drawn(mask: Volume, grid: Grid, outline: np.ndarray | None, notes: list[str
 
 
 def _from_prepared(prepared: Prepared) -> _Images:
-    return _Images(prepared.t1w, prepared.flair, prepared.mask)
+    return _Images(prepared.t1w, prepared.flair, prepared.mask, max(prepared.native.spacing))
 
 
 def _prepare(
@@ -203,7 +207,8 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
     inside = (mask.resampled_to(grid).array >= 0.5) & (native.resampled_to(grid, "nearest").array > 0)
     image, _ = correct_bias(volume.resampled_to(grid, "bspline").array, inside, 1.0)
     image = normalise([image], inside)[0]
-    return _Images(Volume(image, grid.affine, volume.path), None, Volume(inside.astype(np.uint8), grid.affine))
+    brain = Volume(inside.astype(np.uint8), grid.affine)
+    return _Images(Volume(image, grid.affine, volume.path), None, brain, max(volume.spacing))
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -239,6 +244,11 @@ def _tissue(
     else:
         fine = segment_tissue(images.t1w, images.brain, flair=images.flair, lesions=drawn)
         notes.append(f"Tissue was segmented automatically {source}.")
+    if images.edge_mm > _THICK_MM:
+        notes.append(
+            f"The T1w's voxels are {images.edge_mm:.1f} mm long, about as much as cortex is thick: grey matter's mean "
+            "may be off by several per cent and that of all white matter by one or two; NAWM keeps off borders."
+        )
     return labels_to_grid(fine, grid), fine
 
 

@@ -1,14 +1,17 @@
-"""White matter without holes."""
+"""White matter without holes and islands."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..volume import Volume
-from .settings import WHITE
+from .settings import CSF, WHITE
 
 #: Anything smaller than this (mL) that white matter and lesions enclose is a hole in it.
 _HOLE_ML = 0.05
+#: Detached white matter smaller than this share of the largest piece is none: bone marrow, fat, eyes in a brain mask
+#: that reaches too far. Cerebellar white matter, if a thin brainstem should not connect it, has more.
+_ISLAND = 0.02
 
 
 def fill_white(tissue: Volume, lesions: np.ndarray) -> Volume:
@@ -27,3 +30,16 @@ def fill_white(tissue: Volume, lesions: np.ndarray) -> Volume:
         small[0] = False
         white |= small[pieces] & (tissue.array > 0)
     return tissue.with_array(np.where(white, np.uint8(WHITE), tissue.array).astype(np.uint8))
+
+
+def drop_islands(tissue: np.ndarray) -> np.ndarray:
+    """Labels (X, Y, Z) in which small pieces of white matter that lie detached are CSF, as all is beyond the brain."""
+    from scipy.ndimage import label
+
+    white = tissue == WHITE
+    pieces, count = label(white)
+    if count < 2:
+        return tissue
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.where(white & (sizes[pieces] < _ISLAND * sizes.max()), tissue.dtype.type(CSF), tissue)

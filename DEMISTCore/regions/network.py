@@ -18,6 +18,7 @@ import numpy as np
 from ..bundle import Described
 from ..errors import BundleError, InputError
 from ..volume import Volume
+from .holes import drop_islands
 from .masks import describe, labels_to_grid
 from .refine import refine
 from .settings import CSF, DEFAULT_NETWORK, GREY, WHITE
@@ -227,7 +228,9 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
     prior = np.stack([shares[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
     lesions = (mask & (shares[list(CLASSES).index(LESION_CLASS)] >= model.lesion_threshold)).astype(np.uint8)
     used = images if flair is not None else images[:1]
-    tissue = np.where(lesions > 0, np.uint8(WHITE), refine(used, mask, lesions > 0, grid.spacing, prior))
+    # Lesions after that: one in cortex is an island, too.
+    tissue = drop_islands(refine(used, mask, lesions > 0, grid.spacing, prior))
+    tissue = np.where(lesions > 0, np.uint8(WHITE), tissue)
     if flair is None:  # a T1w alone shows too few of them
         lesions[:] = 0
     back = labels_to_grid(Volume(tissue, grid.affine), t1w.grid)

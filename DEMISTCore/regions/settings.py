@@ -74,7 +74,7 @@ class RegionSettings:
     grow_sd: float = 2.0
     grey_percentile: float = 97.0
     cap_mm: float = 3.0
-    depth_mm: float = 1.5
+    depth_mm: float = 2.0
     method: str = "network"
     network: str = DEFAULT_NETWORK
 

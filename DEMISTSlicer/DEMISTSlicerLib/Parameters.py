@@ -50,7 +50,7 @@ class DEMISTParameters:
     gapMm: Annotated[float, WithinRange(0, 100)] = 2.0
     proximalMm: Annotated[float, WithinRange(0, 100)] = 6.0
     distalMm: Annotated[float, WithinRange(0, 100)] = 10.0
-    depthMm: Annotated[float, WithinRange(0, 100)] = 1.5
+    depthMm: Annotated[float, WithinRange(0, 100)] = 2.0
     statisticsTable: vtkMRMLTableNode
 
     generateBundle: str = ""
