@@ -127,7 +127,7 @@ def measure(case: dict[str, np.ndarray], method: str, with_flair: bool, network:
     if with_flair:
         row |= by_lesion(lesions.array, labels == LESION, mask.grid.voxel_volume_ml)
     row["means"] = recovered(case, tissue)
-    if "largest" in case:
+    if with_flair and "largest" in case:  # the same without
         row["floor"] = recovered(case, Volume(case["largest"], affine))
     return row
 

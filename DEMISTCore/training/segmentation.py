@@ -84,7 +84,7 @@ class SegmentationObjective(nn.Module):
         mixed = torch.maximum(mixed, _LEAST_MIXED * inside.flatten(1).sum(1)).clamp_min(1)
         surplus = ((tissues.exp() - parts_of) * inside[:, None]).flatten(2).sum(2) / mixed[:, None]
         # Linear beyond a tenth, and late: an error of the whole brain would drown all else at first.
-        volume = 2 * F.huber_loss(surplus, torch.zeros_like(surplus), reduction="none", delta=0.1).sum(1).mean()
+        volume = _squared(surplus, 0.1)
         means = self._means(tissues.exp(), parts_of, inside)
         borders = self.volume_weight * volume + self.mean_weight * means
         loss = fractions + classes + _DICE * dice + (borders if progress >= self.volume_start else 0.0)
@@ -112,7 +112,12 @@ class SegmentationObjective(nn.Module):
 
         there = region.flatten(2).sum(2) > _LEAST_REGION * inside.flatten(1).sum(1, keepdim=True)
         error = torch.where(there, mean(labels) / mean(region).clamp_min(1e-3) - 1, 0)
-        return 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=0.01).sum(1).mean() / 0.01
+        return _squared(error, 0.01) / 0.01
+
+
+def _squared(errors: Tensor, up_to: float) -> Tensor:
+    """Squares of errors (B, tissues), linear beyond ``up_to`` (Huber), summed over tissues, averaged over samples."""
+    return 2 * F.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=up_to).sum(1).mean()
 
 
 def _folded(target: Tensor) -> Tensor:
