@@ -89,6 +89,11 @@ def pick_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     return torch.float32
 
 
+def pick_precision(device: torch.device) -> str:
+    """The precision in which to train, by name: :func:`pick_dtype`'s choice."""
+    return {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[str(pick_dtype(device))]
+
+
 def _cpu_has_bf16() -> bool:
     """True if the CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX); elsewhere it is emulated, and slower."""
     import torch

@@ -21,6 +21,7 @@ from .cli import run, set_up_logging
 _STAGES = {
     "autoencoder": "stage 1: the PSR and the condition autoencoder",
     "backbone": "an unconditional diffusion model on PSR latents, to be frozen",
+    "mean": "the posterior mean: tokens, knowledge, guide and guided decoder, which the streams share",
     "demist": "stage 2: the three streams on the frozen backbone",
     "decoder": "the PSR decoder once more, all else frozen: sharper maps from the same latents",
     "regression": "the rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR",
@@ -47,9 +48,9 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
         published = "; or a published model, for its autoencoder" if stage == "autoencoder" else ""
         p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + published)
-        if stage in ("backbone", "demist", "decoder"):
+        if stage in ("backbone", "mean", "demist", "decoder"):
             p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: "
-                           + ("the autoencoder run" if stage == "backbone" else "the backbone run")
+                           + ("the autoencoder run" if stage in ("backbone", "mean") else "the backbone run")
                            + ", or a foundation bundle")  # fmt: skip
         if stage == "demist":
             p.add_argument("--backbone", metavar="FOLDER|ID", help="a published diffusion model (Brain LDM, BraTS) to "

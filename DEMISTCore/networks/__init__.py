@@ -14,6 +14,7 @@ _EXPORTS = {
     "AutoencoderConfig": ".config",
     "BackboneConfig": ".config",
     "StreamsConfig": ".config",
+    "MeanConfig": ".config",
     "ModelConfig": ".config",
     "build_autoencoder": ".autoencoder",
     "encode": ".autoencoder",
@@ -26,6 +27,9 @@ _EXPORTS = {
     "Demist": ".demist",
     "Streams": ".demist",
     "build_demist": ".demist",
+    "build_mean": ".demist",
+    "PosteriorMean": ".mean",
+    "Seen": ".mean",
 }
 __all__ = list(_EXPORTS)
 

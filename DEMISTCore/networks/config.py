@@ -44,8 +44,8 @@ class _Config:
             raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
         kwargs = {}
         for name, value in values.items():
-            hint = hints[name]
-            if is_dataclass(hint) and isinstance(value, dict):
+            hint = next((h for h in (hints[name], *typing.get_args(hints[name])) if is_dataclass(h)), None)
+            if hint is not None and isinstance(value, dict):
                 value = hint.from_dict(value)
             elif isinstance(value, list):
                 value = tuple(value)
@@ -170,6 +170,29 @@ class StreamsConfig(_Config):
 
 
 @dataclass(frozen=True)
+class MeanConfig(_Config):
+    """The posterior mean (:mod:`.mean`), which the streams then share.
+
+    ``channels`` are widths from two voxels down to the latent's grid, ``blocks`` and ``decoder_blocks`` how many residual
+    blocks each level has on the way down and on the way up.
+    """
+
+    channels: tuple[int, ...] = (64, 128)
+    blocks: tuple[int, ...] = (1, 3)
+    decoder_blocks: tuple[int, ...] = (2, 1)
+    tokens: int = 64
+    token_width: int = 128
+    token_heads: int = 4
+    token_layers: int = 2
+    knowledge_width: int = 64
+    bend_rank: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "decoder_blocks"):
+            _per_level(name, getattr(self, name), self.channels)
+
+
+@dataclass(frozen=True)
 class ModelConfig(_Config):
     """Everything needed to build the networks of one bundle."""
 
@@ -177,6 +200,7 @@ class ModelConfig(_Config):
     condition: AutoencoderConfig
     backbone: BackboneConfig
     streams: StreamsConfig = field(default_factory=StreamsConfig)
+    mean: MeanConfig | None = None
 
     def __post_init__(self) -> None:
         if self.psr.factor != self.condition.factor:
@@ -207,12 +231,13 @@ PRESETS: dict[str, ModelConfig] = {
             estimate_width=8,
         ),
     ),
-    # The default model: 48 MB in bf16 at most, seconds per volume on two CPU cores.
+    # The default model: 32 MB in half precision at most, seconds per volume on two CPU cores.
     "small": ModelConfig(
         psr=AutoencoderConfig(1, 1, 24, (48, 96), fold=2, shortcut=True),
         condition=AutoencoderConfig(2, 2, 48, (48, 96), fold=2, shortcut=True),
-        backbone=BackboneConfig(24, (48, 96, 160), (False, False, True)),
-        streams=StreamsConfig(estimate_width=96, estimate_dilations=(1, 2, 4, 8, 1)),
+        backbone=BackboneConfig(24, (32, 48, 96), (False, False, True)),
+        streams=StreamsConfig(control_channels=(48,)),
+        mean=MeanConfig(),
     ),
     # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.
     "brats": ModelConfig(

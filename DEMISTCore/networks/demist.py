@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .backbone import build_backbone, freeze
 from .config import ModelConfig, StreamsConfig
+from .mean import PosteriorMean, Seen
 from .streams import AdaptiveStream, ControlStream, SemanticStream, TokenEncoder
 from .wiring import attention_sites, calling, make_recomputable, projection_sites, recomputing
 
@@ -64,7 +65,7 @@ class Condition:
 
     shape: tuple[int, int, int]
     batch: int
-    mean_token: Tensor | None = None  # (B, D)
+    mean_token: Tensor | None = None  # (B, D): the tokens' mean, or the mean network's knowledge of the scan
     tokens: Tensor | None = None  # (B, K, D)
     attention: tuple[tuple[Tensor, Tensor, Tensor], ...] | None = None  # keys, values, query places per site
     control: Tensor | None = None  # (B, C0, x, y, z)
@@ -140,26 +141,38 @@ class Demist(nn.Module):
             frozen in place, and otherwise left as it is: `demist.backbone.state_dict()` is the backbone's own.
         cfg: which streams to build, and their sizes.
         condition_channels: channels of c.
+        mean: the posterior-mean network, frozen like the backbone; streams then share its tokens, its knowledge of the
+            whole scan, and its estimate. None: they have their own.
 
     At initialisation the output equals the backbone's exactly. Latent extents must be multiples of `self.multiple`.
     """
 
-    def __init__(self, backbone: nn.Module, cfg: StreamsConfig, condition_channels: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, cfg: StreamsConfig, condition_channels: int, mean: PosteriorMean | None = None
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         self.condition_channels = condition_channels
         self.backbone = freeze(backbone)
         self.built = Streams(cfg.semantic, cfg.spatial, cfg.adaptive)
         self.multiple = 2 ** (len(backbone.block_out_channels) - 1)
-        if cfg.semantic or cfg.adaptive:
+        self.mean = None if mean is None else freeze(mean)
+        if mean is not None and mean.cfg.token_width != cfg.token_width:
+            raise ValueError(
+                f"Tokens of the mean network are {mean.cfg.token_width} wide and the streams' {cfg.token_width}; "
+                "they are the same tokens."
+            )
+        if mean is None and (cfg.semantic or cfg.adaptive):
             self.tokens = TokenEncoder(condition_channels, cfg)
         if cfg.semantic:
             self.semantic = SemanticStream(attention_sites(backbone), cfg)
         if cfg.spatial:
-            self.spatial = ControlStream(backbone, condition_channels, cfg)
+            features = None if mean is None else mean.cfg.channels[-1]
+            self.spatial = ControlStream(backbone, condition_channels, cfg, features)
             make_recomputable(self.spatial.control)
         if cfg.adaptive:
-            self.adaptive = AdaptiveStream(projection_sites(backbone), backbone.block_out_channels[0], cfg)
+            width = None if mean is None else mean.cfg.knowledge_width
+            self.adaptive = AdaptiveStream(projection_sites(backbone), backbone.block_out_channels[0], cfg, width)
         make_recomputable(backbone)
         self.checkpointing = cfg.checkpointing
 
@@ -167,36 +180,50 @@ class Demist(nn.Module):
         """Set training mode for the streams; the frozen backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
+        if self.mean is not None:
+            self.mean.eval()
         return self
 
     # ------------------------------------------------------------------------------------ condition
 
-    def condition(self, c: Tensor, streams: Streams = ALL, offset: Tensor | None = None) -> Condition:
+    def condition(
+        self, c: Tensor, streams: Streams = ALL, offset: Tensor | None = None, seen: Seen | None = None
+    ) -> Condition:
         """Compute what depends on the condition alone: tokens, their keys and values, the control embedding.
 
         Args:
             c: condition latents (B, condition_channels, x, y, z), on the grid of z_t.
             streams: leave out what a switched-off stream would need.
             offset: (B, 3), for crops: the crop's centre minus the volume's centre, in latent voxels.
+            seen: what the mean network saw, on the same grid; a model with one needs it.
 
         Raises:
-            ValueError: on a wrong number of channels, or extents that are not multiples of `self.multiple`.
+            ValueError: on a wrong number of channels, extents that are not multiples of `self.multiple`, or `seen`
+                missing.
         """
         if c.ndim != 5 or c.shape[1] != self.condition_channels:
             raise ValueError(f"Condition of shape {tuple(c.shape)}; (B, {self.condition_channels}, x, y, z) is needed.")
+        if (seen is None) != (self.mean is None):
+            raise ValueError("A model with a mean network needs what that saw; one without has none.")
         shape = self._checked(c)
         streams = streams & self.built
         tokens = attention = control = estimate = None
-        if streams.semantic or streams.adaptive:
+        if seen is not None:
+            streams = streams & Streams(seen.tokens is not None, True, seen.knowledge is not None)
+            tokens = seen.tokens
+        elif streams.semantic or streams.adaptive:
             tokens = self.tokens(c, offset)
         if streams.semantic:
             attention = self.semantic.prepare(tokens, shape, offset)
-        if streams.spatial:
+        if streams.spatial and seen is not None:
+            control, estimate = self.spatial.embed(c, seen.estimate, seen.coarse)
+        elif streams.spatial:
             control, estimate = self.spatial.embed(c)
+        told = None if tokens is None else tokens.mean(1)
         return Condition(
             shape=shape,
             batch=len(c),
-            mean_token=None if tokens is None else tokens.mean(1),
+            mean_token=told if seen is None else seen.knowledge,
             tokens=tokens,
             attention=attention,
             control=control,
@@ -310,9 +337,11 @@ class Demist(nn.Module):
         owner = "semantic" if self.built.semantic else "adaptive"
         parameters: dict[str, list[nn.Parameter]] = {name: [] for name, built in self.built if built}
         for name, parameter in self.named_parameters():
-            part = name.partition(".")[0]
+            part, _, rest = name.partition(".")
+            if part == "mean":
+                part = self.mean.stream_of(rest)
             if part != "backbone":
-                parameters[owner if part == "tokens" else part].append(parameter)
+                parameters.setdefault(owner if part == "tokens" else part, []).append(parameter)
         return parameters
 
     def streams_state_dict(self) -> dict[str, Tensor]:
@@ -347,7 +376,14 @@ class Demist(nn.Module):
         return "\n".join(lines)
 
 
+def build_mean(cfg: ModelConfig) -> PosteriorMean | None:
+    """Build the mean network of a configuration; None where it has none."""
+    if cfg.mean is None:
+        return None
+    return PosteriorMean(cfg.mean, cfg.psr.latent_channels, cfg.condition.latent_channels, cfg.psr.factor)
+
+
 def build_demist(cfg: ModelConfig, backbone: nn.Module | None = None) -> Demist:
     """Build the conditioned network of a configuration, around `backbone` if one is given."""
     backbone = build_backbone(cfg.backbone) if backbone is None else backbone
-    return Demist(backbone, cfg.streams, cfg.condition.latent_channels)
+    return Demist(backbone, cfg.streams, cfg.condition.latent_channels, build_mean(cfg))

@@ -16,7 +16,7 @@ from monai.networks.nets import ControlNet
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from .config import StreamsConfig
+from .config import MeanConfig, StreamsConfig
 from .wiring import Site
 
 #: Wavelengths (latent voxels) of the position features: from a few voxels to beyond a head.
@@ -53,7 +53,7 @@ class TokenEncoder(nn.Module):
     Perceiver resampler, Jaegle et al. 2021, arXiv 2103.03206); transformer layers let the tokens talk. Any extents.
     """
 
-    def __init__(self, channels: int, cfg: StreamsConfig) -> None:
+    def __init__(self, channels: int, cfg: StreamsConfig | MeanConfig) -> None:
         super().__init__()
         width = cfg.token_width
         half = max(width // 2, 8)
@@ -196,7 +196,9 @@ class ControlStream(nn.Module):
     encoder.
     """
 
-    def __init__(self, backbone: nn.Module, condition_channels: int, cfg: StreamsConfig) -> None:
+    def __init__(
+        self, backbone: nn.Module, condition_channels: int, cfg: StreamsConfig, mean_channels: int | None = None
+    ) -> None:
         super().__init__()
         channels = backbone.block_out_channels
         self.control = ControlNet(
@@ -213,12 +215,13 @@ class ControlStream(nn.Module):
         self.control.load_state_dict(own)
 
         self.estimate = self.fusion = None
-        if cfg.estimate_width:
+        if mean_channels is None and cfg.estimate_width:
             self.estimate = Estimate(
                 condition_channels, backbone.out_channels, cfg.estimate_width, cfg.estimate_dilations
             )
+        if mean_channels is not None or self.estimate is not None:
             self.fusion = Fusion(channels[0], backbone.out_channels)
-            condition_channels += backbone.out_channels
+            condition_channels += backbone.out_channels + (mean_channels or 0)
         widths = (condition_channels, *cfg.control_channels)
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
@@ -241,12 +244,19 @@ class ControlStream(nn.Module):
         self._last_fine = backbone.num_res_blocks[0]
         self.to(memory_format=torch.channels_last_3d)
 
-    def embed(self, c: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embed the condition, (B, Cc, x, y, z) -> (B, C0, x, y, z), and estimate z_0 from it (None: not built)."""
-        if self.estimate is None:
+    def embed(
+        self, c: Tensor, estimate: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embed the condition, (B, Cc, x, y, z) -> (B, C0, x, y, z), and estimate z_0 from it (None: not built).
+
+        With a mean network, its ``estimate`` and ``features`` on the latent's grid are given.
+        """
+        if estimate is None and self.estimate is not None:
+            estimate = self.estimate(c)
+        if estimate is None:
             return self.embedding(c), None
-        estimate = self.estimate(c)
-        return self.embedding(torch.cat([c, estimate.to(c.dtype)], 1)), estimate
+        parts = [c, estimate] if features is None else [c, estimate, features]
+        return self.embedding(torch.cat([part.to(c.dtype) for part in parts], 1)), estimate
 
     def forward(
         self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None
@@ -308,7 +318,9 @@ class AdaptiveStream(nn.Module):
     the time step (coarse shape early, detail late) and the condition.
     """
 
-    def __init__(self, sites: list[Site], time_width: int, cfg: StreamsConfig) -> None:
+    def __init__(
+        self, sites: list[Site], time_width: int, cfg: StreamsConfig, knowledge_width: int | None = None
+    ) -> None:
         super().__init__()
         self.index = {site.name: i for i, site in enumerate(sites)}
         rank = cfg.lora_rank
@@ -316,7 +328,8 @@ class AdaptiveStream(nn.Module):
         self.up = nn.ParameterList(torch.zeros(site.out, rank) for site in sites)
         self.time_width = time_width
         self.time = nn.Linear(time_width, cfg.gate_width)
-        self.token = nn.Linear(cfg.token_width, cfg.gate_width)
+        # With a mean network the gate follows what that knows of the whole scan, else the mean token.
+        self.token = nn.Linear(knowledge_width or cfg.token_width, cfg.gate_width)
         self.gate_out = nn.Linear(cfg.gate_width, len(sites))
         nn.init.zeros_(self.gate_out.weight)
         nn.init.zeros_(self.gate_out.bias)

@@ -61,7 +61,8 @@ class Settings:
     ema: float = 0.999
     clip: float = 1.0  # gradient norm; 0: none
     # machine
-    precision: str = "bf16"  # "bf16", "fp16" or "fp32"
+    # "bf16", "fp16", "fp32", or "auto": what the hardware computes in; a run keeps what it began with
+    precision: str = "auto"
     device: str = "auto"  # auto, cpu, cuda, mps
     devices: int = 1
     nodes: int = 1
@@ -176,6 +177,32 @@ class DemistSettings(LatentSettings):
 
 
 @dataclass
+class MeanSettings(LatentSettings):
+    """The posterior mean, which the streams then share."""
+
+    lr: float = 1e-3
+    crop: tuple[int, ...] | None = (20, 24, 20)
+    flip: bool = False
+    # Slight: what distinguishes scanners is in the data, and quantities hang on contrast.
+    augment: AugmentSettings = field(
+        default_factory=lambda: AugmentSettings(0.5, gain=0.0, offset=0.0, gamma=0.0, bias=0.03, noise=0.02, blur=0.6)
+    )
+    margin: int = 4  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
+    dropout_semantic: float = 0.1
+    dropout_adaptive: float = 0.1
+    dropout_protocol: float = 0.5  # share of the samples without any sidecar; of the others each key misses at times
+    lesion_share: float = 0.3  # share of the crops around a lesion
+    error_scale: float = 0.02  # PSR; errors are counted in these
+    lambda_latent: float = 0.1
+    lambda_spread: float = 0.1
+    lambda_tissue: float = 0.1
+    lambda_sample: float = 0.5  # decoding of true latents, as sampling hands them over
+    lambda_edge: float = 0.5
+    sample_every: int = 2  # one step in so many decodes true latents, too
+    latent_noise: float = 0.3
+
+
+@dataclass
 class RegressionSettings(Settings):
     """The rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR."""
 
@@ -212,6 +239,7 @@ class SegmentationSettings(Settings):
 STAGES: dict[str, type[Settings]] = {
     "autoencoder": AutoencoderSettings,
     "backbone": BackboneSettings,
+    "mean": MeanSettings,
     "demist": DemistSettings,
     "decoder": DecoderSettings,
     "regression": RegressionSettings,
@@ -224,7 +252,7 @@ RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "d
 }
 _CHOICES = {
     "decay": ("cosine", "constant"),
-    "precision": ("bf16", "fp16", "fp32"),
+    "precision": ("auto", "bf16", "fp16", "fp32"),
     "weighting": ("prediction", "x0"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "brain_mask": ("truth", "none"),

@@ -18,7 +18,7 @@ from .settings import RESUMABLE, Settings, build, resolve, to_dict
 log = logging.getLogger(__name__)
 
 #: stages that build on an earlier one
-ON_FOUNDATION = ("backbone", "demist", "decoder")
+ON_FOUNDATION = ("backbone", "mean", "demist", "decoder")
 
 
 def start(
@@ -49,7 +49,7 @@ def start(
         if not data:
             raise InputError("Say what to train on: --data takes a BIDS data set.")
         if stage in ON_FOUNDATION and not foundation:
-            earlier = "autoencoder" if stage == "backbone" or backbone else "backbone"
+            earlier = "autoencoder" if stage in ("backbone", "mean") or backbone else "backbone"
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
         run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone))
     with _sigterm_interrupts():
@@ -142,9 +142,13 @@ def _assemble(run: Run, resume: bool) -> Any:
     # What needs torch comes after what can fail quickly.
     import torch
 
+    from ..devices import pick_precision
     from .loop import check_machine
 
-    check_machine(s)
+    device = check_machine(s)
+    if s.precision == "auto":
+        s.precision = pick_precision(torch.device(device))
+        log.info("Precision %s: what this machine computes in.", s.precision)
     torch.manual_seed(s.seed)
     if s.threads:
         torch.set_num_threads(s.threads)
@@ -179,6 +183,10 @@ def _assemble(run: Run, resume: bool) -> Any:
         from .decoder import DecoderStage
 
         stage = DecoderStage(s, foundation, train, held)
+    elif run.stage == "mean":
+        from .mean import MeanStage
+
+        stage = MeanStage(model, s, foundation, train, held, cache)
     elif run.stage == "demist":
         from .demist import DemistStage
 

@@ -1,0 +1,251 @@
+"""The posterior mean: what T1w and FLAIR together say of PSR, in one pass, with how sure that is.
+
+    tau = TokenEncoder(c)                      semantic: tokens of the whole volume, with places
+    g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
+    h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
+    z_hat = W e                                what the scans say of z_0
+    y_hat, log s = D(z_hat, z_hat; h, e, g)    the mean and its local spread
+    y     = D(z, z_hat; h, e, g)               a sample z of the diffusion model, with the scan's own detail
+
+A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent, as
+the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
+posterior-mean rectified flow (Ohayon et al., ICLR 2025, arXiv 2410.00418): the mean has the lowest error that any map
+can have, the sample has the detail.
+
+Each stream knows something that the others do not. The guide sees some 30 mm around, without absolute place: detail.
+Tokens read the whole volume, and positions ask them: what is usual *here*. The vector g knows the scanner: scale and
+contrast. Each can be switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .autoencoder import fold_voxels, unfold_voxels
+from .config import MeanConfig
+from .knowledge import Bend, Knowledge
+from .streams import GatedCrossAttention, TokenEncoder, positions
+from .wiring import Site
+
+FOLD = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the scans alone give, computed once per volume.
+
+    ``fine`` lists features from two voxels down to the level above the latent's grid; ``coarse`` (B, C, x, y, z) lies on
+    it, like ``estimate`` (B, Cz, x, y, z), what the scans say of the scaled z_0. ``tokens`` (B, K, D) and ``knowledge``
+    (B, W) are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
+    """
+
+    fine: tuple[Tensor, ...]
+    coarse: Tensor
+    estimate: Tensor
+    tokens: Tensor | None
+    knowledge: Tensor | None
+    keep: dict[str, Tensor]
+
+    def expand(self, batch: int) -> Seen:
+        """Let one volume serve ``batch`` samples; views, no copies."""
+
+        def wide(x: Tensor | None) -> Tensor | None:
+            return x if x is None or len(x) == batch else x.expand(batch, *x.shape[1:])
+
+        return replace(
+            self, fine=tuple(map(wide, self.fine)), coarse=wide(self.coarse), estimate=wide(self.estimate),
+            tokens=wide(self.tokens), knowledge=wide(self.knowledge), keep={k: wide(v) for k, v in self.keep.items()},
+        )  # fmt: skip
+
+
+class Block(nn.Module):
+    """h + conv(silu(conv(silu(bent h)))), the second convolution zero at the start; no norm, so intensity is kept."""
+
+    def __init__(self, channels: int, cfg: MeanConfig) -> None:
+        super().__init__()
+        self.bend = Bend(channels, cfg.knowledge_width, cfg.bend_rank)
+        self.first = nn.Conv3d(channels, channels, 3, padding=1)
+        self.second = nn.Conv3d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, h: Tensor, knowledge: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Return features of the same shape; ``knowledge`` None: not bent."""
+        bent = h if knowledge is None else self.bend(h, knowledge, keep)
+        return bent + self.second(F.silu(self.first(F.silu(bent))))
+
+
+def _blocks(count: int, channels: int, cfg: MeanConfig) -> nn.ModuleList:
+    return nn.ModuleList(Block(channels, cfg) for _ in range(count))
+
+
+class Guide(nn.Module):
+    """x (B, 2, X, Y, Z) to features at every level, two voxels first; the last lies on the latent's grid.
+
+    Strided by folding (no voxel is skipped). Semantic tokens are read at the coarsest level, between the blocks.
+    """
+
+    def __init__(self, cfg: MeanConfig, latent_channels: int) -> None:
+        super().__init__()
+        widths = cfg.channels
+        self.first = nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1)
+        self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.blocks, widths))
+        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:]))
+        self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first features, (B, C, X/2, Y/2, Z/2)."""
+        return self.first(fold_voxels(x, FOLD))
+
+
+class GuidedDecoder(nn.Module):
+    """D(z, z_hat; h, e, g): latent, and what the scans show, to PSR and the logarithm of its local spread.
+
+    Both in units of the PSR range, (B, 1, X, Y, Z). The linear part starts as the PSR autoencoder's shortcut does, from
+    the latent alone; all else starts at zero.
+    """
+
+    def __init__(self, cfg: MeanConfig, latent_channels: int, factor: int) -> None:
+        super().__init__()
+        widths = cfg.channels
+        self.factor = factor
+        self.linear = nn.Conv3d(latent_channels, factor**3, 1)
+        self.first = nn.Conv3d(2 * latent_channels + widths[-1], widths[-1], 1)
+        self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
+        self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in zip(widths, widths[1:]))
+        self.join = nn.ModuleList(nn.Conv3d(2 * a, a, 1) for a in widths[:-1])
+        self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
+        half = max(widths[0] // 2, 8)
+        self.spread = nn.Sequential(
+            nn.Conv3d(widths[0], half, 3, padding=1), nn.SiLU(), nn.Conv3d(half, FOLD**3, 1)
+        )  # fmt: skip
+        for layer in (self.last, self.spread[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.spread[-1].bias, -3.0)
+
+    @torch.no_grad()
+    def start_from(self, shortcut: nn.Module | None, latent_scale: float) -> None:
+        """Take over the linear part of the PSR autoencoder, which knows latents without the scale."""
+        if shortcut is not None:
+            self.linear.weight.copy_(shortcut.to_image.weight / latent_scale)
+            self.linear.bias.copy_(shortcut.to_image.bias)
+
+    def forward(self, z: Tensor, seen: Seen, adaptive: bool = True) -> tuple[Tensor, Tensor]:
+        """Return (PSR, log spread)."""
+        knowledge = seen.knowledge if adaptive else None
+        keep = seen.keep.get("adaptive")
+        estimate = seen.estimate.to(z.dtype)
+        h = self.first(torch.cat([estimate, z - estimate, seen.coarse.to(z.dtype)], 1))
+        for block in self.levels[-1]:
+            h = block(h, knowledge, keep)
+        for i in reversed(range(len(self.up))):
+            h = unfold_voxels(self.up[i](F.silu(h)), 2)
+            h = self.join[i](torch.cat([h, seen.fine[i].to(h.dtype)], 1))
+            for block in self.levels[i]:
+                h = block(h, knowledge, keep)
+        h = F.silu(h)
+        image = unfold_voxels(self.last(h), FOLD) + unfold_voxels(self.linear(z), self.factor)
+        # Detached: how sure the mean is must not change the mean.
+        return image, unfold_voxels(self.spread(h.detach()), FOLD)
+
+
+class PosteriorMean(nn.Module):
+    """See the module's text.
+
+    Args:
+        cfg: sizes.
+        latent_channels, condition_channels: of z and of c.
+        factor: voxels per latent position, a power of two of at least 4.
+    """
+
+    def __init__(self, cfg: MeanConfig, latent_channels: int, condition_channels: int, factor: int) -> None:
+        super().__init__()
+        if factor != FOLD * 2 ** (len(cfg.channels) - 1):
+            raise ValueError(
+                f"The mean network has {len(cfg.channels)} levels, for latents of {FOLD * 2 ** (len(cfg.channels) - 1)} "
+                f"voxels, and the autoencoders' are of {factor}."
+            )
+        self.cfg, self.factor = cfg, factor
+        site = Site("guide", cfg.channels[-1], cfg.channels[-1], 0, cfg.token_heads, volume=True)
+        self.tokens = TokenEncoder(condition_channels, cfg)
+        self.semantic = nn.ModuleList(GatedCrossAttention(site, cfg.token_width) for _ in range(cfg.blocks[-1]))
+        self.knowledge = Knowledge(cfg.knowledge_width)
+        self.guide = Guide(cfg, latent_channels)
+        self.decoder = GuidedDecoder(cfg, latent_channels, factor)
+        self.to(memory_format=torch.channels_last_3d)
+
+    def see(
+        self,
+        x: Tensor,
+        c: Tensor | Sequence[Tensor],
+        known: Tensor,
+        *,
+        semantic: bool = True,
+        spatial: bool = True,
+        adaptive: bool = True,
+        offset: Tensor | None = None,
+        keep: dict[str, Tensor] | None = None,
+    ) -> Seen:
+        """All that the scans alone say.
+
+        Args:
+            x: T1w and FLAIR, (B, 2, X, Y, Z): whole volumes or crops; extents are multiples of ``factor``.
+            c: scaled condition latents of the *whole* volumes, (B, Cc, ...), or one (1, Cc, ...) each.
+            known: (B, KNOWN_WIDTH), :func:`.knowledge.describe` and the protocol.
+            semantic, spatial, adaptive: switches. Without the spatial stream the guide sees nothing of x.
+            offset: (B, 3), for crops: the crop's centre minus the volume's, in latent positions.
+            keep: by stream, (B,) of 0 and 1: dropout sample by sample.
+        """
+        keep = keep or {}
+        tokens = None
+        if semantic:
+            tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
+        knowledge = self.knowledge(known) if adaptive else None
+        kept = keep.get("adaptive")
+        if not spatial:
+            x = torch.zeros_like(x)
+        elif "spatial" in keep:
+            x = x * keep["spatial"].to(x)[:, None, None, None, None]
+        h = self.guide(x)
+        fine: list[Tensor] = []
+        for level, blocks in enumerate(self.guide.levels):
+            last = level == len(self.guide.levels) - 1
+            where = None
+            if last and tokens is not None:
+                where = positions(tuple(h.shape[2:]), 0, offset, h.device)
+            for i, block in enumerate(blocks):
+                h = block(h, knowledge, kept)
+                if where is not None:
+                    read = self.semantic[i]
+                    flat = h.flatten(2).transpose(1, 2)
+                    delta = read(flat, read.prepare(tokens, where)).transpose(1, 2).reshape(h.shape)
+                    if "semantic" in keep:
+                        delta = delta * keep["semantic"].to(delta)[:, None, None, None, None]
+                    h = (h + delta.to(h.dtype)).contiguous(memory_format=torch.channels_last_3d)
+            if not last:
+                fine.append(h)
+                h = self.guide.down[level](F.silu(h))
+        return Seen(tuple(fine), h, self.guide.to_latent(F.silu(h)), tokens, knowledge, dict(keep))
+
+    def decode(self, seen: Seen, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log spread, or with ``z`` (scaled latents) the map that this sample stands for.
+
+        Returns:
+            Two (B, 1, X, Y, Z) in units of the PSR range, float32.
+        """
+        if z is None:
+            z = seen.estimate
+        image, spread = self.decoder(z, seen.expand(len(z)))
+        return image.float(), spread.float()
+
+    def stream_of(self, name: str) -> str:
+        """Which stream a parameter belongs to."""
+        if name.startswith(("tokens.", "semantic.")):
+            return "semantic"
+        return "adaptive" if name.startswith("knowledge.") or ".bend." in name else "spatial"

@@ -1,0 +1,254 @@
+"""The posterior mean (:mod:`DEMISTCore.networks.mean`): guide, tokens, knowledge and the guided decoder, together.
+
+    L = |y_hat - y|^2 / e^2 + lambda_latent |z_hat - z|^2 + lambda_spread (r^2 / (2 s^2) + log s)
+        + lambda_tissue sum over tissues |mean(y_hat) - mean(y)| / e
+        + lambda_sample (|D(z + n) - y|_1 / e + lambda_edge |G(D(z + n)) - G(y)|_1 / e)
+
+e is a typical error; r the mean's error, held fixed in the third term (a Gaussian's negative log likelihood, Nix and
+Weigend 1994). The last term decodes true latents with noise, as a sampler will hand them over. Crops see the tokens and
+the knowledge of their whole volume, as at the time of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
+from ..errors import InputError
+from ..losses import edge_loss, tissue_mean_loss
+from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.demist import build_mean
+from ..networks.knowledge import describe
+from ..networks.mean import PosteriorMean, Seen
+from . import previews
+from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
+from .foundation import Foundation
+from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales, noise_like
+from .settings import MeanSettings
+
+
+class MeanObjective(nn.Module):
+    """The network and its losses."""
+
+    def __init__(self, mean: PosteriorMean, settings: MeanSettings) -> None:
+        super().__init__()
+        self.mean, self.settings = mean, settings
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z, noise (B, Cz, x, y, z), c and c_shape, known.
+
+        ``noise_level`` (B,) is how much of ``noise`` the true latents get before they are decoded, below 0: not at all.
+        """
+        s = self.settings
+        scale = PSR_RANGE / s.error_scale
+        seen = see(self.mean, batch)
+        y_hat, spread = self.mean.decode(seen)
+        inner = _inner(s.margin)
+        y, labels, x = batch["y"][inner], batch["labels"][inner], batch["x"][inner]
+        inside = ((x != 0).any(1, keepdim=True) | (labels > 0)).float()
+        count = inside.sum().clamp_min(1)
+        y_hat, spread = y_hat[inner], spread[inner] + float(np.log(scale))
+        residual = scale * (y_hat - y)
+
+        def average(values: Tensor) -> Tensor:
+            return (values * inside).sum() / count
+
+        parts = {
+            "mean": average(residual.square()),
+            "latent": (seen.estimate.float() - batch["z"]).square().mean(),
+            "spread": average(0.5 * residual.detach().square() * torch.exp(-2 * spread) + spread),
+            "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
+        }
+        weights = {"latent": s.lambda_latent, "spread": s.lambda_spread, "tissue": s.lambda_tissue}
+        if s.lambda_sample > 0 and int(batch["index"][0]) // len(y) % s.sample_every == 0:
+            z = batch["z"] + batch["noise_level"][:, None, None, None, None] * batch["noise"]
+            sample = self.mean.decode(seen, z)[0][inner]
+            parts["sample"] = average((scale * (sample - y)).abs()) + s.lambda_edge * scale * edge_loss(
+                sample * inside, y * inside
+            )
+            weights["sample"] = s.lambda_sample * s.sample_every
+        loss = parts["mean"] + sum(weight * parts[name] for name, weight in weights.items())
+        return {"loss": loss, **parts}
+
+
+def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
+    """What the network sees of a batch; whole volumes' latents come padded to one shape."""
+    whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
+    keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
+    return mean.see(batch["x"], whole, batch["known"], offset=batch["offset"], keep=keep, **streams)
+
+
+def _inner(margin: int) -> tuple[Any, ...]:
+    inside = slice(margin, -margin or None)
+    return (slice(None), slice(None), inside, inside, inside)
+
+
+class MeanStage:
+    """See :class:`.loop.Stage`."""
+
+    score = "mse"
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: MeanSettings,
+        foundation: Foundation,
+        train: Sequence[Prepared],
+        held: Sequence[Prepared],
+        cache: Path,
+    ) -> None:
+        base = foundation.model
+        if model.mean is None:
+            raise InputError("The model has no mean network; give its sizes, for example model.mean.channels=[64,128].")
+        try:
+            self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams, model.mean)
+            self.mean = build_mean(self.model)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if settings.flip or settings.latent_augmentations or not settings.crop:
+            raise InputError("Stage mean takes crops of scans as they are: set flip=false latent_augmentations=0 crop=.")
+        self.settings = settings
+        latents = encode_cohort([*train, *held], foundation, settings, cache)
+        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        check_crop(latents, settings, 1)
+        self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
+        if self.latent_scale is None:
+            self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
+        self.autoencoder_hash = foundation.autoencoder_hash
+        self.mean.decoder.start_from(getattr(foundation.psr, "shortcut", None), self.latent_scale)
+        self.objective = MeanObjective(self.mean, settings)
+        self.objectives: dict[str, nn.Module] = {"mean": self.objective}
+        self.lr_factors: dict[str, float] = {}
+        self._known = {entry.prepared.key: _known(entry.prepared, cache) for entry in latents}
+
+    @property
+    def scales(self) -> dict[str, float | str]:
+        """What the run remembers beside its weights."""
+        return {
+            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
+            "autoencoder": self.autoencoder_hash,
+        }  # fmt: skip
+
+    def table(self) -> str:
+        """Parameters by stream."""
+        counts: dict[str, int] = {}
+        for name, parameter in self.mean.named_parameters():
+            stream = self.mean.stream_of(name)
+            counts[stream] = counts.get(stream, 0) + parameter.numel()
+        return "\n".join(f"{name:<12}{count:>14,}" for name, count in {**counts, "total": sum(counts.values())}.items())
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random crops with their whole volume's latents, half of them without a sidecar."""
+        s, samples = self.settings, []
+        for i in indices:
+            rng = random(s.seed, "mean", i)
+            latents = self.train[pick(len(self.train), s.seed, "mean", i)]
+            sample = self._sample(latents, rng, s.lesion_share)
+            sample["x"] = augment(sample["x"], s.augment, rng)
+            sample["noise"] = noise_like(rng, sample["z"].shape)
+            sample["noise_level"] = np.float32(max(0.0, rng.uniform(-1, 1)) * s.latent_noise)
+            sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
+            sample["known"] = _without(sample["known"], s.dropout_protocol, rng)
+            samples.append({**sample, "index": np.array(i)})
+        return _collate(samples)
+
+    def _sample(self, latents: Latents, rng: np.random.Generator, lesions: float) -> dict[str, np.ndarray]:
+        """One crop, aligned with the latent's grid, without anything random but its place."""
+        factor, entry = self.model.psr.factor, latents.prepared
+        size = [n * factor for n in self.settings.crop]
+        start = [a // factor for a in random_patch(entry, size, rng, lesions)]
+        start = clamp_start(start, self.settings.crop, latents.z.shape[-3:])
+        place = Crop(latents, 0, 0, tuple(start), tuple(self.settings.crop))
+        voxels = [a * factor for a in start]
+        return {
+            "x": crop(entry.x, voxels, size).astype(np.float32),
+            "y": crop(entry.y, voxels, size)[None].astype(np.float32) / PSR_RANGE,
+            "labels": crop(entry.labels, voxels, size)[None],
+            "z": place.read(latents.z[0]) * np.float32(self.latent_scale),
+            "c": np.asarray(latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
+            "offset": place.offset,
+            "known": self._known[entry.key],
+        }
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Error of mean and of decoded true latents on fixed crops; how well the spread tells the error."""
+        from scipy.stats import spearmanr
+
+        rows = []
+        for i in range(self.settings.validation_crops):
+            batch, y_hat, spread, sample = self._fixed(i, device)
+            inner = _inner(self.settings.margin)
+            inside = (batch["labels"][inner] > 0).cpu().numpy()
+            y, y_hat, spread, sample = (
+                v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp(), sample)
+            )
+            error = np.abs(y_hat - y)
+            some = slice(None, None, 17)
+            rows.append((
+                np.square(error).mean(), np.square(sample - y).mean(), (error < 1.645 * spread).mean(),
+                spearmanr(error[some], spread[some]).statistic,
+            ))  # fmt: skip
+        mse, sample, coverage, rank = np.mean(rows, axis=0)
+        return {
+            "mse": float(mse), "psnr": float(-10 * np.log10(mse)), "sample_psnr": float(-10 * np.log10(sample)),
+            "coverage_90": float(coverage), "rank": float(rank),
+        }  # fmt: skip
+
+    def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """Validation crop ``i``, its mean, log spread and decoded true latents."""
+        entries = self.held or self.train
+        latents = entries[i % len(entries)]
+        sample = self._sample(latents, random(self.settings.seed, "validation", i), self.settings.lesion_share)
+        batch = {name: value.to(device) for name, value in _collate([sample]).items()}
+        seen = see(self.mean, batch)
+        return batch, *self.mean.decode(seen), self.mean.decode(seen, batch["z"])[0]
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """One held-out crop: T1w, FLAIR, PSR, the mean, its spread, the difference."""
+        batch, y_hat, spread, sample = (v.cpu() if isinstance(v, Tensor) else v for v in self._fixed(0, device))
+        x, y = batch["x"][0].cpu(), batch["y"][0, 0].cpu() * PSR_RANGE
+        mean = y_hat[0, 0].float() * PSR_RANGE
+        rows = [
+            ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), ("mean", mean, "psr"),
+            ("latent decoded", sample[0, 0].float() * PSR_RANGE, "psr"), ("spread", spread[0, 0].exp(), "image"),
+            ("difference", mean - y, "difference"),
+        ]  # fmt: skip
+        previews.draw(path, rows, title=(self.held or self.train)[0].prepared.name)
+
+
+def _known(entry: Prepared, cache: Path) -> np.ndarray:
+    """Description of the images and the sidecars' protocol; the first is kept beside the prepared images."""
+    file = entry.folder / "described.npy"
+    if file.is_file():
+        described = np.load(file)
+    else:
+        x = np.asarray(entry.x, np.float32)
+        described = describe(x, (x != 0).any(0))
+        np.save(file, described)
+    t1w, flair = entry.meta["inputs"][:2]
+    return np.concatenate([described, read_protocol(t1w, flair)[0]])
+
+
+def _without(known: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Forget the protocol, or some keys of it."""
+    known = known.copy()
+    everything, some = rng.random() < share, rng.random(2 * len(KEYS)) < 0.2
+    protocol = known[-PROTOCOL_WIDTH:].reshape(-1, 2)
+    protocol[some | everything] = 0
+    return known
+
+
+def _collate(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Stack; latents of whole volumes are padded at the end to one shape."""
+    shapes = np.array([sample["c"].shape[1:] for sample in samples])
+    largest = shapes.max(0)
+    for sample, shape in zip(samples, shapes):
+        sample["c"] = np.pad(sample["c"], [(0, 0), *((0, n - m) for m, n in zip(shape, largest))])
+        sample["c_shape"] = shape
+    return collate(samples)
