@@ -124,7 +124,8 @@ def _value(content: Mapping[str, Any], key: Key, what: str, notes: list[str]) ->
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        notes.append(f"The {what}'s sidecar gives {key.name} as {str(value)[:40]!r}, which is no number; it is ignored.")
+        shown = repr(str(value)[:40])
+        notes.append(f"The {what}'s sidecar gives {key.name} as {shown}, which is no number; it is ignored.")
         return None
     if value == 0:  # how converters write "none", as the inversion time of a spin echo
         return None

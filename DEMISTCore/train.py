@@ -1,10 +1,11 @@
-"""Train: ``python -m DEMISTCore.train {autoencoder,backbone,demist,decoder,regression,segmentation,export} ...``.
+"""Train: ``python -m DEMISTCore.train {autoencoder,backbone,mean,demist,decoder,...,export} ...``.
 
-The three stages of DEMIST, each a run folder that the next one takes:
+The stages of DEMIST, each a run folder that the next one takes:
 
     python -m DEMISTCore.train autoencoder --data BIDS --out runs/autoencoder
     python -m DEMISTCore.train backbone    --data BIDS --out runs/backbone --foundation runs/autoencoder
-    python -m DEMISTCore.train demist      --data BIDS --out runs/demist --foundation runs/backbone
+    python -m DEMISTCore.train mean        --data BIDS --out runs/mean --foundation runs/backbone
+    python -m DEMISTCore.train demist      --data BIDS --out runs/demist --foundation runs/backbone --mean runs/mean
     python -m DEMISTCore.train export runs/backbone runs/demist --out bundles/my-model
 
 Any setting can be given as key=value, for example: max_minutes=40 batch=4 model.streams.tokens=32 seed=1
@@ -55,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
         if stage == "demist":
             p.add_argument("--backbone", metavar="FOLDER|ID", help="a published diffusion model (Brain LDM, BraTS) to "
                            "freeze; --foundation is then the autoencoder run")  # fmt: skip
+            p.add_argument("--mean", metavar="RUN|BUNDLE", help="the run of mean, whose network the streams share; "
+                           "without it they have their own tokens and estimate")  # fmt: skip
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         p.add_argument("-v", "--verbose", action="store_true", help="say more")
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
@@ -108,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return start(
         args.stage, out=args.out, data=args.data, config=args.config, overrides=overrides, resume=args.resume,
         init=args.init, foundation=getattr(args, "foundation", None), backbone=getattr(args, "backbone", None),
+        mean=getattr(args, "mean", None),
     )  # fmt: skip
 
 

@@ -132,16 +132,14 @@ class Bundle(Described):
     @cached_property
     def demist(self) -> Demist:
         """The backbone with its streams."""
-        from ..networks.demist import Demist
+        from ..networks.demist import build_demist
 
         if self.kind != "demist":
             raise self._error(
                 "is a foundation without conditioning streams; give a demist bundle, or train one on it "
                 "(python -m DEMISTCore.train demist)"
             )
-        return self._load(
-            "streams", lambda: Demist(self.backbone, self.config.streams, self.config.condition.latent_channels)
-        )
+        return self._load("streams", lambda: build_demist(self.config, self.backbone))
 
     def has(self, part: str) -> bool:
         """True if the bundle (or its base) holds that part: ``autoencoder_psr``, ``backbone``, ``streams``, ..."""

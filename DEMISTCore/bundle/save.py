@@ -87,14 +87,14 @@ def save_bundle(
     if base is None:
         from ..networks.config import PSR_RANGE
 
-        info["model"] = {key: value for key, value in model.items() if key != "streams"}
+        info["model"] = {key: value for key, value in model.items() if key not in ("streams", "mean")}
         info["schedule"] = schedule if schedule is None or isinstance(schedule, Mapping) else schedule.to_dict()
         info["latent_scale"] = latent_scale
         info["condition_scale"] = condition_scale
         info["psr_range"] = PSR_RANGE if psr_range is None else psr_range
         info["spacing"] = 1.0 if spacing is None else spacing
     else:
-        info["model"] = {"streams": model["streams"]}
+        info["model"] = {"streams": model["streams"], **({"mean": model["mean"]} if model["mean"] else {})}
         info["base"] = {"name": base.name, "hash": base.hash, **({"hub": base_hub} if base_hub else {})}
     info["sampling"] = dict(sampling) if sampling else None
     info["training"] = dict(training) if training else {}

@@ -173,8 +173,8 @@ class StreamsConfig(_Config):
 class MeanConfig(_Config):
     """The posterior mean (:mod:`.mean`), which the streams then share.
 
-    ``channels`` are widths from two voxels down to the latent's grid, ``blocks`` and ``decoder_blocks`` how many residual
-    blocks each level has on the way down and on the way up.
+    ``channels`` are widths from two voxels down to the latent's grid, ``blocks`` and ``decoder_blocks`` how many
+    residual blocks each level has on the way down and on the way up.
     """
 
     channels: tuple[int, ...] = (64, 128)

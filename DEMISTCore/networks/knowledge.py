@@ -1,9 +1,9 @@
 """What the adaptive stream knows of a whole scan, and how it bends convolutions by it.
 
-Histograms of both scans and the protocol say how this scanner turns tissue into grey values; local networks cannot see
-that, and attention to places does not tell it. It becomes one vector per volume, and bends every convolution block that
-it reaches: a scale and a shift per channel (FiLM, Perez et al., AAAI 2018) and a low-rank change of the channels' mixing
-whose strength follows the vector (LoRA, Hu et al. 2021, for convolutions of one voxel).
+Histograms of both scans and the protocol say how this scanner turns tissue into grey values; local networks cannot
+see that, and attention to places does not tell it. It becomes one vector per volume, and bends every convolution block
+that it reaches: a scale and a shift per channel (FiLM, Perez et al., AAAI 2018) and a low-rank change of the channels'
+mixing whose strength follows the vector (LoRA, Hu et al. 2021, for convolutions of one voxel).
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def describe(x: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> np.ndarra
     part, brain = np.asarray(x[(slice(None), *middle)], np.float32), np.asarray(mask[middle]) > 0
     for image in part:
         for axis in range(3):
-            both = np.take(brain, range(1, brain.shape[axis]), axis) & np.take(brain, range(brain.shape[axis] - 1), axis)
+            along = np.moveaxis(brain, axis, 0)
+            both = np.moveaxis(along[1:] & along[:-1], 0, axis)
             difference = np.abs(np.diff(image, axis=axis))[both]
             values.append([20 * float(np.median(difference)) if difference.size else 0.0])
     values.append([np.log(max(float(inside.sum()) * 8 * spacing**3 / 1000, 1.0) / 1200)])

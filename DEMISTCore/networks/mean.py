@@ -7,8 +7,8 @@
     y_hat, log s = D(z_hat, z_hat; h, e, g)    the mean and its local spread
     y     = D(z, z_hat; h, e, g)               a sample z of the diffusion model, with the scan's own detail
 
-A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent, as
-the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
+A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
+as the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
 posterior-mean rectified flow (Ohayon et al., ICLR 2025, arXiv 2410.00418): the mean has the lowest error that any map
 can have, the sample has the detail.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,9 @@ FOLD = 2
 class Seen:
     """What the scans alone give, computed once per volume.
 
-    ``fine`` lists features from two voxels down to the level above the latent's grid; ``coarse`` (B, C, x, y, z) lies on
-    it, like ``estimate`` (B, Cz, x, y, z), what the scans say of the scaled z_0. ``tokens`` (B, K, D) and ``knowledge``
-    (B, W) are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
+    ``fine`` lists features from two voxels down to the level above the latent's grid; ``coarse`` (B, C, x, y, z) lies
+    on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of the scaled z_0. ``tokens`` (B, K, D) and
+    ``knowledge`` (B, W) are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
     """
 
     fine: tuple[Tensor, ...]
@@ -95,7 +96,7 @@ class Guide(nn.Module):
         widths = cfg.channels
         self.first = nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.blocks, widths))
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:]))
+        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class GuidedDecoder(nn.Module):
         self.linear = nn.Conv3d(latent_channels, factor**3, 1)
         self.first = nn.Conv3d(2 * latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
-        self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv3d(2 * a, a, 1) for a in widths[:-1])
         self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
         half = max(widths[0] // 2, 8)
@@ -166,10 +167,11 @@ class PosteriorMean(nn.Module):
 
     def __init__(self, cfg: MeanConfig, latent_channels: int, condition_channels: int, factor: int) -> None:
         super().__init__()
-        if factor != FOLD * 2 ** (len(cfg.channels) - 1):
+        own = FOLD * 2 ** (len(cfg.channels) - 1)
+        if factor != own:
             raise ValueError(
-                f"The mean network has {len(cfg.channels)} levels, for latents of {FOLD * 2 ** (len(cfg.channels) - 1)} "
-                f"voxels, and the autoencoders' are of {factor}."
+                f"The mean network has {len(cfg.channels)} levels, for latents of {own} voxels, and the autoencoders' "
+                f"are of {factor}."
             )
         self.cfg, self.factor = cfg, factor
         site = Site("guide", cfg.channels[-1], cfg.channels[-1], 0, cfg.token_heads, volume=True)

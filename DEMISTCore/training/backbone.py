@@ -75,13 +75,18 @@ class BackboneStage:
         cache: Path,
     ) -> None:
         # The autoencoders come as they are; the backbone is this stage's to choose.
-        self.model = ModelConfig(foundation.model.psr, foundation.model.condition, model.backbone, model.streams)
+        self.model = ModelConfig(
+            foundation.model.psr, foundation.model.condition, model.backbone, model.streams, model.mean
+        )  # fmt: skip
         self.settings, self.psr = settings, foundation.psr
         self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
         check_crop(self.train, settings, model.backbone.multiple)
-        self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
+        # A foundation that has scales keeps them: other networks may have been trained on the same latents.
+        self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
+        if self.latent_scale is None:
+            self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
         self.autoencoder_hash = foundation.autoencoder_hash
         self.objective = BackboneObjective(self.model, self.schedule, settings.weighting)
         self.objectives: dict[str, nn.Module] = {"backbone": self.objective}

@@ -41,6 +41,7 @@ class Run:
     foundation_hash: str | None = None
     init: str | None = None
     backbone: str | None = None
+    mean: str | None = None
 
     def write(self) -> None:
         """Write ``config.yaml``."""
@@ -50,6 +51,7 @@ class Run:
             self.folder / "config.yaml",
             {"demist": __version__, "stage": self.stage, "data": self.data, "foundation": self.foundation,
              "foundation_hash": self.foundation_hash, "init": self.init, "backbone": self.backbone,
+             "mean": self.mean,
              "settings": to_dict(self.settings)},
         )  # fmt: skip
 
@@ -69,7 +71,7 @@ class Run:
             settings = build(stage, tree)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}/config.yaml was not written by the trainer, or was damaged.") from error
-        extra = {key: content.get(key) for key in ("data", "foundation", "foundation_hash", "init", "backbone")}
+        extra = {key: content.get(key) for key in ("data", "foundation", "foundation_hash", "init", "backbone", "mean")}
         return cls(folder, stage, settings, **extra)
 
     @property
@@ -87,6 +89,11 @@ class Run:
     def backbone_source(self) -> str | None:
         """Where the published backbone is, looked for like the earlier stage; None: the foundation has its own."""
         return self._moved(self.backbone) if self.backbone else None
+
+    @property
+    def mean_source(self) -> str | None:
+        """Where the mean network is, looked for like the earlier stage; None: the streams have none."""
+        return self._moved(self.mean) if self.mean else None
 
     def _moved(self, source: str) -> str:
         beside = self.folder.resolve().parent / Path(source).name

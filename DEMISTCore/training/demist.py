@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
 from ..errors import DemistError, InputError
 from ..losses import edge_loss, tissue_mean_loss
-from ..networks.config import PSR_RANGE, ModelConfig
-from ..networks.demist import STREAMS, Demist
+from ..networks.config import PSR_RANGE, MeanConfig, ModelConfig
+from ..networks.demist import STREAMS, Condition, Demist
+from ..networks.mean import PosteriorMean
 from . import previews
 from .backbone import by_time, error_by_time, prediction_error, validation_samples
 from .context import NEUTRAL
@@ -30,6 +31,7 @@ from .data import crop as crop_array
 from .foundation import Foundation
 from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
 from .loop import frozen_hash
+from .mean import collate_whole, known_of, see, without_protocol
 from .settings import DemistSettings
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class DemistObjective(nn.Module):
         super().__init__()
         self.demist, self.decoder = demist, decoder
         self.schedule, self.settings, self.scale = schedule, settings, scale
+        self.estimates = demist.built.spatial and demist.spatial.estimate is not None
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3).
@@ -51,16 +54,20 @@ class DemistObjective(nn.Module):
         ``context`` (B, 1, D), the backbone's own conditions, where they are given per subject.
         """
         z, noise, t = batch["z"], batch["noise"], batch["t"]
-        if progress < self.settings.estimate_first and self.demist.built.spatial and self.demist.cfg.estimate_width:
+        if progress < self.settings.estimate_first and self.estimates:
             loss = (self.demist.spatial.estimate(batch["c"]).float() - z).square().mean()
             return {"loss": loss, "estimate": loss}
-        condition = self.demist.condition(batch["c"], offset=batch["offset"])
+        seen = None
+        if self.demist.mean is not None:
+            with torch.no_grad():
+                seen = see(self.demist.mean, {**batch, "c": batch["c_whole"], "keep": batch["keep"][:, [0, 2]]})
+        condition = self.demist.condition(batch["c"], offset=batch["offset"], seen=seen)
         condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
         z_t = self.schedule.add_noise(z, noise, t)
         prediction = self.demist(z_t, t, condition, context=batch.get("context")).float()
         parts = {"noise": prediction_error(self.schedule, prediction, z, noise, t, self.settings.weighting)}
         loss = parts["noise"]
-        if condition.estimate is not None and self.settings.lambda_estimate > 0:
+        if seen is None and condition.estimate is not None and self.settings.lambda_estimate > 0:
             parts["estimate"] = (condition.estimate.float() - z).square().mean()
             loss = loss + self.settings.lambda_estimate * parts["estimate"]
         if "decode_which" in batch:
@@ -105,9 +112,10 @@ class DemistStage:
         held: Sequence[Prepared],
         cache: Path,
         contexts: Mapping[str, np.ndarray] | None = None,
+        mean: tuple[MeanConfig, PosteriorMean] | None = None,
     ) -> None:
         base = foundation.model
-        self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams)
+        self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams, mean and mean[0])
         settings.schedule = dict(foundation.schedule)  # the noise the backbone knows
         self.settings, self.contexts = settings, contexts
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
@@ -122,7 +130,16 @@ class DemistStage:
             for n, m in zip(settings.crop, settings.decode):
                 if m + 2 * settings.decode_halo > n:
                     raise InputError("decode + 2 decode_halo must fit into crop; make decode smaller or crop larger.")
-        self.demist = Demist(foundation.backbone, self.model.streams, self.model.condition.latent_channels)
+        try:
+            self.demist = Demist(
+                foundation.backbone, self.model.streams, self.model.condition.latent_channels, mean and mean[1]
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if mean and (settings.flip or settings.latent_augmentations):
+            raise InputError("With a mean network the streams see scans as they are: set flip=false "
+                             "latent_augmentations=0.")  # fmt: skip
+        self._known = {latent.prepared.key: known_of(latent.prepared) for latent in latents} if mean else {}
         if not any(on for _, on in self.demist.built):
             raise InputError("All three streams are switched off; there is nothing to train.")
         self.objective = DemistObjective(self.demist, foundation.psr, self.schedule, settings, self.latent_scale)
@@ -162,6 +179,11 @@ class DemistStage:
                 "noise": noise_like(rng, z.shape), "t": np.array(draw_time(i, s, self.schedule.steps)),
                 "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
             })  # fmt: skip
+            if self._known:
+                # A generator of its own, as below.
+                samples[-1] |= self._scan(crop)
+                known = without_protocol(samples[-1]["known"], s.dropout_protocol, random(s.seed, "protocol", i))
+                samples[-1]["known"] = known
             if self.contexts:
                 # A generator of its own: with and without a table, all else is drawn alike.
                 neutral = random(s.seed, "context", i).random() < s.dropout_context
@@ -169,7 +191,34 @@ class DemistStage:
                 samples[-1]["context"] = np.full_like(context, NEUTRAL) if neutral else context
             if s.decode_every and i % s.decode_every == 0 and (s.lambda_edge > 0 or s.lambda_tissue > 0):
                 decoded.append({"decode_which": np.array(place), **self._to_decode(crop, rng)})
-        return {**collate(samples), **(collate(decoded) if decoded else {})}
+        return {**self._collate(samples), **(collate(decoded) if decoded else {})}
+
+    def _scan(self, crop: Crop) -> dict[str, np.ndarray]:
+        """What the mean network needs besides: the crop's images, the whole volume's latents, what is known of it."""
+        factor, entry = self.model.psr.factor, crop.latents.prepared
+        start, size = [a * factor for a in crop.start], [n * factor for n in crop.size]
+        return {
+            "x": crop_array(entry.x, start, size).astype(np.float32),
+            "c_whole": np.asarray(crop.latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
+            "known": self._known[entry.key],
+        }  # fmt: skip
+
+    def _collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+        if not self._known:
+            return collate(samples)
+        whole = collate_whole([{"c": sample.pop("c_whole")} for sample in samples])
+        return {**collate(samples), "c_whole": whole["c"], "c_shape": whole["c_shape"]}
+
+    def _condition(self, crop: Crop, device: torch.device) -> Condition:
+        """Everything given for one crop, nothing dropped."""
+        c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
+        offset = torch.from_numpy(crop.offset)[None].to(device)
+        seen = None
+        if self._known:
+            scan = self._collate([self._scan(crop)])
+            batch = {name: value.to(device) for name, value in scan.items()}
+            seen = see(self.demist.mean, {**batch, "c": batch["c_whole"], "offset": offset})
+        return self.demist.condition(c, offset=offset, seen=seen)
 
     def _to_decode(self, crop: Crop, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A small box inside the crop, the best of a few by the brain it holds, with its PSR and labels."""
@@ -197,8 +246,7 @@ class DemistStage:
         for i, sample in enumerate(validation_samples(self.held or self.train, self.settings, self.schedule.steps)):
             crop = sample.crop
             z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
-            c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
-            condition = self.demist.condition(c, offset=torch.from_numpy(crop.offset)[None].to(device))
+            condition = self._condition(crop, device)
             if condition.estimate is not None:
                 estimates.append(float((condition.estimate.float() - z).square().mean()))
             noise, t = sample.noise(z), sample.times.to(device)
@@ -244,10 +292,11 @@ class DemistStage:
         """A held-out subject: T1w, FLAIR, true PSR, a short sample, the difference."""
         latents = (self.held or self.train)[0]
         entry = latents.prepared
-        c = torch.from_numpy(np.asarray(latents.c[0, 0], np.float32))[None].to(device) * self.condition_scale
         y = np.asarray(entry.y, np.float32)
         own = self._context(latents, device)
-        y_hat = self._sample((1, *latents.z.shape[1:]), self.demist.condition(c), own, device, self.settings.seed)
+        whole = Crop(latents, 0, 0, (0, 0, 0), latents.z.shape[-3:])
+        given = self._condition(whole, device)
+        y_hat = self._sample((1, *latents.z.shape[1:]), given, own, device, self.settings.seed)
         y_hat = y_hat * (np.asarray(entry.labels) > 0)
         t1w, flair = np.asarray(entry.x, np.float32)
         rows = [

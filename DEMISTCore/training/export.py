@@ -16,12 +16,12 @@ import torch
 from ..bundle import SAMPLING, Bundle, load_bundle, save_bundle
 from ..diffusion import NoiseSchedule
 from ..errors import BundleError, InputError
-from ..networks.backbone import build_backbone
 from ..networks.config import ModelConfig
-from ..networks.demist import Demist
+from ..networks.demist import build_demist
 from ..regions.network import TissueModel, build_network, save_network
 from .checkpoint import Run, part, step_of
 from .foundation import Foundation, foundation_of, load, read_foundation, read_scales
+from .mean import read_mean
 from .settings import to_dict
 
 log = logging.getLogger(__name__)
@@ -172,16 +172,21 @@ def _export_demist(
 ) -> Bundle:
     model = ModelConfig.from_dict(run.settings.model)
     _check_base(run, base)
-    demist = Demist(build_backbone(model.backbone), model.streams, model.condition.latent_channels)
+    demist = build_demist(model)
     trained = {name.removeprefix("demist."): value for name, value in run.weights(weights).items()}
+    runs = [run]
+    if run.mean_source:
+        demist.mean.load_state_dict(read_mean(run.mean_source, foundation_of(run), weights)[1].state_dict())
+        if (Path(run.mean_source) / "config.yaml").is_file():
+            runs.insert(0, Run.read(run.mean_source))
     try:
         demist.load_streams_state_dict({**demist.streams_state_dict(), **trained})
     except ValueError as error:
         raise InputError(f"The weights of {run.folder} do not fit its configuration: {error}") from error
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
-            folder, config=model, weights={"streams": demist}, base=base, training=_provenance([run], weights),
-            documents=_logs([run], Path(folder_of_logs)), card=card, description=description,
+            folder, config=model, weights={"streams": demist}, base=base, training=_provenance(runs, weights),
+            documents=_logs(runs, Path(folder_of_logs)), card=card, description=description,
             sampling=sampling or None, **common,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ the knowledge of their whole volume, as at the time of use.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
-from ..errors import InputError
+from ..errors import BundleError, InputError
 from ..losses import edge_loss, tissue_mean_loss
-from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.config import PSR_RANGE, MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
 from ..networks.mean import PosteriorMean, Seen
 from . import previews
+from .checkpoint import Run, part
 from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
-from .foundation import Foundation
+from .foundation import Foundation, load, read_scales
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales, noise_like
 from .settings import MeanSettings
 
@@ -80,6 +82,7 @@ class MeanObjective(nn.Module):
 def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
     """What the network sees of a batch; whole volumes' latents come padded to one shape."""
     whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
+    # Dropout of the spatial stream belongs to the diffusion alone: without the scans there is no mean to learn.
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
     return mean.see(batch["x"], whole, batch["known"], offset=batch["offset"], keep=keep, **streams)
 
@@ -112,7 +115,7 @@ class MeanStage:
         except ValueError as error:
             raise InputError(str(error)) from error
         if settings.flip or settings.latent_augmentations or not settings.crop:
-            raise InputError("Stage mean takes crops of scans as they are: set flip=false latent_augmentations=0 crop=.")
+            raise InputError("Stage mean takes crops of scans as they are: flip=false latent_augmentations=0 crop=...")
         self.settings = settings
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
@@ -125,7 +128,7 @@ class MeanStage:
         self.objective = MeanObjective(self.mean, settings)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
         self.lr_factors: dict[str, float] = {}
-        self._known = {entry.prepared.key: _known(entry.prepared, cache) for entry in latents}
+        self._known = {latent.prepared.key: known_of(latent.prepared) for latent in latents}
 
     @property
     def scales(self) -> dict[str, float | str]:
@@ -154,9 +157,9 @@ class MeanStage:
             sample["noise"] = noise_like(rng, sample["z"].shape)
             sample["noise_level"] = np.float32(max(0.0, rng.uniform(-1, 1)) * s.latent_noise)
             sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
-            sample["known"] = _without(sample["known"], s.dropout_protocol, rng)
+            sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
             samples.append({**sample, "index": np.array(i)})
-        return _collate(samples)
+        return collate_whole(samples)
 
     def _sample(self, latents: Latents, rng: np.random.Generator, lesions: float) -> dict[str, np.ndarray]:
         """One crop, aligned with the latent's grid, without anything random but its place."""
@@ -205,7 +208,7 @@ class MeanStage:
         entries = self.held or self.train
         latents = entries[i % len(entries)]
         sample = self._sample(latents, random(self.settings.seed, "validation", i), self.settings.lesion_share)
-        batch = {name: value.to(device) for name, value in _collate([sample]).items()}
+        batch = {name: value.to(device) for name, value in collate_whole([sample]).items()}
         seen = see(self.mean, batch)
         return batch, *self.mean.decode(seen), self.mean.decode(seen, batch["z"])[0]
 
@@ -222,8 +225,8 @@ class MeanStage:
         previews.draw(path, rows, title=(self.held or self.train)[0].prepared.name)
 
 
-def _known(entry: Prepared, cache: Path) -> np.ndarray:
-    """Description of the images and the sidecars' protocol; the first is kept beside the prepared images."""
+def known_of(entry: Prepared) -> np.ndarray:
+    """Description of the images and the sidecars' protocol, (KNOWN_WIDTH,); the first is kept beside the images."""
     file = entry.folder / "described.npy"
     if file.is_file():
         described = np.load(file)
@@ -235,8 +238,8 @@ def _known(entry: Prepared, cache: Path) -> np.ndarray:
     return np.concatenate([described, read_protocol(t1w, flair)[0]])
 
 
-def _without(known: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Forget the protocol, or some keys of it."""
+def without_protocol(known: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Forget the protocol in ``share`` of the samples, and of the others some keys."""
     known = known.copy()
     everything, some = rng.random() < share, rng.random(2 * len(KEYS)) < 0.2
     protocol = known[-PROTOCOL_WIDTH:].reshape(-1, 2)
@@ -244,11 +247,46 @@ def _without(known: np.ndarray, share: float, rng: np.random.Generator) -> np.nd
     return known
 
 
-def _collate(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Stack; latents of whole volumes are padded at the end to one shape."""
+def collate_whole(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Stack; latents ``c`` of whole volumes are padded at the end to one shape, ``c_shape`` is theirs."""
     shapes = np.array([sample["c"].shape[1:] for sample in samples])
     largest = shapes.max(0)
+    padded = []
     for sample, shape in zip(samples, shapes):
-        sample["c"] = np.pad(sample["c"], [(0, 0), *((0, n - m) for m, n in zip(shape, largest))])
-        sample["c_shape"] = shape
-    return collate(samples)
+        whole = np.pad(sample["c"], [(0, 0), *((0, n - m) for m, n in zip(shape, largest))])
+        padded.append({**sample, "c": whole, "c_shape": shape})
+    return collate(padded)
+
+
+def read_mean(source: str | Path, foundation: Foundation, weights: str = "ema") -> tuple[MeanConfig, PosteriorMean]:
+    """The mean network of a run of ``mean``, or of a demist bundle, and its sizes.
+
+    Raises:
+        InputError: it is neither, or was trained on other latents than ``foundation``'s.
+    """
+    if (Path(source) / "config.yaml").is_file():
+        run = Run.read(source)
+        if run.stage != "mean":
+            raise InputError(f"{source} is a run of {run.stage}; --mean takes a run of mean, or a bundle that has one.")
+        config = ModelConfig.from_dict(run.settings.model).mean
+        scale, of = read_scales(run.folder)["latent_scale"], read_scales(run.folder)["autoencoder"]
+        if of != foundation.autoencoder_hash:
+            raise InputError(f"{source} was trained on the latents of other autoencoders than {foundation.source}'s.")
+        tensors = part(run.weights(weights), "mean")
+    else:
+        from ..bundle import load_bundle
+
+        try:
+            bundle = load_bundle(str(source))
+            config, scale = bundle.config.mean, bundle.latent_scale
+            tensors = None if config is None else bundle.demist.mean.state_dict()
+        except BundleError as error:
+            raise InputError(f"--mean {source} is neither a training run nor a bundle: {error}") from error
+        if tensors is None:
+            raise InputError(f"--mean {source} has no mean network; give a run of mean.")
+    if foundation.latent_scale is not None and not math.isclose(scale, foundation.latent_scale, rel_tol=1e-5):
+        raise InputError(f"{source} counts latents in other units than {foundation.source}; train it on that one.")
+    base = foundation.model
+    network = PosteriorMean(config, base.psr.latent_channels, base.condition.latent_channels, base.psr.factor)
+    load(network, tensors, source)
+    return config, network

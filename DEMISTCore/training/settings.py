@@ -165,6 +165,7 @@ class DemistSettings(LatentSettings):
     dropout_adaptive: float = 0.1
     dropout_all: float = 0.0
     context: str | None = None  # CSV or TSV: the backbone's own conditions per subject (Brain LDM); None: neutral
+    dropout_protocol: float = 0.5  # with a mean network: share of the samples without any sidecar
     dropout_context: float = 0.1  # share of the samples held neutral all the same, as synthesis holds them
     lambda_edge: float = 0.1
     lambda_tissue: float = 0.5

@@ -32,6 +32,7 @@ def start(
     init: str | None = None,
     foundation: str | None = None,
     backbone: str | None = None,
+    mean: str | None = None,
 ) -> int:
     """Begin or resume a run of ``stage`` in the folder ``out``; return the exit code.
 
@@ -42,6 +43,7 @@ def start(
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
         run.backbone = _absolute(backbone) or run.backbone
+        run.mean = _absolute(mean) or run.mean
     else:
         if _first_process() and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
             raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
@@ -51,7 +53,10 @@ def start(
         if stage in ON_FOUNDATION and not foundation:
             earlier = "autoencoder" if stage in ("backbone", "mean") or backbone else "backbone"
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
-        run = Run(out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone))
+        run = Run(
+            out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone),
+            mean=_absolute(mean),
+        )  # fmt: skip
     with _sigterm_interrupts():
         ready = _assemble(run, resume)
     return _train(run, ready, resume)
@@ -190,7 +195,12 @@ def _assemble(run: Run, resume: bool) -> Any:
     elif run.stage == "demist":
         from .demist import DemistStage
 
-        stage = DemistStage(model, s, foundation, train, held, cache, contexts)
+        mean = None
+        if run.mean:
+            from .mean import read_mean
+
+            mean = read_mean(run.mean_source, foundation)
+        stage = DemistStage(model, s, foundation, train, held, cache, contexts, mean)
     elif run.stage == "segmentation":
         from .segmentation import SegmentationStage
 
