@@ -127,8 +127,16 @@ class NoiseSchedule:
         alpha, sigma = self.alpha_sigma(t, z_t)
         return alpha * prediction + sigma * z_t
 
-    def timesteps(self, n: int, spacing: str | None = None) -> list[int]:
-        """``n`` times from noisy to clean; ``spacing`` (default: the schedule's own) is one of
+    def begin(self, start: float, n: int = 1) -> int:
+        """The first of ``n`` times when sampling starts at the share ``start`` of the schedule: 1 is the very last."""
+        if not 0 < start <= 1:
+            raise ValueError(f"start must be above 0 and at most 1, not {start}")
+        return max(round(start * self.steps), n) - 1
+
+    def timesteps(self, n: int, spacing: str | None = None, start: float = 1.0) -> list[int]:
+        """``n`` times from noisy to clean, the first of them ``begin(start)``: a sampler that starts from a noised
+        estimate instead of pure noise (SDEdit, Meng et al., ICLR 2022) has ``start`` below 1. ``spacing`` (default: the
+        schedule's own) is one of
 
         - ``trailing``: even, from the very last time, where training saw (almost) pure noise, so that sampling starts
           from what it really is (Lin et al. 2024, table 2);
@@ -138,22 +146,23 @@ class NoiseSchedule:
         - ``leading``, ``linspace``: to compare with other people's samplers.
         """
         spacing = spacing or self.spacing
+        first = self.begin(start, n)
         if not 1 <= n <= self.steps:
             raise ValueError(f"the number of sampling steps must be 1 to {self.steps}, not {n}")
         if spacing == "trailing":
-            return [round(self.steps - i * self.steps / n) - 1 for i in range(n)]
+            return [round((first + 1) - i * (first + 1) / n) - 1 for i in range(n)]
         if spacing == "leading":
-            return [i * (self.steps // n) for i in reversed(range(n))]
+            return [i * ((first + 1) // n) for i in reversed(range(n))]
         if spacing == "linspace":
-            return torch.linspace(self.steps - 1, 0, n, dtype=torch.float64).round().long().tolist()
+            return torch.linspace(first, 0, n, dtype=torch.float64).round().long().tolist()
         if spacing != "karras":
             raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}")
         # The very last time comes first whatever its sigma (infinite at zero SNR). The spacing starts from 20 at most:
         # above it latents of unit variance are drowned, and steps spent there are lost.
         noise = ((1 - self.alphas_cumprod) / self.alphas_cumprod.clamp_min(1e-12)).sqrt()
-        top = min(float(noise[-1]), 20.0)
+        top = min(float(noise[first]), 20.0)
         root = torch.linspace(top ** (1 / 7), float(noise[0]) ** (1 / 7), n, dtype=torch.float64)
-        times = [self.steps - 1]
+        times = [first]
         for i, sigma in enumerate(root**7):
             if i:  # strictly decreasing, with room for those that follow
                 nearest = int((noise.log() - sigma.log()).abs().argmin())
@@ -195,6 +204,7 @@ def ddpm(
     *,
     noise: Noise,
     eta: float = 0.0,
+    start: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2, posterior of eq. 6-7, variance beta-tilde).
@@ -202,7 +212,7 @@ def ddpm(
     With fewer steps than the schedule has, beta_t becomes 1 - abar_t / abar_s between the times kept (Nichol and
     Dhariwal 2021, eq. 19). ``eta`` is not used: this sampler is always fully stochastic.
     """
-    times = schedule.timesteps(steps)
+    times = schedule.timesteps(steps, start=start)
     for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
         x0, _ = _estimate(model, z, schedule, t)
         abar_t, abar_s = schedule.abar(t), schedule.abar(s)
@@ -227,13 +237,14 @@ def ddim(
     *,
     noise: Noise,
     eta: float = 0.0,
+    start: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """Denoising diffusion implicit model (Song et al. 2021, eq. 12 and 16).
 
     ``eta`` = 0 is deterministic, 1 has the noise of ancestral sampling.
     """
-    times = schedule.timesteps(steps)
+    times = schedule.timesteps(steps, start=start)
     for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
         x0, eps = _estimate(model, z, schedule, t)
         abar_t, abar_s = schedule.abar(t), schedule.abar(s)
@@ -255,6 +266,7 @@ def dpmpp_2m(
     *,
     noise: Noise,
     eta: float = 0.0,
+    start: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M), deterministic (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
@@ -262,7 +274,7 @@ def dpmpp_2m(
     The first step has no history, and the last goes to zero noise, where the half log-SNR is infinite: both are of
     first order, as in the authors' code. ``noise`` and ``eta`` are not used.
     """
-    times, last, lam_r = schedule.timesteps(steps), None, math.nan
+    times, last, lam_r = schedule.timesteps(steps, start=start), None, math.nan
     for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
         x0, _ = _estimate(model, z, schedule, t)
         abar_t, abar_s = schedule.abar(t), schedule.abar(s)

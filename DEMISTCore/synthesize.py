@@ -37,13 +37,17 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--out", required=True, metavar="FILE", help="PSR map to write (.nii.gz, .nrrd, ...)")
     images.add_argument(
         "--uncertainty", nargs="?", const=True, default=False, metavar="FILE",
-        help="write the standard deviation over seeds too, to FILE or beside --out",
+        help="write the standard deviation too, to FILE or beside --out",
     )  # fmt: skip
     images.add_argument("--samples", action="store_true", help="write the map of every seed too, beside --out")
     images.add_argument("--preview", metavar="FILE", help="draw a picture of the result (.png)")
     images.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     model = p.add_argument_group("model (defaults are the bundle's recommendations)")
     model.add_argument("--bundle", metavar="NAME", default=None, help="name, folder or Hugging Face id of the model")
+    model.add_argument(
+        "--mode", choices=("mean", "sample"),
+        help="mean: lowest error, one pass; sample: realistic detail, one map per seed, averaged",
+    )  # fmt: skip
     model.add_argument(
         "--seeds", type=_seeds, metavar="N|A,B,...",
         help="number of samples to average, or the seeds themselves, as in 1,2,7 (one seed: 7,)",
@@ -90,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             steps=args.steps,
             sampler=args.sampler,
             guidance=args.guidance,
+            mode=args.mode,
             device=args.device,
             precision=args.precision,
             brain_mask=args.brain_mask,
@@ -115,9 +120,12 @@ def report(result: Any) -> str:
     lines = [f"{'stage':<16}{'seconds':>8}", *(f"{name:<16}{seconds:>8.1f}" for name, seconds in timings.items())]
     lines += [f"{'total':<16}{total:>8.1f}", f"{'peak memory':<16}{told['peak_memory_mb'] / 1024:>7.1f}  GiB", ""]
     summary, settings = told["summary"], told["settings"]
+    how = f"{len(settings['seeds'])} seeds, {settings['steps']} steps of {settings['sampler']}"
+    if settings["mode"] == "mean":
+        how = "mean"
     lines.append(
         f"PSR: median {summary['psr_median']:.3f} in {summary['brain_volume_ml']:.0f} ml of brain "
-        f"({len(settings['seeds'])} seeds, {settings['steps']} steps of {settings['sampler']}, {settings['device']})"
+        f"({how}, {settings['device']})"
     )
     lines += [f"warning: {sentence}" for sentence in told["warnings"]]
     lines += [f"{kind + ':':<13}{path}" for kind, path in result.files.items()]

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 RESEARCH_WARNING = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
 SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH_WARNING}"
 #: What synthesis does unless told otherwise; a bundle's own "sampling" goes over it.
-SAMPLING = {"sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras", "guidance": {}}
+#: ``mode``: "mean", the posterior mean, where the bundle has a network for it, or "sample". ``start``: where on the
+#: schedule sampling starts, 1 from pure noise, below 1 from the noised mean.
+SAMPLING = {
+    "mode": "sample", "sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras", "start": 1.0,
+    "guidance": {},
+}  # fmt: skip
 
 
 @dataclass(eq=False)

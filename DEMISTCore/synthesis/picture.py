@@ -24,6 +24,6 @@ def draw(result: Synthesis) -> Any:
         title=f"PSR synthesized from T1w and FLAIR ({kind})",
         footer=(
             f"{result.provenance['statement']} DEMIST {__version__}, bundle {bundle['name']} {bundle['hash'][:12]}, "
-            f"{n} seed{'s' * (n > 1)}, {settings['steps']} steps of {settings['sampler']}."
+            + (f"{n} seed{'s' * (n > 1)}, {settings['steps']} steps of {settings['sampler']}." if n else "mean.")
         ),
     )

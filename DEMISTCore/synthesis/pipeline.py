@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..acquisition import protocol_vector, read_protocol
 from ..bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from ..devices import check_device_name, describe_device, pick_device, pick_dtype
 from ..errors import InputError
@@ -37,6 +40,8 @@ def synthesize(
     steps: int | None = None,
     sampler: str | None = None,
     guidance: Mapping[str, float] | None = None,
+    mode: str | None = None,
+    protocol: Mapping[str, Mapping[str, Any]] | None = None,
     device: str = "auto",
     precision: str = "auto",
     brain_mask: Source | None = None,
@@ -72,11 +77,16 @@ def synthesize(
         sampler: ``ddpm``, ``ddim`` or ``dpmpp_2m``.
         guidance: weight by stream (``semantic``, ``spatial``, ``adaptive``, or ``all``), see
             :class:`DEMISTCore.diffusion.Guided`. 1 is plain conditioning, 0 switches a stream off.
+        mode: ``mean``, the map with the lowest error, in one pass, or ``sample``, maps with realistic detail, one per
+            seed. None: the bundle's recommendation, but ``sample`` where seeds, steps or sampler are given.
+        protocol: content of the BIDS sidecars, ``{"T1w": {"RepetitionTime": 2.3, ...}, "FLAIR": {...}}``, in seconds,
+            degrees, tesla and millimetres. None: read from the JSON files beside the images, where there are any.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:n`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         brain_mask: brain mask in the T1w's space instead of brain extraction.
         register, skull_strip, bias_correct: see :func:`DEMISTCore.prepare`.
-        uncertainty: write the standard deviation over seeds too: True (beside ``out``) or a path.
+        uncertainty: write the standard deviation too, predicted where the bundle has a mean network, else that over
+            seeds: True (beside ``out``) or a path.
         preview: where to draw a picture (``.png``).
         overwrite: replace outputs that exist.
         keep_samples: keep the map of every seed in the result.
@@ -104,8 +114,8 @@ def synthesize(
         torch_device = pick_device(device)
         dtype = pick_dtype(torch_device, precision)
         model = load_bundle(bundle)
-        plan = plan_sampling(model, seed_list, steps, sampler, guidance)
-        if uncertainty and len(plan["seeds"]) < 2:
+        plan = plan_sampling(model, seed_list, steps, sampler, guidance, mode=mode)
+        if uncertainty and model.config.mean is None and len(plan["seeds"]) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
         if write_samples:
             outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan["seeds"]}
@@ -124,13 +134,16 @@ def synthesize(
         tell = estimate
         estimate = lambda now: tell(replace(now, to_native=prepared.to_native))  # noqa: E731
 
+    vector, remarks = _protocol(inputs, protocol)
     native, on_grid = Spread(), Spread()
-    samples = []
+    samples, means = [], []
     for sample in generate(
         model,
         prepared.array,
         prepared.mask.array,
         **plan,
+        protocol=vector,
+        told=means.append,
         device=torch_device,
         dtype=dtype,
         progress=clock.report,
@@ -146,6 +159,12 @@ def synthesize(
                 samples.append(volume)
 
     psr, spread = native.volumes(prepared.native.affine)
+    model_maps = on_grid.volumes(prepared.grid.affine)
+    kind = "over seeds"
+    if means:
+        kind = "predicted"
+        spread = prepared.to_native(means[0].spread)
+        model_maps = model_maps[0], Volume(means[0].spread, prepared.grid.affine)
     settings = {
         **plan,
         "device": describe_device(torch_device),
@@ -153,12 +172,25 @@ def synthesize(
         **chosen,
     }
     told = provenance(model, identities, settings, outputs, prepared, psr, spread)
-    model_maps = on_grid.volumes(prepared.grid.affine)
+    told["warnings"] += remarks
+    told["uncertainty"] = {"kind": kind}
     result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
     clock.report("done", "write", 1.0)
     return result
+
+
+def _protocol(
+    inputs: Mapping[str, Volume], given: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[np.ndarray, list[str]]:
+    """The protocol as the network reads it, and remarks on what could not be used."""
+    if given is None:
+        return read_protocol(inputs["T1w"].path, inputs["FLAIR"].path)
+    unknown = sorted(set(given) - {"T1w", "FLAIR"})
+    if unknown or not all(isinstance(part, Mapping) for part in given.values()):
+        raise InputError('protocol holds the sidecars\' content by image: {"T1w": {...}, "FLAIR": {...}}.')
+    return protocol_vector(given.get("T1w", {}), given.get("FLAIR", {}))
 
 
 def _prepared(inputs: Mapping[str, Volume], options: Mapping[str, Any], reuse: Reuse, clock: Clock) -> Prepared:

@@ -11,6 +11,7 @@ from ..bundle import Bundle
 from ..errors import BundleError, InputError
 
 MAX_SEEDS = 256
+MODES = ("mean", "sample")
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -44,8 +45,13 @@ def plan_sampling(
     guidance: Mapping[str, float] | None,
     eta: float | None = None,
     spacing: str | None = None,
+    mode: str | None = None,
+    start: float | None = None,
 ) -> dict[str, Any]:
     """All sampling settings, the bundle's recommendations filled in, checked.
+
+    ``mode`` is "mean" or "sample"; None is the bundle's, but "sample" where seeds, steps or sampler are asked for. The
+    mean has no seeds and no steps.
 
     Raises:
         InputError: a setting that is out of range, or that the model does not know.
@@ -59,12 +65,20 @@ def plan_sampling(
             "on it (python -m DEMISTCore.train demist)."
         )
     advice = bundle.sampling
+    if mode is None:
+        mode = advice["mode"] if seeds is None and steps is None and sampler is None else "sample"
+    if mode not in MODES:
+        raise InputError(f"Unknown mode {mode!r}; choose {' or '.join(MODES)}.")
+    if mode == "mean":
+        return _plan_mean(bundle, guidance)
     plan = {
+        "mode": mode,
         "seeds": check_seeds(advice["seeds"]) if seeds is None else check_seeds(seeds),
         "sampler": sampler or advice["sampler"],
         "steps": advice["steps"] if steps is None else steps,
         "eta": float(advice["eta"] if eta is None else eta),
         "spacing": spacing or advice["spacing"],
+        "start": float(advice["start"] if start is None else start),
         "guidance": {
             name: float(weight) for name, weight in (advice["guidance"] if guidance is None else guidance).items()
         },
@@ -78,12 +92,36 @@ def plan_sampling(
         raise InputError(f"The number of sampling steps must be 1 to {limit}, not {plan['steps']}.")
     if not 0 <= plan["eta"] <= 1:
         raise InputError(f"eta must be 0 to 1, not {plan['eta']}.")
+    if not 0 < plan["start"] <= 1:
+        raise InputError(f"start must be above 0 and at most 1, not {plan['start']}.")
+    if plan["start"] < 1 and bundle.config.mean is None:
+        raise InputError(f"Bundle {bundle.name} has no mean network to start from; leave start at 1.")
+    _check_guidance(bundle, plan["guidance"])
+    return plan
+
+
+def _plan_mean(bundle: Bundle, guidance: Mapping[str, float] | None) -> dict[str, Any]:
+    """The plan of the posterior mean: nothing but which streams are on."""
+    if bundle.config.mean is None:
+        raise InputError(f"Bundle {bundle.name} has no network for the mean; use mode sample, or another bundle.")
+    weights = {name: float(weight) for name, weight in (guidance or {}).items()}
+    _check_guidance(bundle, weights)
+    if any(weight not in (0.0, 1.0) for weight in weights.values()):
+        raise InputError("The mean has no guidance; give weights 0 (stream off) or 1, or use mode sample.")
+    if "all" in weights:
+        raise InputError("In mode mean streams are switched off one by one, as in semantic=0.")
+    return {
+        "mode": "mean", "seeds": [], "sampler": None, "steps": 0, "eta": 0.0, "spacing": None, "start": None,
+        "guidance": weights,
+    }  # fmt: skip
+
+
+def _check_guidance(bundle: Bundle, guidance: Mapping[str, float]) -> None:
     names = ("semantic", "spatial", "adaptive", "all")
-    for name, weight in plan["guidance"].items():
+    for name, weight in guidance.items():
         if name not in names:
             raise InputError(f"Unknown stream {name!r} in guidance; choose {', '.join(names)}.")
         if not np.isfinite(weight):
             raise InputError(f"The guidance weight of {name} must be a number, not {weight}.")
         if name != "all" and not getattr(bundle.config.streams, name):
             raise InputError(f"Bundle {bundle.name} has no {name} stream to guide.")
-    return plan

@@ -14,6 +14,7 @@ from ..devices import pick_device, pick_dtype
 from ..errors import DemistError
 from ..volume import Volume
 from .clock import Clock
+from .given import Given, Mean, decode_latent, encode, layout, predict_mean
 from .plan import plan_sampling
 from .reuse import Reuse
 
@@ -59,12 +60,15 @@ def generate(
     condition: np.ndarray,
     mask: np.ndarray | None = None,
     *,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     eta: float | None = None,
     spacing: str | None = None,
     guidance: Mapping[str, float] | None = None,
+    mode: str | None = None,
+    start: float | None = None,
+    protocol: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     memory: int | None = None,
@@ -72,8 +76,9 @@ def generate(
     estimate: Callable[[Estimate], Any] | None = None,
     timings: dict[str, float] | None = None,
     reuse: Reuse | None = None,
+    told: Callable[[Mean], Any] | None = None,
 ) -> Iterator[np.ndarray]:
-    """PSR samples for a prepared pair of images, one per seed, on the model grid.
+    """PSR maps for a prepared pair of images on the model grid: the posterior mean, or samples, one per seed.
 
     What depends on the images alone is computed once. Seeds run one after the other: a sample is the same whatever
     its company, and memory does not grow with their number.
@@ -83,7 +88,10 @@ def generate(
         condition: float32 (2, X, Y, Z), normalised T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
             be multiples of ``bundle.config.multiple``.
         mask: brain on that grid; outside it PSR is 0.
-        seeds, steps, sampler, eta, spacing, guidance: see :func:`synthesize`; None takes the bundle's recommendation.
+        seeds, steps, sampler, eta, spacing, guidance, mode: see :func:`synthesize`; None takes the bundle's
+            recommendation.
+        start: where on the schedule sampling starts: 1 from pure noise, below 1 from the noised mean.
+        protocol: of :func:`DEMISTCore.acquisition.read_protocol`; None: nothing is known of it.
         device: torch device, or a name that :func:`~DEMISTCore.devices.pick_device` knows.
         dtype: precision of the networks; None chooses.
         memory: bytes that decoding may take, see :func:`DEMISTCore.decoding.decode`.
@@ -91,48 +99,63 @@ def generate(
         estimate: called after each step with the running :class:`Estimate`.
         timings: seconds by stage are added up in here.
         reuse: of :func:`synthesize`, which knows that these are the images it was made for.
+        told: called with the :class:`Mean` of a model that has a network for it, in either mode.
 
     Yields:
         float32 (X, Y, Z), fraction, 0 or more.
     """
     import torch
 
-    from ..decoding import decode
     from ..devices import autocast
     from ..diffusion import SAMPLERS, Guided, SeededNoise
     from ..networks.demist import Streams
 
-    plan = plan_sampling(bundle, list(seeds), steps, sampler, guidance, eta, spacing)
+    chosen = None if seeds is None or not len(seeds) else list(seeds)
+    plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start)
     device = device if isinstance(device, torch.device) else pick_device(device)
     dtype = pick_dtype(device) if dtype is None else dtype
     clock = Clock(None, timings)
     report = progress or (lambda stage, part, done: None)
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
-    schedule = replace(bundle.schedule, spacing=plan["spacing"])
-    sample = SAMPLERS[plan["sampler"]]
-    demist, decoder = bundle.demist.to(device), bundle.autoencoder_psr.to(device)
+    demist = bundle.demist.to(device)
+    off = frozenset(name for name, weight in plan["guidance"].items() if weight == 0)
 
-    def encode() -> Any:
-        encoder = bundle.autoencoder_condition.to(device)
-        x = torch.from_numpy(np.ascontiguousarray(condition, dtype=np.float32))[None].to(device)
-        mu, _ = encoder.encode(x.contiguous(memory_format=layout))
-        del x
-        return demist.condition((bundle.condition_scale * mu.float()).contiguous(memory_format=layout))
+    def read() -> Given:
+        return encode(bundle, condition, protocol, device, dtype, plan["guidance"])
 
     report("encode", "encode", 0.0)
+    with clock.stage("encode"), torch.no_grad(), _deterministic():
+        told_apart = (bundle.hash, str(device), str(dtype), off, None if protocol is None else protocol.tobytes())
+        given = read() if reuse is None else reuse.encoded(told_apart, read)
+    if given.seen is not None and (plan["mode"] == "mean" or told is not None):
+        report("mean", "encode", 0.5)
+        with clock.stage("mean"), _deterministic():
+            mean = predict_mean(bundle, given, mask, dtype)
+        _require_finite(mean.psr, "the mean", dtype)
+        if told is not None:
+            told(mean)
+        if plan["mode"] == "mean":
+            report("mean", "seeds", 1.0)
+            yield mean.psr
+            return
+
+    schedule = replace(bundle.schedule, spacing=plan["spacing"])
+    sample = SAMPLERS[plan["sampler"]]
     with clock.stage("encode"), torch.no_grad(), _deterministic(), autocast(device, dtype):
-        given = encode() if reuse is None else reuse.encoded((bundle.hash, str(device), str(dtype)), encode)
-    shape = (1, bundle.config.psr.latent_channels, *given.shape)
+        conditioned = demist.condition(given.c, seen=given.seen)
+    shape = (1, bundle.config.psr.latent_channels, *conditioned.shape)
 
     def predict(z: torch.Tensor, t: torch.Tensor, on: frozenset[str]) -> torch.Tensor:
         streams = Streams(**{name: name in on for name, _ in demist.built})
         with autocast(device, dtype):
-            return demist(z.contiguous(memory_format=layout), t, given, streams)
+            return demist(z.contiguous(memory_format=layout(device)), t, conditioned, streams)
 
     def to_psr(z: torch.Tensor, done: Callable[[float], None] | None = None) -> np.ndarray:
-        image = decode(decoder, z / bundle.latent_scale, dtype=dtype, memory=memory, progress=done)[0, 0].numpy()
-        psr = np.maximum(image * np.float32(bundle.psr_range), 0)
-        return psr if mask is None else np.where(mask > 0, psr, np.float32(0))
+        return decode_latent(bundle, given, z, mask, dtype, memory, done)
+
+    def begin(noise: torch.Tensor) -> torch.Tensor:
+        if plan["start"] >= 1:
+            return noise
+        return schedule.add_noise(given.seen.estimate.float(), noise, schedule.begin(plan["start"], plan["steps"]))
 
     guided = Guided(predict, [name for name, built in demist.built if built], plan["guidance"])
     count = len(plan["seeds"])
@@ -149,16 +172,20 @@ def generate(
 
         report(words, "seeds", i / count)
         with clock.stage("sample"), _deterministic():
-            z = sample(guided, draw(shape).to(device), schedule, plan["steps"], noise=draw, eta=plan["eta"],
-                       callback=step_done)  # fmt: skip
+            z = sample(guided, begin(draw(shape).to(device)), schedule, plan["steps"], noise=draw, eta=plan["eta"],
+                       start=plan["start"], callback=step_done)  # fmt: skip
         with clock.stage("decode"), _deterministic():
             psr = to_psr(z, lambda done, i=i, words=words: report(words, "seeds", (i + 0.7 + 0.3 * done) / count))
-        if not np.isfinite(psr).all():
-            raise DemistError(
-                f"The model gave NaN or infinite values (seed {seed}, {str(dtype).removeprefix('torch.')}); "
-                "try --precision fp32, fewer guidance weights, or another bundle."
-            )
+        _require_finite(psr, f"seed {seed}", dtype)
         yield psr
+
+
+def _require_finite(psr: np.ndarray, what: str, dtype: torch.dtype) -> None:
+    if not np.isfinite(psr).all():
+        raise DemistError(
+            f"The model gave NaN or infinite values ({what}, {str(dtype).removeprefix('torch.')}); "
+            "try --precision fp32, fewer guidance weights, or another bundle."
+        )
 
 
 @contextmanager

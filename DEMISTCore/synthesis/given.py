@@ -1,0 +1,132 @@
+"""What the networks make of the scans alone, once per volume; and from there to the mean, or from a latent to a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..acquisition import PROTOCOL_WIDTH
+from ..bundle import Bundle
+from ..devices import autocast
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..networks.mean import Seen
+
+
+@dataclass(frozen=True)
+class Given:
+    """What depends on the scans alone. ``seen`` and ``described`` are None for models without a mean network."""
+
+    c: torch.Tensor
+    seen: Seen | None
+    described: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The posterior mean on the model grid.
+
+    Attributes:
+        psr: fraction, float32 (X, Y, Z).
+        spread: predicted standard deviation of its local error, fraction, not yet calibrated.
+        described: the numbers that describe the input as a whole, see :func:`DEMISTCore.networks.knowledge.describe`.
+    """
+
+    psr: np.ndarray
+    spread: np.ndarray
+    described: np.ndarray
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """The faster order for 3-D convolutions where it is supported."""
+    import torch
+
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
+
+
+def encode(
+    bundle: Bundle,
+    condition: np.ndarray,
+    protocol: np.ndarray | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    guidance: Mapping[str, float] | None = None,
+) -> Given:
+    """Condition latents and, with a mean network, what that sees.
+
+    Args:
+        bundle: a demist bundle.
+        condition: float32 (2, X, Y, Z), ``Prepared.array``.
+        protocol: of :func:`DEMISTCore.acquisition.protocol_vector`; None: nothing is known.
+        device, dtype: where and in which precision.
+        guidance: weight 0 switches a stream off in the mean network, too.
+    """
+    import torch
+
+    encoder = bundle.autoencoder_condition.to(device)
+    x = torch.from_numpy(np.ascontiguousarray(condition, dtype=np.float32))[None].to(device)
+    x = x.contiguous(memory_format=layout(device))
+    with torch.no_grad(), autocast(device, dtype):
+        mu, _ = encoder.encode(x)
+        c = (bundle.condition_scale * mu.float()).contiguous(memory_format=layout(device))
+        if bundle.config.mean is None:
+            return Given(c, None, None)
+        from ..networks.knowledge import describe
+
+        described = describe(condition, (condition != 0).any(0), bundle.spacing)
+        known = np.concatenate([described, np.zeros(PROTOCOL_WIDTH, np.float32) if protocol is None else protocol])
+        on = {name: (guidance or {}).get(name, 1.0) != 0 for name in ("semantic", "spatial", "adaptive")}
+        mean = bundle.demist.mean.to(device)
+        return Given(c, mean.see(x, c, torch.from_numpy(known)[None].to(device), **on), described)
+
+
+def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: torch.dtype) -> Mean:
+    """The posterior mean and its predicted spread.
+
+    Args:
+        bundle: one with a mean network.
+        given: of :func:`encode`.
+        mask: brain on the model grid; outside it PSR and spread are 0.
+        dtype: precision of the network.
+    """
+    import torch
+
+    with torch.no_grad(), autocast(given.c.device, dtype):
+        image, spread = bundle.demist.mean.decode(given.seen)
+    psr = np.maximum(image[0, 0].cpu().numpy() * np.float32(bundle.psr_range), 0)
+    deviation = spread[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)
+    if mask is not None:
+        psr, deviation = (np.where(mask > 0, a, np.float32(0)) for a in (psr, deviation))
+    return Mean(psr, deviation, given.described)
+
+
+def decode_latent(
+    bundle: Bundle,
+    given: Given,
+    z: torch.Tensor,
+    mask: np.ndarray | None,
+    dtype: torch.dtype,
+    memory: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """Scaled latents (1, C, x, y, z) to PSR (X, Y, Z), fraction; with a mean network, with the scans' own detail."""
+    import torch
+
+    if given.seen is not None:
+        with torch.no_grad(), autocast(z.device, dtype):
+            image = bundle.demist.mean.decode(given.seen, z.contiguous(memory_format=layout(z.device)))[0]
+        image = image[0, 0].cpu().numpy()
+        if progress:
+            progress(1.0)
+    else:
+        from ..decoding import decode
+
+        decoder = bundle.autoencoder_psr.to(z.device)
+        image = decode(decoder, z / bundle.latent_scale, dtype=dtype, memory=memory, progress=progress)[0, 0].numpy()
+    psr = np.maximum(image * np.float32(bundle.psr_range), 0)
+    return psr if mask is None else np.where(mask > 0, psr, np.float32(0))
