@@ -657,7 +657,7 @@ def test_thick_slices_and_obliquity_are_as_drawn(healthy, axis, thick):
         centre = Grid(volume.shape, volume.affine).to_world((np.array(volume.shape) - 1) / 2)
         assert np.allclose(centre, healthy.grid.to_world((np.array(healthy.psr.shape) - 1) / 2), atol=1e-9)
     # Each slice averages the tissue over its thickness: recompute one from the ideal signal.
-    signal = scanner._flair_signal(healthy, scan.protocol)
+    signal = scanner.flair_image(healthy, scan.protocol)
     sigma = [0.3] * 3
     sigma[axis] = thick / 2.355
     rng = np.random.default_rng(0)

@@ -102,24 +102,37 @@ def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -
 
 
 def _sidecar(protocol: Protocol, suffix: str) -> dict:
+    """The protocol in BIDS terms and units: s, degrees, tesla, mm.
+
+    RepetitionTime is the whole cycle of an inversion-recovery sequence (RepetitionTimePreparation of BIDS), not the
+    echo spacing, which is RepetitionTimeExcitation. What a sequence does not have is left out.
+    """
+    first = suffix == "T1w"
+    spacing = protocol.t1_spacing if first else protocol.flair_spacing
+    acquired = [round(size * zoom, 4) for size, zoom in zip(spacing, protocol.processing[0 if first else 1].zoom)]
+    sequence = protocol.t1_sequence if first else "flair"
+    # Thick slices are excited one by one, but for those of gradient echoes, which are slabs.
+    flat = spacing[2] >= 2 and sequence in ("se", "flair")
     content: dict = {
         "Manufacturer": "simulated",
         "ManufacturersModelName": "DEMISTCore.simulate",
         "MagneticFieldStrength": protocol.field_strength,
+        "MRAcquisitionType": "2D" if flat else "3D",
+        "PulseSequenceType": {"mprage": "MPRAGE", "spgr": "SPGR", "se": "Spin Echo", "flair": "FLAIR"}[sequence],
+        "ScanningSequence": {"mprage": "GR_IR", "spgr": "GR", "se": "SE", "flair": "SE_IR"}[sequence],
+        "AcquisitionVoxelSize": acquired,
+        "SliceThickness": acquired[2],
+        "SpacingBetweenSlices": acquired[2],
+        "RepetitionTime": protocol.t1_tr if first else protocol.flair_tr,
+        "EchoTime": protocol.t1_te if first else protocol.flair_te,
+        "FlipAngle": protocol.t1_flip if sequence in ("mprage", "spgr") else 90.0,
     }
-    if suffix == "T1w":
-        content |= {"ScanningSequence": protocol.t1_sequence, "RepetitionTime": protocol.t1_tr}
-        if protocol.t1_sequence == "mprage":
-            content |= {"InversionTime": protocol.t1_ti, "FlipAngle": protocol.t1_flip}
-        elif protocol.t1_sequence == "spgr":
-            content |= {"FlipAngle": protocol.t1_flip}
-        else:
-            content |= {"EchoTime": protocol.t1_te}
-    else:
+    if sequence in ("mprage", "flair"):
+        content["InversionTime"] = protocol.t1_ti if first else protocol.flair_ti
+        content["RepetitionTimePreparation"] = content["RepetitionTime"]
+    if sequence == "mprage":
         content |= {
-            "ScanningSequence": "flair",
-            "RepetitionTime": protocol.flair_tr,
-            "InversionTime": protocol.flair_ti,
-            "EchoTime": protocol.flair_te,
+            "RepetitionTimeExcitation": protocol.t1_echo_spacing,
+            "EchoTrainLength": protocol.t1_echoes,
         }
     return content

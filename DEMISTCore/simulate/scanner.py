@@ -1,4 +1,4 @@
-"""Scan a subject: signals by compartment, then bias field, blur, slices, movement, Rician noise."""
+"""Scan a subject: ideal signals, then bias field, blur, slices, movement, noise and what archives do to images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..volume import Volume
+from . import artefacts
 from .fields import pull, smooth_field
-from .physics import flair_signal, mprage_signal, r1_from_psr
-from .protocol import R1_CSF, R2_CSF, Protocol
+from .protocol import Protocol
+from .signals import flair_image, t1_image
 from .subject import Subject
-from .tissues import CLASS_INDEX, CSF, EXTRA, GREY, WHITE
+from .tissues import CLASS_INDEX, EXTRA, WHITE
 
 FULL_SCALE = 1000.0  # brightest brain tissue of a noise-free scan lands near this value
 
@@ -28,9 +29,10 @@ class Scan:
 def acquire(subject: Subject, protocol: Protocol, rng: np.random.Generator) -> Scan:
     """Scan ``subject`` with ``protocol``; ``rng`` draws noise, fields and extra-cerebral signals."""
     rigid = _rigid(protocol.misregistration, subject)
+    b1 = artefacts.flip_field(subject.psr.shape, protocol.b1, rng) if protocol.b1 else None
     t1w = _scan(
         subject,
-        _t1_signal(subject, protocol),
+        t1_image(subject, protocol, b1),
         _EXTRA_T1,
         protocol.t1_spacing,
         protocol.t1_slice_axis,
@@ -41,7 +43,7 @@ def acquire(subject: Subject, protocol: Protocol, rng: np.random.Generator) -> S
     )
     flair = _scan(
         subject,
-        _flair_signal(subject, protocol),
+        flair_image(subject, protocol),
         _EXTRA_FLAIR,
         protocol.flair_spacing,
         protocol.flair_slice_axis,
@@ -63,67 +65,6 @@ _EXTRA_FLAIR = {
     "soft tissue": (0.2, 1.5), "skin": (0.3, 1.6), "bone": (0.0, 0.15), "marrow": (0.2, 1.5),
     "dura and sinuses": (0.1, 0.8), "eyes and optic nerve": (0.05, 0.6), "face": (0.1, 1.0),
 }  # fmt: skip
-
-
-def _compartments(subject: Subject, protocol: Protocol, saturation: float):
-    """Yield (fraction, r1, r2, pd, where) of white and grey matter and CSF on the voxels that hold some of it.
-
-    ``saturation``: exponent per unit PSR of the signal lost to magnetization transfer.
-    """
-    # R2 rises a little with field; the table in tissues.py is for 3 T (Stanisz 2005).
-    r2_scale = 1.0 if protocol.field_strength > 2 else 0.95
-    for key, jitter in ((WHITE, protocol.jitter[0]), (GREY, protocol.jitter[1])):
-        where = np.flatnonzero(subject.fractions[key] > 0.004)
-        # Where tissue is lost, the water left behind relaxes more like CSF.
-        water_rate = protocol.r1_water - 0.10 * subject.water.flat[where]
-        psr = subject.compartment_psr[key].flat[where]
-        r1 = r1_from_psr(psr, water_rate, protocol.r1_macro) * jitter * subject.r1_factor.flat[where]
-        yield (
-            subject.fractions[key].flat[where],
-            r1,
-            subject.r2[key].flat[where] * r2_scale,
-            subject.pd[key].flat[where] * np.exp(-saturation * psr),
-            where,
-        )
-    where = np.flatnonzero(subject.fractions[CSF] > 0.004)
-    ones = np.ones(where.size, np.float32)
-    yield subject.fractions[CSF].flat[where], R1_CSF * ones, R2_CSF * ones, ones, where
-
-
-def _sum_signals(subject: Subject, protocol: Protocol, equation, saturation: float = 0.0) -> np.ndarray:
-    total = np.zeros(subject.psr.size, np.float32)
-    for fraction, r1, r2, pd, where in _compartments(subject, protocol, saturation):
-        total[where] += (fraction * equation(r1, r2, pd)).astype(np.float32)
-    return total.reshape(subject.psr.shape)
-
-
-def _t1_signal(subject: Subject, p: Protocol) -> np.ndarray:
-    if p.t1_sequence == "mprage":
-        return _sum_signals(
-            subject,
-            p,
-            lambda r1, r2, pd: mprage_signal(
-                r1, pd, tr=p.t1_tr, ti=p.t1_ti, echo_spacing=p.t1_echo_spacing, flip=p.t1_flip, echoes=p.t1_echoes
-            ),
-        )
-    if p.t1_sequence == "spgr":
-        cosine, sine = np.cos(np.radians(p.t1_flip)), np.sin(np.radians(p.t1_flip))
-        # Ernst and Anderson, Rev Sci Instrum 37:93 (1966)
-        return _sum_signals(
-            subject,
-            p,
-            lambda r1, r2, pd: pd * sine * (1 - np.exp(-p.t1_tr * r1)) / (1 - cosine * np.exp(-p.t1_tr * r1)),
-        )
-    return _sum_signals(subject, p, lambda r1, r2, pd: pd * (1 - np.exp(-p.t1_tr * r1)) * np.exp(-p.t1_te * r2))
-
-
-def _flair_signal(subject: Subject, p: Protocol) -> np.ndarray:
-    return _sum_signals(
-        subject,
-        p,
-        lambda r1, r2, pd: flair_signal(r1, r2, pd, tr=p.flair_tr, ti=p.flair_ti, te=p.flair_te),
-        saturation=p.flair_mt,
-    )
 
 
 def _scan(
@@ -152,33 +93,54 @@ def _scan(
             value = rng.uniform(low, high) * reference
             here = subject.extra == CLASS_INDEX[name]
             image[here] += (extra[here] * value * np.maximum(texture[here], 0)).astype(np.float32)
-    image = image * np.exp(protocol.bias[which] * smooth_field(signal.shape, float(rng.uniform(45, 90)), rng))
-    sigma = [protocol.blur[which]] * 3
-    # A Gaussian slice profile whose full width at half maximum is the slice thickness.
-    sigma[slice_axis] = max(sigma[slice_axis], (spacing[2] if spacing[2] > 1.3 else 0.0) / 2.355)
+    done = protocol.processing[which]
+    image = artefacts.compressed(image, done.logarithm, peak)
+    image = image * artefacts.bias_field(signal.shape, protocol.bias[which], protocol.bias_kind, rng)
+    acquired = tuple(size * zoom for size, zoom in zip(spacing, done.zoom))
+    order = _axis_order(slice_axis)
+    sigma = [0.0, 0.0, 0.0]
+    for axis, size in zip(order, acquired):
+        # A Gaussian profile whose full width at half maximum is the voxel, where it is larger than the tissue's.
+        sigma[axis] = max(protocol.blur[which], (size if size > 1.3 else 0.0) / 2.355)
     image = gaussian_filter(image, sigma, truncate=3)
-    affine, shape = _scanner_grid(subject, spacing, slice_axis, protocol.obliquity)
-    to_source = np.linalg.inv(subject.affine) @ rigid @ affine
-    index = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij"))
-    coordinates = np.tensordot(to_source[:3, :3].astype(np.float32), index, 1) + to_source[:3, 3].reshape(3, 1, 1, 1)
-    image = pull(image[None], coordinates.astype(np.float32))[0]
+    affine, shape = _scanner_grid(subject, acquired, slice_axis, protocol.obliquity)  # type: ignore[arg-type]
+    to_source = (np.linalg.inv(subject.affine) @ rigid @ affine).astype(np.float32)
+    i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    coordinates = np.empty((3, *shape), np.float32)
+    for row, (along_i, along_j, along_k, start) in zip(coordinates, to_source):
+        np.add(np.float32(along_i) * i + np.float32(along_j) * j, np.float32(along_k) * k + start, out=row)
+    image = pull(image[None], coordinates)[0]
+    stripped = not subject.fractions[EXTRA].any()
+    outside = image <= 0.02 * reference
+    if done.stripes:
+        image = image * artefacts.stripe_gains(shape[2], done.stripes, rng).astype(np.float32)
     noise = reference / protocol.snr[which]
-    if not subject.fractions[EXTRA].any():
+    if protocol.g_factor:
+        noise = noise * artefacts.g_factor(shape, protocol.g_factor, rng)
+    image = artefacts.received(image, noise, rng, kspace=done.kspace, coils=protocol.coils)
+    image = artefacts.filtered(image, done, acquired)  # type: ignore[arg-type]
+    if stripped:
         # Skull-stripped data sets are exactly zero outside the brain.
-        outside = image <= 0.02 * reference
-    real = image + noise * rng.standard_normal(shape, dtype=np.float32)
-    imaginary = noise * rng.standard_normal(shape, dtype=np.float32)
-    image = np.sqrt(real**2 + imaginary**2)  # Rician: Gudbjartsson and Patz, Magn Reson Med 34:910 (1995)
-    if not subject.fractions[EXTRA].any():
         image[outside] = 0
-    return Volume(np.rint(image * (FULL_SCALE / peak)).clip(0, 32767).astype(np.float32), affine)
+    image = artefacts.winsorized(image, done.winsor, 0.1 * reference)
+    if done.interpolation != "none":
+        affine, shape = _scanner_grid(subject, spacing, slice_axis, protocol.obliquity)
+        image = artefacts.interpolate(image, shape, done.zoom, done.interpolation)
+    # Only resampling makes negative values, and only next to what was cut away.
+    least = -32768 if stripped and done.interpolation == "cubic" else 0
+    return Volume(np.rint(image * (FULL_SCALE / peak)).clip(least, 32767).astype(np.float32), affine)
+
+
+def _axis_order(slice_axis: int) -> list[int]:
+    """Axes of the head along the image's axes."""
+    return [axis for axis in range(3) if axis != slice_axis] + [slice_axis]
 
 
 def _scanner_grid(
     subject: Subject, spacing: tuple[float, float, float], slice_axis: int, obliquity: tuple[float, float, float]
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Affine and shape of an image that covers the subject, slices along ``slice_axis`` of the head, LPS-like axes."""
-    order = [axis for axis in range(3) if axis != slice_axis] + [slice_axis]
+    order = _axis_order(slice_axis)
     directions = np.zeros((3, 3))
     for column, axis in enumerate(order):
         directions[axis, column] = -1.0 if axis in (0, 1) else 1.0
