@@ -178,7 +178,7 @@ def test_flip_field_changes_spoiled_echoes_as_ernst_says(healthy):
     flips = np.stack([artefacts.flip_field((60, 70, 60), 0.2, np.random.default_rng(s)) for s in range(12)])
     assert 0.5 <= flips.min() < flips.max() <= 1.5
     assert flips[:, 30, 35, 30].mean() == pytest.approx(1.13, abs=0.06)  # 65 % of 0.2 in the centre
-    assert flips[:, 5, 35, 30].mean() < 0.95
+    assert flips[:, 5, 35, 30].mean() < 0.98
     assert flips.mean((1, 2, 3)).std() < 0.1
 
 

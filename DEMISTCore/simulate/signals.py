@@ -16,7 +16,7 @@ from .tissues import CSF, GREY, WHITE
 #: Signal per unit of proton density, without T2 decay, of PSR, R1 (1/s) and the share of the flip angle asked for.
 Equation = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Points of the table in PSR, R1 and flip angle: linear interpolation then errs by less than 0.4 % of the brightest signal.
+# Points of the table in PSR, R1 and flip angle: linear interpolation errs by less than 0.4 % of the brightest signal.
 _POINTS = (17, 33, 17)
 
 
