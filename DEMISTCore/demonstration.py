@@ -105,6 +105,7 @@ def _scan(subject: Subject, seed: int) -> Scan:
 
     The first scanner of the seed's that has this MPRAGE is taken, with its own timing, noise and bias fields.
     """
+    from .simulate.artefacts import Processing
     from .simulate.protocol import draw_protocol
     from .simulate.scanner import acquire
 
@@ -113,7 +114,9 @@ def _scan(subject: Subject, seed: int) -> Scan:
         protocol = draw_protocol(rng)
         if protocol.t1_sequence == "mprage" and protocol.field_strength == 3 and protocol.t1_spacing == (1, 1, 1):
             break
-    return acquire(subject, replace(protocol, flair_spacing=(0.9, 0.9, 3.0), flair_slice_axis=2), rng)
+    # As acquired, without what archives and vendors add.
+    plain = replace(protocol, flair_spacing=(0.9, 0.9, 3.0), flair_slice_axis=2, processing=(Processing(),) * 2)
+    return acquire(subject, plain, rng)
 
 
 def demonstrate(
