@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         help="SD of how far white matter's and the brain's surface move, mm: cortex thicker or thinner "
         "than in the label map (0.3 to train a tissue network)",
     )
+    p.add_argument(
+        "--physics",
+        choices=("standard", "shifted"),
+        default="standard",
+        help="'shifted': other lesions, partial volume and laws of relaxation, to test what was trained on 'standard'",
+    )
     p.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     p.add_argument("--resume", action="store_true", help="keep subjects that are already complete")
     p.add_argument("--workers", type=int, default=1, help="subjects simulated side by side, one core each")
@@ -59,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out, subjects=args.subjects, scans=args.scans, seed=args.seed, anatomies=args.anatomies,
         exclude=args.exclude, lesion_masks=args.lesion_masks, healthy=args.healthy, skull=not args.no_skull,
         bias=args.bias, misregistration=args.misregistration, thick_slices=args.thick_slices,
-        obliquity=args.obliquity, surface_sd=args.surface_sd, overwrite=args.overwrite, resume=args.resume,
-        workers=args.workers,
+        obliquity=args.obliquity, surface_sd=args.surface_sd, physics=args.physics,
+        overwrite=args.overwrite, resume=args.resume, workers=args.workers,
     )  # fmt: skip
     return 0
 

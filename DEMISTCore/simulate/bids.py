@@ -94,7 +94,7 @@ def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -
         Volume(array.astype(np.uint8), subject.affine).write(folder / f"{name}_{entity}.nii.gz", dtype=np.uint8)
     # What a hard label cannot say: how much of a voxel is which tissue. Three decimals compress well.
     for label, key in FRACTIONS.items():
-        part = np.round(np.where(subject.brain, subject.fractions[key], 0), 3).astype(np.float32)
+        part = np.round(np.where(subject.brain, subject.true_fractions[key], 0), 3).astype(np.float32)
         Volume(part, subject.affine).write(folder / f"{name}_label-{label}_probseg.nii.gz")
     write_json(folder / f"{name}_desc-truth_PSRmap.json", {"Units": "fraction", "Description": "Pool size ratio"})
     parameters = {**subject.parameters, "scans": [scan.protocol.to_dict() for scan in scans], "version": __version__}

@@ -16,7 +16,7 @@ from .anatomy import TEMPLATE, list_anatomies, load_anatomy
 from .bids import check_free, subject_done, write_description, write_subject
 from .protocol import draw_protocol
 from .scanner import Scan, acquire
-from .subject import Subject, simulate_subject
+from .subject import PHYSICS, Subject, simulate_subject
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ def scan_subject(
         misregistration_deg=misregistration,
         thick_slices=thick_slices,
         obliquity_deg=obliquity,
+        physics=subject.physics,
     )
     return acquire(subject, protocol, rng)
 
@@ -60,6 +61,7 @@ def simulate_cohort(
     thick_slices: float = 0.4,
     obliquity: float = 6.0,
     surface_sd: float = 0.0,
+    physics: str = "standard",
     overwrite: bool = False,
     resume: bool = False,
     workers: int = 1,
@@ -67,7 +69,8 @@ def simulate_cohort(
     """Simulate ``subjects`` people on ``scans`` scanners each; returns the data set's folder.
 
     Subject i has seed ``seed + i`` and anatomy i modulo the number of anatomies, so every anatomy is used. With
-    ``workers`` above 1 as many subjects are made side by side, one thread each; the images are the same.
+    ``workers`` above 1 as many subjects are made side by side, one thread each; the images are the same. ``physics``:
+    ``"standard"``, or ``"shifted"`` for a test set that follows other laws.
 
     Raises:
         InputError: impossible numbers, unreadable sources, or a folder already in use.
@@ -77,6 +80,8 @@ def simulate_cohort(
     _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity, surface_sd)
     if workers < 1:
         raise InputError(f"Give --workers of at least 1, not {workers}.")
+    if physics not in PHYSICS:
+        raise InputError(f"Give --physics {' or '.join(PHYSICS)}, not {physics}.")
     root = Path(out)
     left_out = set(exclude)
     sources = [anatomies] if isinstance(anatomies, (str, Path)) else anatomies
@@ -89,6 +94,7 @@ def simulate_cohort(
     one = partial(
         _write_one, root, seed=seed, masks=masks, healthy=healthy, skull=skull, scans=scans, bias=bias,
         misregistration=misregistration, thick_slices=thick_slices, obliquity=obliquity, surface_sd=surface_sd,
+        physics=physics,
     )  # fmt: skip
     people = [(f"sub-{i + 1:0{digits}d}", i, names[i % len(names)]) for i in range(subjects)]
     todo = [person for person in people if not (resume and subject_done(root, person[0]))]
@@ -108,13 +114,14 @@ def _write_one(
     skull: bool,
     scans: int,
     surface_sd: float,
+    physics: str,
     **scanner: float,
 ) -> None:
     """Simulate one subject with all scans and write it."""
     name, index, anatomy = person
     subject = simulate_subject(
         seed + index, anatomy=load_anatomy(anatomy), lesion_masks=masks, skull=skull, healthy=healthy,
-        surface_sd=surface_sd,
+        surface_sd=surface_sd, physics=physics,
     )  # fmt: skip
     taken = [scan_subject(subject, seed + index, scan, **scanner) for scan in range(scans)]
     # Only now, so that a source that cannot be read leaves no folder behind.

@@ -18,12 +18,18 @@ class Lesions:
 
     ``amount``: float32 in [0, 1], 0 outside, 1 in a fully lesioned voxel (soft rim);
     ``severity``: float32, share of the PSR lost at full amount (0.1 mild to 0.9 black hole), 0 away from lesions;
-    ``numbers``: uint16, 1 to N where ``amount`` > 0.5.
+    ``numbers``: uint16, 1 to N where ``amount`` > 0.5; ``owner``: uint16, the same lesion wherever ``amount`` > 0.
+    What lesion_kinds fills in, at full amount: ``r1``, added to the rate of free water (1/s); ``t2``, lengthening in
+    units of the person's typical one; ``water``, share of the way that proton density goes to water's.
     """
 
     amount: np.ndarray
     severity: np.ndarray
     numbers: np.ndarray
+    owner: np.ndarray
+    r1: np.ndarray
+    t2: np.ndarray
+    water: np.ndarray
 
     @property
     def mask(self) -> np.ndarray:
@@ -33,7 +39,14 @@ class Lesions:
 
 def no_lesions(shape: tuple[int, int, int]) -> Lesions:
     """Maps of a brain without lesions."""
-    return Lesions(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.uint16))
+    return plain(*(np.zeros(shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint16)))
+
+
+def plain(amount: np.ndarray, severity: np.ndarray, numbers: np.ndarray, owner: np.ndarray) -> Lesions:
+    """Lesions that follow their severity in everything: the water's R1 unchanged, T2 and water content with the PSR."""
+    return Lesions(
+        amount, severity, numbers, owner, r1=np.zeros_like(amount), t2=0.55 + 0.9 * severity, water=0.75 * severity
+    )
 
 
 def draw_count(rng: np.random.Generator) -> int:
@@ -76,12 +89,10 @@ def grow(
         rng: source of all randomness.
         count: number of lesions to place.
     """
-    amount = np.zeros(white.shape, np.float32)
-    severity = np.zeros(white.shape, np.float32)
-    numbers = np.zeros(white.shape, np.uint16)
+    lesions = no_lesions(white.shape)
     sites = np.flatnonzero(white > 0.7)
     if sites.size == 0 or count == 0:
-        return Lesions(amount, severity, numbers)
+        return lesions
     near_ventricle = np.exp(-np.maximum(ventricle_distance.flat[sites] - 1.0, 0) / 3.0)
     near_cortex = np.exp(-np.maximum(cortex_distance.flat[sites] - 1.0, 0) / 1.5)
     weights = [
@@ -103,25 +114,79 @@ def grow(
             if white[tuple(beside)] > 0.7:
                 centre = beside
         placed.append((centre, radius))
-        axes = radius * np.exp(rng.normal(0, 0.25, 3))
-        half = int(np.ceil(axes.max() * 1.6)) + 3
-        low = np.maximum(centre - half, 0)
-        high = np.minimum(centre + half + 1, white.shape)
-        box = tuple(slice(a, b) for a, b in zip(low, high))
-        points = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high)], indexing="ij"), -1) - centre
-        turn = random_affine(rng, rotation=60, scale=0, shear=0)
-        distance = np.linalg.norm(points @ turn / axes, axis=-1).astype(np.float32)
-        rough = smooth_field(distance.shape, max(1.5, 0.6 * radius), rng)
-        # Signed depth in mm below the roughened surface; the rim is 0.6-2 mm soft.
-        depth = radius * (1.0 + 0.22 * rough - distance)
-        rim = rng.uniform(0.6, 2.0)
-        new = np.clip(depth / rim + 0.5, 0, 1) * np.clip(white[box] * 1.5, 0, 1)
-        value = draw_severity(rng)
-        stronger = new > amount[box]
-        numbers[box][(new > 0.5) & stronger] = number
-        severity[box][stronger & (new > 0)] = value
-        amount[box][:] = np.maximum(amount[box], new)
-    return Lesions(amount, severity, numbers)
+        _add(lesions, white, centre, radius, number, rng)
+    return plain(lesions.amount, lesions.severity, lesions.numbers, lesions.owner)
+
+
+def _add(
+    lesions: Lesions,
+    tissue: np.ndarray,
+    centre: np.ndarray,
+    radius: float,
+    number: int,
+    rng: np.random.Generator,
+    stretch: float = 0.25,
+) -> None:
+    """Draw an ellipsoid with a rough surface at ``centre`` into ``lesions``, in place, confined to ``tissue``."""
+    axes = radius * np.exp(rng.normal(0, stretch, 3))
+    half = int(np.ceil(axes.max() * 1.6)) + 3
+    low = np.maximum(centre - half, 0)
+    high = np.minimum(centre + half + 1, tissue.shape)
+    box = tuple(slice(a, b) for a, b in zip(low, high))
+    points = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high)], indexing="ij"), -1) - centre
+    turn = random_affine(rng, rotation=60, scale=0, shear=0)
+    distance = np.linalg.norm(points @ turn / axes, axis=-1).astype(np.float32)
+    rough = smooth_field(distance.shape, max(1.5, 0.6 * radius), rng)
+    # Signed depth in mm below the roughened surface; the rim is 0.6-2 mm soft.
+    depth = radius * (1.0 + 0.22 * rough - distance)
+    rim = rng.uniform(0.6, 2.0)
+    new = np.clip(depth / rim + 0.5, 0, 1) * np.clip(tissue[box] * 1.5, 0, 1)
+    value = draw_severity(rng)
+    stronger = new > lesions.amount[box]
+    lesions.numbers[box][(new > 0.5) & stronger] = number
+    lesions.severity[box][stronger] = value
+    lesions.owner[box][stronger] = number
+    lesions.amount[box][:] = np.maximum(lesions.amount[box], new)
+
+
+#: Lesions outside cerebral white matter: mean number (gamma-distributed over people, shape 0.8) and median radius, mm.
+#: A tenth of a patient's lesions is infratentorial; cortical ones are mostly leukocortical and few are seen on clinical
+#: scans (Filippi et al., Brain 142:1858, 2019; Calabrese et al., Nat Rev Neurol 6:438, 2010).
+BEYOND: dict[str, tuple[float, float]] = {
+    "cerebellum": (1.6, 1.6),
+    "brainstem": (1.4, 1.6),
+    "leukocortical": (2.5, 1.4),
+    "cortical": (1.2, 1.1),
+}
+
+
+def grow_beyond(
+    lesions: Lesions, places: dict[str, np.ndarray], domain: dict[str, np.ndarray], rng: np.random.Generator
+) -> tuple[Lesions, dict[str, int]]:
+    """Add lesions of cerebellum, brainstem and cortex to those of cerebral white matter.
+
+    Args:
+        lesions: what is there; not changed.
+        places: where centres may lie (bool, X, Y, Z), by a name of :data:`BEYOND`.
+        domain: tissue that the lesions of this place are confined to (fractions, X, Y, Z).
+        rng: source of randomness.
+
+    Returns:
+        All lesions, and how many were added at each place.
+    """
+    grown = Lesions(**{name: values.copy() for name, values in vars(lesions).items()})
+    number = int(max(lesions.owner.max(), lesions.numbers.max()))
+    added = {}
+    for name, (mean, median) in BEYOND.items():
+        count = int(rng.poisson(rng.gamma(0.8, mean / 0.8)))
+        sites = np.flatnonzero(places[name]) if name in places else np.zeros(0, int)
+        added[name] = min(count, 12) if sites.size else 0
+        for _ in range(added[name]):
+            number += 1
+            site = np.array(np.unravel_index(sites[int(rng.integers(sites.size))], grown.amount.shape))
+            radius = float(np.clip(rng.lognormal(np.log(median), 0.45), 0.8, 5.0))
+            _add(grown, domain[name], site, radius, number, rng)
+    return plain(grown.amount, grown.severity, grown.numbers, grown.owner), added
 
 
 def from_masks(
@@ -159,9 +224,14 @@ def from_masks(
     keep[0] = False
     amount = np.where(keep[components], soft, 0).astype(np.float32)
     severity = np.where(keep[components], severities[components], 0).astype(np.float32)
-    numbers = np.where(amount > 0.5, components, 0)
-    _, compact = np.unique(numbers, return_inverse=True)
-    return Lesions(amount, severity, compact.reshape(shape).astype(np.uint16))
+    # Numbered without gaps, those that reach half of a voxel first.
+    seen = np.bincount(components[amount > 0.5], minlength=count + 1) > 0
+    faint = keep & ~seen
+    compact = np.zeros(count + 1, np.uint16)
+    compact[seen] = 1 + np.arange(seen.sum())
+    compact[faint] = 1 + seen.sum() + np.arange(faint.sum())
+    owner = np.where(amount > 0, compact[components], 0).astype(np.uint16)
+    return plain(amount, severity, np.where(amount > 0.5, owner, 0).astype(np.uint16), owner)
 
 
 # Bounding box of the ICBM-152 brain as a share of the 182 x 218 x 182 MNI grid: the box that masks are scaled from.

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..volume import Grid, Volume
+from . import lesion_kinds, residue
 from . import lesions as lesion_model
+from . import shifted_tissue as shifted
 from .anatomy import TEMPLATE, Anatomy, list_anatomies, load_anatomy
-from .fields import pull, smooth_field
+from .fields import pull
 from .shape import coordinates, moved_surfaces
+from .tissue_maps import TissueMaps, tissue_maps
 from .tissues import CLASS_INDEX, CLASSES, CSF, DSEG_LESION, EXTRA, GREY, WHITE
+from .tracts import tract_factors
 
+#: ``standard`` is what networks are trained on; ``shifted`` is a test instrument with other laws: shifted_tissue.py.
+PHYSICS = ("standard", "shifted")
 MARGIN = 12  # mm of background kept around the head or brain
 
 
@@ -26,7 +33,12 @@ class Subject:
     ``psr``: pool size ratio (fraction), 0 outside the brain. ``fractions``: partial volumes of the compartments
     white, grey, CSF and extra-cerebral. ``psr_white`` / ``psr_grey``: PSR inside the compartment (before partial
     volume). ``r2`` and ``pd`` likewise, keyed by compartment. ``water``: free water in place of lost tissue;
+    ``lesion_r1``: what is added to the R1 of free water (1/s) in lesions, vessels and residue, whatever the PSR lost;
     ``r1_factor``: what R1 differs by from the two-pool value. ``dseg``: uint8 labels (see tissues.DSEG_NAMES).
+
+    Vessels and what a brain extraction left are part of the grey compartment with PSR 0, and what it cut away is
+    missing, in ``fractions`` and the compartments' maps, from which scans are computed. ``psr``, ``dseg``, ``brain``
+    and ``true_fractions`` (white, grey, CSF) are the person's own. ``physics``: the laws it follows, of PHYSICS.
     """
 
     affine: np.ndarray
@@ -40,7 +52,10 @@ class Subject:
     pd: dict[int, np.ndarray]
     extra: np.ndarray
     water: np.ndarray
+    lesion_r1: np.ndarray
     r1_factor: np.ndarray
+    true_fractions: dict[int, np.ndarray]
+    physics: str = "standard"
     parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,6 +77,7 @@ def simulate_subject(
     healthy: bool = False,
     anatomy: Anatomy | None = None,
     surface_sd: float = 0.0,
+    physics: str = "standard",
 ) -> Subject:
     """Draw one subject; the same arguments give the same subject, bit for bit.
 
@@ -74,56 +90,69 @@ def simulate_subject(
         healthy: no lesions.
         anatomy: use this anatomy instead of picking one from ``anatomies``.
         surface_sd: mm that white matter's and the brain's surface move by (SD), which makes cortex thicker or thinner.
+        physics: ``"standard"``, or ``"shifted"`` for a person that follows other laws, to test what was trained.
 
     Raises:
-        InputError: anatomies or lesion masks cannot be read.
+        InputError: anatomies or lesion masks cannot be read, or an unknown ``physics``.
     """
+    if physics not in PHYSICS:
+        raise InputError(f"Give --physics {' or '.join(PHYSICS)}, not {physics}.")
     rng = np.random.default_rng([int(seed), 20])
     if anatomy is None:
         names = list_anatomies(anatomies)
         anatomy = load_anatomy(names[int(rng.integers(len(names)))])
-    classes, affine = _crop(anatomy, skull)
+    classes, sinus, affine = _crop(anatomy, skull)
     if rng.random() < 0.5:
-        classes = classes[::-1]
+        classes, sinus = classes[::-1], sinus[::-1]
     classes = np.ascontiguousarray(classes)
-    parameters: dict[str, Any] = {"seed": int(seed), "anatomy": anatomy.name, "skull": bool(skull)}
+    parameters: dict[str, Any] = {"seed": int(seed), "anatomy": anatomy.name, "skull": bool(skull), "physics": physics}
 
-    channels, layout = _channels(classes, rng, parameters)
+    channels, layout = _channels(classes, rng, parameters, physics)
     where = coordinates(classes, rng, parameters)
     if surface_sd:
         # Its own generator: with and without, the same seed is the same person otherwise.
         where = moved_surfaces(where, classes, surface_sd, np.random.default_rng([int(seed), 22]), parameters)
+    if sinus.any() and not skull:
+        layout["sinus"] = len(channels)
+        channels = np.concatenate([channels, sinus[None].astype(np.float32)])
     warped = pull(channels, where)
     maps = {name: warped[index] for name, index in layout.items()}
 
-    fractions = _fractions(maps, rng)
+    fractions = _fractions(maps, rng, physics)
     tissue = fractions[WHITE] + fractions[GREY]
     brain = _brain_mask(tissue, maps["ventricle"])
     left = rng.uniform(0.0, 5.0)  # drawn with a skull, too: the same seed is the same person
+    outside = None
     if not skull:
         # Extraction tools disagree about how much of the fluid around the brain they leave.
-        kept = _grown(brain, left)
+        outside = _outside(brain)
         parameters["fluid_left_mm"] = round(left, 2)
+        kept = outside <= left
         for key in fractions:
             fractions[key] = fractions[key] * kept
     ventricle_distance, cortex_distance = _distances(maps["ventricle"], maps["cortex"])
-
+    labels = _labels(fractions, maps, brain)
+    # What came later than the streams above has generators of its own, so that these stay what they were.
+    own = [np.random.default_rng([int(seed), 23 + k]) for k in range(4)]
     if healthy:
         lesions = lesion_model.no_lesions(classes.shape)
-    elif lesion_masks is not None and rng.random() < 0.5:
-        lesions = lesion_model.from_masks(list(lesion_masks), fractions[WHITE] * maps["cerebrum"], brain, rng)
-        parameters["lesion_source"] = "masks"
     else:
-        lesions = lesion_model.grow(
-            fractions[WHITE] * maps["cerebrum"], ventricle_distance, cortex_distance, rng, lesion_model.draw_count(rng)
-        )
-        parameters["lesion_source"] = "grown"
+        lesions = _draw_lesions(
+            lesion_masks, fractions, maps, (ventricle_distance, cortex_distance), brain, labels, rng, own[0],
+            physics, parameters,
+        )  # fmt: skip
     parameters["lesion_count"] = int(lesions.numbers.max())
     parameters["lesion_volume_ml"] = float(lesions.mask.sum() / 1000)
 
-    psr, r2, pd, water, r1_factor = _tissue_maps(maps, lesions, ventricle_distance, cortex_distance, rng, parameters)
-    total = sum(psr[key] * fractions[key] for key in (WHITE, GREY))
-    dseg = _dseg(fractions, maps, lesions, brain)
+    tracts = tract_factors(classes, where, own[1], parameters)
+    found = tissue_maps(
+        maps, lesions, ventricle_distance, cortex_distance, rng, parameters, own=own[2], tracts=tracts, physics=physics
+    )
+    total = sum(found.psr[key] * fractions[key] for key in (WHITE, GREY))
+    dseg = labels.copy()
+    dseg[lesions.mask & brain] = DSEG_LESION
+    true_fractions = {key: fractions[key].copy() for key in (WHITE, GREY, CSF)}
+    _obscure(fractions, found, brain, outside, sinus, where, left, own[3], parameters)
     return Subject(
         affine=affine,
         psr=np.where(brain, total, 0).astype(np.float32),
@@ -131,18 +160,94 @@ def simulate_subject(
         brain=brain,
         lesions=lesions,
         fractions=fractions,
-        compartment_psr=psr,
-        r2=r2,
-        pd=pd,
+        compartment_psr=found.psr,
+        r2=found.r2,
+        pd=found.pd,
         extra=maps["extra class"] if skull else np.zeros_like(dseg),
-        water=water,
-        r1_factor=r1_factor,
+        water=found.water,
+        lesion_r1=found.lesion_r1,
+        r1_factor=found.r1_factor,
+        true_fractions=true_fractions,
+        physics=physics,
         parameters=parameters,
     )
 
 
-def _crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Crop to head or brain with a margin; without skull, drop extra-cerebral classes."""
+def _draw_lesions(
+    masks: Sequence[Path] | None,
+    fractions: dict[int, np.ndarray],
+    maps: dict[str, np.ndarray],
+    distances: tuple[np.ndarray, np.ndarray],
+    brain: np.ndarray,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    own: np.random.Generator,
+    physics: str,
+    parameters: dict[str, Any],
+) -> lesion_model.Lesions:
+    """Lesions of cerebral white matter, grown or from masks, and of the rest of the brain, with their properties."""
+    white, grey = fractions[WHITE], fractions[GREY]
+    cerebral = white * maps["cerebrum"]
+    parameters["lesion_source"] = "grown"
+    if masks is not None and rng.random() < 0.5:
+        lesions = lesion_model.from_masks(list(masks), cerebral, brain, rng)
+        parameters["lesion_source"] = "masks"
+    elif physics == "shifted":
+        lesions = shifted.grow(cerebral, distances[0], rng, shifted.draw_count(rng))
+    else:
+        lesions = lesion_model.grow(cerebral, *distances, rng, lesion_model.draw_count(rng))
+    cortex = np.where(maps["cortex"] > 0.2, grey, 0)
+    solid = labels > 1
+    places = {
+        "cerebellum": (maps["cerebellar white"] > 0.5) & (white > 0.7),
+        "brainstem": (maps["brainstem"] > 0.7) & (white > 0.8),
+        "leukocortical": (cortex > 0.3) & (cerebral > 0.3),
+        "cortical": cortex > 0.8,
+    }
+    both = np.where(solid, white + cortex, 0)
+    domain = {"cerebellum": white, "brainstem": white, "leukocortical": both, "cortical": np.where(solid, cortex, 0)}
+    lesions, parameters["lesions_beyond"] = lesion_model.grow_beyond(lesions, places, domain, own)
+    if physics == "shifted":
+        lesions = shifted.characterise(lesions, own)
+    else:
+        lesions, parameters["lesion_kinds"] = lesion_kinds.characterise(lesions, cerebral, own)
+    # A voxel that is mostly fluid is no lesion, however much of its tissue is.
+    fluid = lesions.mask & ~solid & brain
+    amount, numbers = np.where(fluid, np.float32(0.5), lesions.amount), np.where(fluid, 0, lesions.numbers)
+    return replace(lesions, amount=amount, numbers=numbers.astype(np.uint16))
+
+
+def _obscure(
+    fractions: dict[int, np.ndarray],
+    found: TissueMaps,
+    brain: np.ndarray,
+    outside: np.ndarray | None,
+    sinus: np.ndarray,
+    where: np.ndarray,
+    left: float,
+    rng: np.random.Generator,
+    parameters: dict[str, Any],
+) -> None:
+    """Add vessels and, without skull (``outside`` given), what extraction leaves and cuts away; in place."""
+    things = [residue.vessels(fractions[CSF], brain, rng, parameters)]
+    if outside is not None:
+        warped = pull(sinus[None].astype(np.float32), where)[0] if sinus.any() else np.zeros_like(outside)
+        things.append(residue.rim(outside, warped, left, rng, parameters))
+    for thing in things:
+        residue.mix_in(thing, fractions, found.psr, found.r2, found.pd, found.lesion_r1)
+    if outside is not None:
+        cut = residue.bitten(brain, rng, parameters)
+        if cut is not None:
+            for values in fractions.values():
+                values[cut] = 0
+
+
+def _crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crop to head or brain with a margin; without skull, drop extra-cerebral classes.
+
+    Returns:
+        Classes, where dura and sinuses were (bool), and the affine.
+    """
     classes = anatomy.classes
     compartments = np.array([tissue.compartment for tissue in CLASSES])
     inside = compartments[classes] != EXTRA
@@ -152,23 +257,31 @@ def _crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray]:
     high = np.minimum(where.max(0) + 1 + MARGIN, classes.shape)
     box = tuple(slice(a, b) for a, b in zip(low, high))
     cropped = classes[box].copy()
+    sinus = cropped == CLASS_INDEX["dura and sinuses"]
     if not skull:
         cropped[~inside[box]] = 0
     affine = anatomy.affine.copy()
     affine[:3, 3] = (anatomy.affine @ np.append(low, 1.0))[:3]
-    return cropped, affine
+    return cropped, sinus, affine
 
 
-def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -> tuple[np.ndarray, dict[str, int]]:
+def _channels(
+    classes: np.ndarray, rng: np.random.Generator, parameters: dict, physics: str = "standard"
+) -> tuple[np.ndarray, dict[str, int]]:
     """Everything that has to be warped, one channel each; tissue means are drawn here, per subject."""
     # Between-subject spread: SD 1.2/11.4 in white and 0.7/7.5 in grey matter (Dortch 2011), the larger part of it
     # shared by all tissues (myelination and B1/calibration scale together).
-    shared = rng.normal(1.0, 0.055)
-    drawn = {t.name: float(t.psr * shared * rng.normal(1.0, 0.045)) for t in CLASSES if t.compartment in (WHITE, GREY)}
+    (psr_sd, psr_own), (r2_sd, r2_own), mean = (0.055, 0.045), (0.04, 0.015), {WHITE: 1.0, GREY: 1.0}
+    if physics == "shifted":
+        psr_sd, psr_own, r2_sd, r2_own = *shifted.PSR_SPREAD, *shifted.R2_SPREAD
+        mean = dict(zip((WHITE, GREY), shifted.PSR_SHIFT))
+    shared = rng.normal(1.0, psr_sd)
+    solid = [t for t in CLASSES if t.compartment in mean]
+    drawn = {t.name: float(t.psr * mean[t.compartment] * shared * rng.normal(1.0, psr_own)) for t in solid}
     # R2 differs between people mostly as a whole; were classes independent, cortices would differ visibly in FLAIR.
-    r2_shared = rng.normal(1.0, 0.04)
-    rate = {t.name: float(t.r2 * r2_shared * rng.normal(1.0, 0.015)) for t in CLASSES if t.compartment in (WHITE, GREY)}
-    density = {t.name: float(t.pd * rng.normal(1.0, 0.02)) for t in CLASSES if t.compartment in (WHITE, GREY)}
+    r2_shared = rng.normal(1.0, r2_sd)
+    rate = {t.name: float(t.r2 * r2_shared * rng.normal(1.0, r2_own)) for t in solid}
+    density = {t.name: float(t.pd * rng.normal(1.0, 0.02)) for t in solid}
     parameters["psr_means"] = {name: round(value, 5) for name, value in drawn.items()}
 
     def table(values: dict[str, float], compartment: int) -> np.ndarray:
@@ -194,23 +307,35 @@ def _channels(classes: np.ndarray, rng: np.random.Generator, parameters: dict) -
         "pd grey": table(density, GREY),
         "deep grey": np.array([t.dseg == 4 for t in CLASSES], np.float32),
         "cerebellar grey": share("cerebellar cortex"),
+        "cerebellar white": share("cerebellar white matter"),
         "brainstem": np.array([t.dseg == 7 for t in CLASSES], np.float32),
     }
     present = [i for i in np.unique(classes) if CLASSES[i].compartment == EXTRA]
     for index in present:
         tables[f"extra {index}"] = (np.arange(len(CLASSES)) == index).astype(np.float32)
     layout = {name: position for position, name in enumerate(tables)}
-    return np.stack([values[classes] for values in tables.values()]), layout
+    channels = np.empty((len(tables), *classes.shape), np.float32)
+    for target, values in zip(channels, tables.values()):
+        np.take(values, classes, out=target, mode="clip")  # "clip" spares a copy; every class is in the table
+    return channels, layout
 
 
-def _fractions(maps: dict[str, np.ndarray], rng: np.random.Generator) -> dict[int, np.ndarray]:
+def _fractions(
+    maps: dict[str, np.ndarray], rng: np.random.Generator, physics: str = "standard"
+) -> dict[int, np.ndarray]:
     """Partial volumes: the warped one-hot maps, blurred a little, because real borders do not follow voxel faces."""
     from scipy.ndimage import gaussian_filter
 
     sigma = rng.uniform(0.35, 0.6)
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        if physics == "shifted":
+            return shifted.box_blur(values, 1 + 2 * sigma)
+        return gaussian_filter(values, sigma, truncate=3)
+
     extras = [name for name in maps if name.startswith("extra ")]
     result = {
-        key: gaussian_filter(maps[name], sigma, truncate=3)
+        key: blur(maps[name])
         for key, name in ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))
     }
     if extras:
@@ -218,7 +343,7 @@ def _fractions(maps: dict[str, np.ndarray], rng: np.random.Generator) -> dict[in
         winner = np.array([int(name.split()[1]) for name in extras], np.uint8)[stack.argmax(0)]
         total = stack.sum(0)
         maps["extra class"] = np.where(total > 0.05, winner, 0).astype(np.uint8)
-        result[EXTRA] = gaussian_filter(total, sigma, truncate=3)
+        result[EXTRA] = blur(total)
         for name in extras:
             del maps[name]
     else:
@@ -240,11 +365,11 @@ def _brain_mask(tissue: np.ndarray, ventricle: np.ndarray) -> np.ndarray:
     return binary_fill_holes(closed | solid)
 
 
-def _grown(mask: np.ndarray, mm: float) -> np.ndarray:
-    """``mask`` and all within ``mm`` of it (1 mm voxels)."""
+def _outside(mask: np.ndarray) -> np.ndarray:
+    """Distance to ``mask`` in mm, float32 (1 mm voxels)."""
     from scipy.ndimage import distance_transform_edt
 
-    return distance_transform_edt(~mask) <= mm
+    return distance_transform_edt(~mask).astype(np.float32)
 
 
 def _distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,79 +387,12 @@ def _distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, n
     return distance(ventricle > 0.5), distance(cortex > 0.5)
 
 
-def _tissue_maps(
-    maps: dict[str, np.ndarray],
-    lesions: lesion_model.Lesions,
-    ventricle_distance: np.ndarray,
-    cortex_distance: np.ndarray,
-    rng: np.random.Generator,
-    parameters: dict,
-) -> tuple[dict, dict, dict, np.ndarray, np.ndarray]:
-    """PSR, R2 and PD inside white and grey matter; how far free water replaces tissue in lesions; a factor on R1."""
-    from scipy.ndimage import distance_transform_edt
-
-    shape = maps["white"].shape
-
-    def inside(kind: str, compartment: str, fallback: float) -> np.ndarray:
-        total = maps[compartment]
-        return np.where(total > 0.02, maps[f"{kind} {compartment}"] / np.maximum(total, 0.02), fallback)
-
-    # Smooth regional variation and tract-scale texture, 4-5 % and 3 % (coefficients of variation between white-matter
-    # regions of about 8 % in Dortch 2013); deep white matter is denser in myelin than the U-fibre layer.
-    regional = 1 + rng.uniform(0.03, 0.06) * smooth_field(shape, 22.0, rng) + 0.03 * smooth_field(shape, 6.0, rng)
-    depth = np.clip(cortex_distance / 8.0, 0, 1)
-    white = inside("psr", "white", 0.12) * regional * (0.96 + rng.uniform(0.02, 0.1) * depth)
-    grey = inside("psr", "grey", 0.06) * (
-        1 + 0.06 * smooth_field(shape, 18.0, rng) + 0.03 * smooth_field(shape, 5.0, rng)
-    )
-
-    # Normal-appearing white matter loses myelin near lesions, a loss that decays with distance (Vrenken et al.,
-    # AJNR 27:2005, 2006; PSR of normal-appearing white matter in Bagnato et al., Mult Scler J 26:457, 2020).
-    loss = np.zeros(shape, np.float32)
-    if lesions.mask.any():
-        reach = rng.uniform(2.5, 8.0)
-        depth_of_loss = rng.uniform(0.0, 0.12)
-        # At full resolution: many lesions are smaller than the 2 mm grid that other distances make do with.
-        distance = distance_transform_edt(~lesions.mask).astype(np.float32)
-        loss = depth_of_loss * np.exp(-distance / reach)
-        parameters["nawm_loss"] = {"at_lesion": round(depth_of_loss, 4), "decay_mm": round(reach, 3)}
-    damage = lesions.amount * lesions.severity
-    # Core worse than rim: within a lesion the loss still grows inwards.
-    white = white * (1 - loss * (1 - lesions.amount)) * (1 - damage)
-    grey = grey * (1 - 0.7 * damage)
-
-    r2_white, r2_grey = inside("r2", "white", 13.3), inside("r2", "grey", 10.2)
-    pd_white, pd_grey = inside("pd", "white", 0.7), inside("pd", "grey", 0.82)
-    # Lesion T2: 100-250 ms, longer with more damage but also for reasons of its own (oedema, inflammation), so that
-    # FLAIR brightness is not a ruler for PSR (Stevenson et al., J Neurol Sci 178:81, 2000).
-    extra_t2 = rng.uniform(0.03, 0.11) * lesions.amount * (0.55 + 0.9 * lesions.severity)
-    own = np.exp(0.25 * smooth_field(shape, 4.0, rng)) if lesions.mask.any() else 1.0
-    # Periventricular caps and dirty-appearing white matter: T2 longer with hardly any loss of PSR.
-    caps = rng.uniform(0, 0.022) * np.exp(-np.maximum(ventricle_distance - 0.5, 0) / rng.uniform(1.0, 3.0))
-    dirty = np.maximum(rng.uniform(0, 0.010) * (smooth_field(shape, 10.0, rng) - 0.8), 0)
-    r2_white = 1 / (1 / r2_white + extra_t2 * own + caps + dirty)
-    r2_grey = 1 / (1 / r2_grey + 0.7 * extra_t2 * own)
-    # T2 varies smoothly within normal tissue, and R1 is not a ruler for PSR either: iron, water content and fibre
-    # orientation move both by a few per cent (Callaghan 2015, residuals of the linear model).
-    texture = 1 + rng.uniform(0.02, 0.05) * smooth_field(shape, 12.0, rng) + 0.02 * smooth_field(shape, 3.0, rng)
-    r2_white, r2_grey = r2_white * texture, r2_grey * texture
-    r1_factor = 1 + rng.uniform(0.01, 0.03) * smooth_field(shape, 14.0, rng)
-    white = white * (1 - 1.5 * caps)
-    water = damage
-    pd_white = pd_white + (1 - pd_white) * 0.75 * damage
-    psr = {WHITE: white.astype(np.float32), GREY: grey.astype(np.float32)}
-    r2 = {WHITE: r2_white.astype(np.float32), GREY: r2_grey.astype(np.float32)}
-    pd = {WHITE: pd_white.astype(np.float32), GREY: pd_grey.astype(np.float32)}
-    return psr, r2, pd, water.astype(np.float32), r1_factor.astype(np.float32)
-
-
-def _dseg(fractions: dict, maps: dict, lesions: lesion_model.Lesions, brain: np.ndarray) -> np.ndarray:
-    """Hard labels: the largest compartment, split by where it is; lesions on top; 0 outside the brain mask."""
+def _labels(fractions: dict, maps: dict, brain: np.ndarray) -> np.ndarray:
+    """Hard labels without lesions: the largest compartment, split by where it is; 0 outside the brain mask."""
     parts = np.stack([fractions[CSF], fractions[GREY], fractions[WHITE]])
     dseg = np.array([1, 2, 3], np.uint8)[parts.argmax(0)]
     dseg[(dseg == 2) & (maps["deep grey"] > 0.3)] = 4
     dseg[(dseg == 2) & (maps["cerebellar grey"] > 0.3)] = 6
     dseg[(dseg == 2) & (maps["choroid"] > 0.3)] = 1
     dseg[(dseg == 3) & (maps["brainstem"] > 0.5)] = 7
-    dseg[lesions.mask & np.isin(dseg, (2, 3, 4, 7))] = DSEG_LESION
     return np.where(brain, dseg, 0).astype(np.uint8)
