@@ -16,10 +16,10 @@ from .lesions import Lesions
 
 #: Share of the lesions of each kind.
 KINDS: dict[str, float] = {
-    "ordinary": 0.56,
+    "ordinary": 0.59,
     "isointense": 0.12,
     "black hole": 0.18,
-    "oedema": 0.08,
+    "oedema": 0.05,
     "cavity": 0.02,
     "bright": 0.04,
 }
@@ -78,7 +78,7 @@ def characterise(lesions: Lesions, white: np.ndarray, rng: np.random.Generator) 
     for number, kind in enumerate(drawn, start=1):
         table[:, number] = draw_properties(names[kind], rng)
     swollen = [n for n, kind in enumerate(drawn, start=1) if names[kind] == "oedema"]
-    lesions = _with_rims(lesions, white, {n: float(rng.uniform(3.0, 7.0)) for n in swollen})
+    lesions = _with_rims(lesions, white, {n: float(rng.uniform(2.5, 5.0)) for n in swollen})
     present = set(np.unique(lesions.numbers).tolist())
     tally = {name: sum(names[k] == name and n in present for n, k in enumerate(drawn, 1)) for name in names}
     return fill(lesions, table), tally
