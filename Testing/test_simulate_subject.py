@@ -133,9 +133,7 @@ def test_lesions_lie_beyond_cerebral_white_matter_and_are_few(patients):
     domain = dict.fromkeys(places, sites.astype(np.float32))
     counts = []
     for seed in range(60):
-        found, added = lesions.grow_beyond(
-            lesions.no_lesions(sites.shape), places, domain, np.random.default_rng(seed)
-        )
+        found, added = lesions.grow_beyond(lesions.no_lesions(sites.shape), places, domain, np.random.default_rng(seed))
         assert added["brainstem"] == 0, "no place, no lesion"
         assert not found.mask[~sites].any()
         counts.append(added["cerebellum"])
@@ -148,7 +146,7 @@ def test_lesion_psr_and_r1_are_what_was_drawn(patients):
         full = (subject.lesions.amount == 1) & (subject.true_fractions[WHITE] > 0.99) & (subject.fractions[GREY] < 0.01)
         assert np.allclose(subject.water[full], subject.lesions.severity[full], atol=1e-5)
         nothing = (subject.lesions.amount == 0) & (subject.fractions[WHITE] > 0.99)
-        assert not subject.lesion_r1[nothing].any()
+        assert np.abs(subject.lesion_r1[nothing]).max() < 0.02, "but for a trace of a vessel"
         assert subject.lesion_r1.dtype == np.float32
         if full.sum() > 50:
             ratio = subject.lesion_r1[full] / np.where(subject.lesions.r1[full] == 0, np.nan, subject.lesions.r1[full])
@@ -167,7 +165,7 @@ def template_like() -> np.ndarray:
     classes[rho < 1] = CLASS_INDEX["cortex"]
     classes[rho < 0.93] = CLASS_INDEX["white matter"]
     a = np.abs(x)
-    classes[((a - 10) / 9) ** 2 + ((y - 0) / 38) ** 2 + ((z - 17) / 7) ** 2 < 1] = CLASS_INDEX["ventricle"]
+    classes[((a - 10) / 9) ** 2 + ((y + 4) / 46) ** 2 + ((z - 17) / 7) ** 2 < 1] = CLASS_INDEX["ventricle"]
     classes[((a - 21) / 7) ** 2 + ((y + 40) / 12) ** 2 + ((z - 8) / 12) ** 2 < 1] = CLASS_INDEX["ventricle"]
     classes[((a - 12) / 9) ** 2 + ((y + 18) / 14) ** 2 + ((z - 7) / 8) ** 2 < 1] = CLASS_INDEX["thalamus"]
     classes[((a - 29) / 5) ** 2 + ((y + 2) / 17) ** 2 + ((z - 3) / 11) ** 2 < 1] = CLASS_INDEX["putamen"]
@@ -190,13 +188,15 @@ def test_tracts_lie_where_atlases_have_them():
         assert at("optic radiation", side * 32, -42, 6) > 0.4
         assert at("frontal", side * 20, 48, 10) > 0.7
         assert at("internal capsule", side * 40, -40, 40) < 0.05
-    assert at("splenium", 0, -38, 27) > 0.3
-    assert at("genu", 0, 34, 27) > 0.3
-    assert at("splenium", 0, 34, 27) < 0.05
+    assert at("splenium", 0, -38, 20) > 0.3
+    assert at("genu", 0, 34, 20) > 0.3
+    assert at("splenium", 0, 34, 20) < 0.05
+    inner = ndimage.binary_erosion(classes == CLASS_INDEX["white matter"])
     for values in atlas.values():
         assert values.min() >= 0
         assert values.max() <= 1.05
-        assert np.abs(np.diff(values, axis=0)).max() < 0.75, "no hard edges"
+        steps = np.abs(np.diff(values, axis=0))[inner[1:] & inner[:-1]]
+        assert steps.max() < 0.5, "no hard edges inside white matter"
 
 
 def test_tract_factors_keep_the_class_mean_and_are_each_person_s_own():

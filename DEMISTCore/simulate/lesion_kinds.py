@@ -1,6 +1,6 @@
 """What lesions are made of: kinds that differ in PSR, free-water R1, T2 and water content, each drawn for itself.
 
-T1w, FLAIR and PSR of a lesion say different things: about a third of the lesions is not visible on T1w, some are bright
+T1w, FLAIR and PSR of a lesion say different things: some lesions are not visible on T1w, a few are bright
 there (Janardhan et al., J Neurol Sci 260:62, 2007), old ones are black holes or fluid, fresh ones swell with water
 (oedema) that costs hardly any myelin. T2 follows the severity only in part (Stevenson et al., J Neurol Sci 178:81,
 2000).
@@ -16,15 +16,15 @@ from .lesions import Lesions
 
 #: Share of the lesions of each kind.
 KINDS: dict[str, float] = {
-    "ordinary": 0.59,
-    "isointense": 0.12,
+    "ordinary": 0.64,
+    "isointense": 0.08,
     "black hole": 0.18,
     "oedema": 0.05,
     "cavity": 0.02,
-    "bright": 0.04,
+    "bright": 0.03,
 }
 # Lesions above 300 mm^3 are seldom invisible on T1w, bright or all fluid: these kinds are this much rarer among them.
-_LARGE_MM3, _RARER = 300, {"isointense": 0.25, "bright": 0.25, "cavity": 0.25}
+_LARGE_MM3, _RARER = 300, {"isointense": 0.15, "bright": 0.15, "cavity": 0.25}
 # R1 that PSR lost in full takes from white matter at 3 T, 1/s: what an isointense lesion's water must make good.
 _R1_OF_PSR = 6.8 * 0.12
 
@@ -41,7 +41,7 @@ def draw_properties(kind: str, rng: np.random.Generator) -> tuple[float, float, 
     water = float(np.clip(0.75 * severity * np.exp(rng.normal(0, 0.3)), 0, 1))
     if kind == "isointense":
         severity = float(0.12 + 0.5 * rng.beta(2.0, 2.2))
-        return severity, _R1_OF_PSR * severity * float(rng.normal(0.8, 0.12)), 1.1 * spread, 0.3 * severity
+        return severity, _R1_OF_PSR * severity * float(rng.normal(0.7, 0.15)), 1.1 * spread, 0.3 * severity
     if kind == "bright":
         return severity, _R1_OF_PSR * severity * float(rng.normal(1.3, 0.15)) + 0.08, 1.1 * spread, 0.3 * severity
     if kind == "black hole":
@@ -52,7 +52,7 @@ def draw_properties(kind: str, rng: np.random.Generator) -> tuple[float, float, 
     if kind == "oedema":
         severity, r1, water = (float(rng.uniform(*r)) for r in ((0.03, 0.15), (-0.34, -0.16), (0.2, 0.4)))
         return severity, r1, 1.5 * spread, water
-    gain = float(np.clip(rng.normal(-0.15, 0.3), -0.9, 0.5))
+    gain = float(np.clip(rng.normal(-0.35, 0.35), -1.1, 0.45))
     return severity, _R1_OF_PSR * severity * gain, (0.85 + 0.5 * severity) * spread, water
 
 

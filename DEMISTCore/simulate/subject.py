@@ -334,10 +334,7 @@ def _fractions(
         return gaussian_filter(values, sigma, truncate=3)
 
     extras = [name for name in maps if name.startswith("extra ")]
-    result = {
-        key: blur(maps[name])
-        for key, name in ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))
-    }
+    result = {key: blur(maps[name]) for key, name in ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))}
     if extras:
         stack = np.stack([maps[name] for name in extras])
         winner = np.array([int(name.split()[1]) for name in extras], np.uint8)[stack.argmax(0)]

@@ -75,11 +75,10 @@ def tract_atlas(classes: np.ndarray) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     to_ventricle = distance("ventricle", "choroid plexus")
     if to_ventricle is not None:
-        near = np.exp(-((to_ventricle / 8) ** 2)) * _soft(up, 4, 6)
-        middle = np.exp(-((across / 13) ** 2)) * near
+        middle = np.exp(-((across / 13) ** 2)) * np.exp(-((to_ventricle / 8) ** 2))
         ahead, behind = _soft(forward, front + 14, 8), _soft(-forward, -back + 2, 8)
-        found |= {"genu": middle * ahead, "splenium": middle * behind}
-        found["body of callosum"] = middle * (1 - ahead) * (1 - behind)
+        found |= {"genu": middle * ahead * _soft(up, -6, 6), "splenium": middle * behind * _soft(up, 0, 6)}
+        found["body of callosum"] = middle * (1 - ahead) * (1 - behind) * _soft(up, 5, 6)
         beside = np.exp(-(((to_ventricle - 4) / 4) ** 2)) * _soft(across, 17, 6) * np.exp(-((up / 16) ** 2))
         found["optic radiation"] = beside * _soft(-forward, -back + 2, 8)
     inner, outer = distance("thalamus", "caudate"), distance("putamen", "pallidum")
