@@ -46,14 +46,14 @@ def draw_properties(kind: str, rng: np.random.Generator) -> tuple[float, float, 
         return severity, _R1_OF_PSR * severity * float(rng.normal(1.3, 0.15)) + 0.08, 1.1 * spread, 0.3 * severity
     if kind == "black hole":
         severity = float(rng.uniform(0.6, 0.9))
-        return severity, float(rng.normal(0.04, 0.05)), 1.7 * spread, water
+        return severity, float(rng.normal(0.04, 0.05)), 2.2 * spread, water
     if kind == "cavity":
         return float(rng.uniform(0.88, 0.99)), float(rng.normal(0.0, 0.02)), float(rng.uniform(3, 9)), 0.9
     if kind == "oedema":
         severity, r1, water = (float(rng.uniform(*r)) for r in ((0.03, 0.15), (-0.34, -0.16), (0.2, 0.4)))
         return severity, r1, 1.5 * spread, water
-    gain = float(np.clip(rng.normal(-0.35, 0.35), -1.1, 0.45))
-    return severity, _R1_OF_PSR * severity * gain, (0.85 + 0.5 * severity) * spread, water
+    gain = float(np.clip(rng.normal(-0.35, 0.35), -0.9, 0.45))
+    return severity, _R1_OF_PSR * severity * gain, (1.15 + 0.5 * severity) * spread, water
 
 
 def characterise(lesions: Lesions, white: np.ndarray, rng: np.random.Generator) -> tuple[Lesions, dict[str, int]]:

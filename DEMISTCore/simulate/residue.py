@@ -27,7 +27,7 @@ class Residue:
 
 
 def vessels(fluid: np.ndarray, brain: np.ndarray, rng: np.random.Generator, parameters: dict[str, Any]) -> Residue:
-    """Vessels of 0.5-2 mm in the fluid of sulci, cisterns and ventricles (there: strands of choroid plexus).
+    """Vessels of 0.4-1.6 mm in the fluid of sulci, cisterns and ventricles (there: strands of choroid plexus).
 
     Tubes around the curves on which two random fields are both zero. Blood is between flow void and inflow
     enhancement, so rates are drawn from a wide range for each person.
@@ -39,7 +39,7 @@ def vessels(fluid: np.ndarray, brain: np.ndarray, rng: np.random.Generator, para
         parameters: what was drawn is noted here.
     """
     scale = 5.0
-    radius = float(rng.uniform(0.3, 1.0))
+    radius = float(rng.uniform(0.2, 0.8))
     one, two = smooth_field(fluid.shape, scale, rng), smooth_field(fluid.shape, scale, rng)
     # |gradient| of a unit field with Gaussian correlation exp(-d^2 / 4 scale^2) is about 1 / (sqrt(2) scale) an axis.
     inside = radius - np.sqrt(one**2 + two**2) * np.float32(scale * np.sqrt(2))
@@ -65,7 +65,7 @@ def rim(
     shape = outside.shape
     patch = smooth_field(shape, 13.0, rng)
     fine = smooth_field(shape, 4.0, rng)
-    rarity = float(rng.uniform(0.2, 2.0))
+    rarity = float(rng.uniform(0.6, 2.4))
     gap = float(rng.uniform(0.0, 1.8)) + 0.4 * fine
     thick = np.clip(1.6 * (patch - rarity) + 0.4 * fine, 0, 3)
     share = np.clip(outside - gap, 0, 1) * np.clip(gap + thick - outside + 0.5, 0, 1) * (thick > 0.1)

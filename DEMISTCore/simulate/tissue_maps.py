@@ -94,7 +94,7 @@ def tissue_maps(
         r2_white = r2_white * tracts[1]
     # Lesion T2: 100-250 ms, longer with more damage but also for reasons of its own (oedema, inflammation), so that
     # FLAIR brightness is not a ruler for PSR (Stevenson et al., J Neurol Sci 178:81, 2000).
-    extra_t2 = rng.uniform(0.045, 0.12) * lesions.amount * lesions.t2
+    extra_t2 = rng.uniform(0.055, 0.13) * lesions.amount * lesions.t2
     if lesions.mask.any():
         extra_t2 = extra_t2 * np.exp(0.25 * smooth_field(shape, 4.0, rng))
     # Periventricular caps and dirty-appearing white matter: T2 longer with hardly any loss of PSR.
