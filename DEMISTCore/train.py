@@ -61,6 +61,19 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         p.add_argument("-v", "--verbose", action="store_true", help="say more")
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
+    p = commands.add_parser("calibrate", help="measure a bundle's errors on new subjects and store its error bars",
+                            description="Measure the errors of a bundle's mean on subjects that it was not trained "
+                            "on, and write the bundle with calibrated error bars to OUT.")  # fmt: skip
+    p.add_argument("bundle", metavar="BUNDLE", help="a demist bundle with a mean network")
+    p.add_argument("--data", nargs="+", required=True, metavar="BIDS", help="data sets with PSR to calibrate on; "
+                   "simulated ones of another physics among them make the error bars hold beyond one simulator")  # fmt: skip
+    p.add_argument("--check", nargs="*", default=[], metavar="BIDS", help="further data sets: do the intervals hold?")
+    p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the calibrated bundle")
+    p.add_argument("--trained-on", metavar="CACHE", help="cache folder of the training, whose scans say what is usual")
+    p.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared scans are kept (default: beside OUT)")
+    p.add_argument("--prepared", action="store_true", help="the scans are registered and without skull already")
+    p.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare scans")
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
     p = commands.add_parser("export", help="write bundles from finished runs",
                             description="Write the foundation bundle (from a backbone run) and the DEMIST bundle "
                             "(from a demist run) to OUT; with both, the foundation goes to OUT-base.")  # fmt: skip
@@ -84,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and hand over."""
     top = parser()
     args, overrides = top.parse_known_args(argv)
-    unknown = [word for word in overrides if word.startswith("-") or args.stage == "export"]
+    unknown = [word for word in overrides if word.startswith("-") or args.stage in ("export", "calibrate")]
     if unknown:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
     set_up_logging(args.verbose)
@@ -96,6 +109,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             description=args.description, licence=args.licence, simulated=not args.measured,
             sampling=args.sampling, overwrite=args.overwrite,
         )  # fmt: skip
+        return 0
+    if args.stage == "calibrate":
+        from .training.calibrate import PATIENT, calibrate
+        from .training.settings import PreprocessSettings
+
+        ready = PreprocessSettings(bias_correct=False, skull_strip="none", brain_mask="none")
+        report = calibrate(
+            args.bundle, args.data, args.out, trained_on=args.trained_on, check=args.check, cache=args.cache,
+            preprocess=ready if args.prepared else PATIENT, workers=args.workers,
+        )  # fmt: skip
+        if report:
+            import json
+
+            print(json.dumps(report, indent=1))
         return 0
     if args.list_keys:
         import yaml

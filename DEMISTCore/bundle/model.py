@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..diffusion import NoiseSchedule
     from ..networks.config import ModelConfig
     from ..networks.demist import Demist
+    from ..uncertainty import Calibration
+    from ..uncertainty.typical import Typical
 
 RESEARCH_WARNING = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
 SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH_WARNING}"
@@ -92,6 +94,29 @@ class Bundle(Described):
         if schedule.prediction != self.config.backbone.prediction:
             raise self._error("contradicts itself on what the backbone predicts (v or epsilon); save it again")
         return schedule
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The model's errors on subjects it was never trained on; None for a bundle that was not calibrated."""
+        from ..uncertainty import Calibration
+
+        return self._uncertainty("calibration", Calibration)
+
+    @cached_property
+    def typical(self) -> Typical | None:
+        """What the training scans are like as a whole; None for a bundle that was not calibrated."""
+        from ..uncertainty.typical import Typical
+
+        return self._uncertainty("typical", Typical)
+
+    def _uncertainty(self, part: str, kind: Any) -> Any:
+        told = self.info.get("uncertainty")
+        if told is None:
+            return None
+        try:
+            return kind.from_dict(told[part])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._error(f"has an unusable {part} ({error}); calibrate it again") from error
 
     @property
     def latent_scale(self) -> float:

@@ -15,6 +15,7 @@ from ..devices import check_device_name, describe_device, pick_device, pick_dtyp
 from ..errors import InputError
 from ..volume import Volume, as_volume
 from .clock import Clock, Progress
+from .given import Mean
 from .memory import check_memory
 from .outputs import beside, check_outputs, list_outputs, write
 from .plan import check_seeds, plan_sampling
@@ -160,11 +161,12 @@ def synthesize(
 
     psr, spread = native.volumes(prepared.native.affine)
     model_maps = on_grid.volumes(prepared.grid.affine)
-    kind = "over seeds"
+    known = {"kind": "standard deviation over seeds" if spread is not None else "none"}
     if means:
-        kind = "predicted"
-        spread = prepared.to_native(means[0].spread)
-        model_maps = model_maps[0], Volume(means[0].spread, prepared.grid.affine)
+        deviation, known, unlike = _deviation(model, means[0])
+        spread = prepared.to_native(deviation)
+        model_maps = model_maps[0], Volume(deviation, prepared.grid.affine)
+        remarks += unlike
     settings = {
         **plan,
         "device": describe_device(torch_device),
@@ -173,12 +175,25 @@ def synthesize(
     }
     told = provenance(model, identities, settings, outputs, prepared, psr, spread)
     told["warnings"] += remarks
-    told["uncertainty"] = {"kind": kind}
+    told["uncertainty"] = known
     result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
     clock.report("done", "write", 1.0)
     return result
+
+
+def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    """Standard deviation on the model grid, what it is, and a warning where the scans are unlike the training's."""
+    if model.calibration is None:
+        return mean.spread, {"kind": "predicted standard deviation, not calibrated"}, []
+    ood = None if model.typical is None else model.typical.distance(mean.described)
+    warning = model.calibration.warning(ood)
+    known = {
+        "kind": "calibrated standard deviation of the error", "ood": ood,
+        "widened": model.calibration.widening(ood), "calibration": model.calibration.to_dict(),
+    }  # fmt: skip
+    return model.calibration.voxel_sd(mean.psr, mean.spread, ood), known, [warning] if warning else []
 
 
 def _protocol(
