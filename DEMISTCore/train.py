@@ -65,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
                             description="Measure the errors of a bundle's mean on subjects that it was not trained "
                             "on, and write the bundle with calibrated error bars to OUT.")  # fmt: skip
     p.add_argument("bundle", metavar="BUNDLE", help="a demist bundle with a mean network")
-    p.add_argument("--data", nargs="+", required=True, metavar="BIDS", help="data sets with PSR to calibrate on; "
-                   "simulated ones of another physics among them make the error bars hold beyond one simulator")  # fmt: skip
+    p.add_argument("--data", nargs="+", required=True, metavar="BIDS", help="data sets with PSR to calibrate on; with "
+                   "simulated ones of another physics the error bars hold beyond one simulator")  # fmt: skip
     p.add_argument("--check", nargs="*", default=[], metavar="BIDS", help="further data sets: do the intervals hold?")
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the calibrated bundle")
     p.add_argument("--trained-on", metavar="CACHE", help="cache folder of the training, whose scans say what is usual")
