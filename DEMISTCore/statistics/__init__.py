@@ -2,8 +2,9 @@
 
 One file per job: :mod:`.table` (PSR by region and lesion), :mod:`.contrast` (lesion against NAWM) on :mod:`.delong`
 (AUC, variance, intervals) and :mod:`.units` (blocks and patches that may count as observations), :mod:`.comparison`
-(two maps of one brain), :mod:`.figures`, :mod:`.checks` (is it a PSR map, who made it), :mod:`.settings`,
-:mod:`.report` (what was found, as JSON and as text), :mod:`.outputs` (the files) and :mod:`.analysis` (all of it).
+(two maps of one brain), :mod:`.intervals` (error bars of means, of calibrated models), :mod:`.figures`, :mod:`.checks`
+(is it a PSR map, who made it), :mod:`.settings`, :mod:`.report` (what was found, as JSON and as text), :mod:`.outputs`
+(the files) and :mod:`.analysis` (all of it).
 Regions come from :mod:`DEMISTCore.regions`.
 """
 

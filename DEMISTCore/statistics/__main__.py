@@ -10,8 +10,9 @@ from ..cli import run, set_up_logging, terminate_cleanly
 from ..regions.settings import METHODS
 
 _DESCRIPTION = """\
-Measure a PSR map in lesions and normal-appearing white matter (NAWM): a table by region and lesion, ROC curves of
-lesion against NAWM (all, near and far from lesions), box plots, a picture with outlines; all on the map's own grid.
+Measure a PSR map in lesions and normal-appearing white matter (NAWM): a table by region and lesion, with 90 % intervals
+of the means where the model that made the map is calibrated; ROC curves of lesion against NAWM (all, near and far from
+lesions), box plots, a picture with outlines; all on the map's own grid.
 """
 _EXAMPLES = """\
 examples:
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tsv", action="store_true", help="write the tables as TSV, too")
     maps = p.add_argument_group("maps")
     maps.add_argument("--psr", required=True, metavar="FILE", help="PSR map (fraction), synthesized or measured")
-    maps.add_argument("--uncertainty", metavar="FILE", help="standard deviation over seeds, as synthesize writes it")
+    maps.add_argument("--uncertainty", metavar="FILE", help="SD per voxel, as synthesize writes it (default: "
+                      "the one beside the map, where the model is calibrated)")  # fmt: skip
     maps.add_argument(
         "--samples",
         nargs="+",

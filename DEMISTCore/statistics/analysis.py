@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..volume import Volume, as_volume
 from . import checks
+from . import intervals as error_bars
 from .comparison import compare
 from .contrast import contrasts
 from .outputs import check_folder, write
@@ -70,7 +71,7 @@ def analyse(
         tissue: tissue labels instead of a segmentation: 1 CSF, 2 grey, 3 white matter.
         brain: brain mask. Default: where the map is not the constant 0 of a background.
         prepared: what :func:`DEMISTCore.prepare` made of T1w and FLAIR (``Synthesis.prepared``): spares doing it again.
-        uncertainty: standard deviation over seeds per voxel.
+        uncertainty: SD per voxel, as synthesis writes it. None: the one beside the map, where that is calibrated.
         samples: maps of single seeds, two or more.
         reference: another PSR map of this brain to compare with: measured, or of another time.
         suggest: find lesions on the FLAIR instead of taking a mask; every output says that they are a suggestion.
@@ -103,6 +104,13 @@ def analyse(
     with clock.stage("read", 0.0):
         psr = checks.read_map(psr, "PSR map")
         origin = checks.origin(psr, provenance)
+        made = checks.synthesis(psr, provenance)
+        intervals, why = error_bars.find(made)
+        if intervals is not None and uncertainty is None:
+            uncertainty = error_bars.uncertainty_beside(psr, made)
+            intervals, why = (intervals, why) if uncertainty is not None else (None, error_bars.NO_MAP)
+        warning = None if intervals is None else intervals.calibration.warning(intervals.ood)
+        _say(notes, [sentence for sentence in (why, warning) if sentence])
         inputs = {"PSR map": psr}
         maps = {"uncertainty map": uncertainty, "reference map": reference}
         maps |= {f"map of seed {i + 1}": sample for i, sample in enumerate(samples)}
@@ -133,7 +141,7 @@ def analyse(
 
     with clock.stage("table", 0.6):
         seeds = [aligned[name] for name in maps if name.startswith("map of seed")]
-        table = region_table(psr, regions, aligned.get("uncertainty map"), seeds)
+        table = region_table(psr, regions, aligned.get("uncertainty map"), seeds, intervals)
         _say(notes, _about_rows(table))
     with clock.stage("curves", 0.65):
         declined = _why_no_roc(regions, masks.get("lesion mask"), suggest)
@@ -148,10 +156,12 @@ def analyse(
         with clock.stage("comparison", 0.75):
             comparison = compare(psr, aligned["reference map"], regions, block_mm=settings.block_mm)
             _say(notes, comparison.notes)
-    kind = "seeds" if seeds else "map" if uncertainty is not None else "none"
+    known = "map" if uncertainty is not None else "none"
+    kind = "calibrated" if intervals is not None else "seeds" if seeds else known
     analysis = Analysis(
         psr, regions, table, found, declined, comparison, kind, tuple(dict.fromkeys(notes)), checks.statement(origin),
         origin, {name: checks.identity(volume) for name, volume in inputs.items()}, settings, clock.seconds,
+        intervals=None if intervals is None else intervals.summary(),
     )  # fmt: skip
     if folder is not None:
         with clock.stage("write", 0.8):

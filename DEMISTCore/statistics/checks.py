@@ -88,17 +88,20 @@ def origin(psr: Volume, provenance: Mapping[str, Any] | None = None) -> dict[str
         ``statement`` (the sentence for readers), ``simulated`` (trained on simulated PSR, None if unknown), and
         ``bundle`` and ``seeds`` as far as they are known.
     """
-    if provenance is not None:
-        return _told(provenance)
-    if psr.path is None:
-        return None
-    path = Path(psr.path)
-    told = _sidecar(path)
-    if told is not None:
-        return told
-    if "DEMIST" in _description(path):
+    made = synthesis(psr, provenance)
+    if made is not None:
+        return _told(made)
+    if provenance is None and psr.path is not None and "DEMIST" in _description(Path(psr.path)):
         return {"statement": SYNTHESIZED, "simulated": None}
     return None
+
+
+def synthesis(psr: Volume, provenance: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    """A synthesized map's whole provenance: the one given, else that of the sidecar; None if there is none."""
+    told = provenance if provenance is not None else None if psr.path is None else _sidecar(Path(psr.path))
+    if not isinstance(told, Mapping) or not isinstance(told.get("statement"), str) or "bundle" not in told:
+        return None  # a sidecar, but not one of a synthesis: BIDS puts them beside measured maps, too
+    return told
 
 
 def statement(origin: dict[str, Any] | None) -> str:
@@ -109,24 +112,21 @@ def statement(origin: dict[str, Any] | None) -> str:
     return f"{said} Research use only." if "clinical use" in said else f"{said} {RESEARCH_USE}"
 
 
-def _sidecar(path: Path) -> dict[str, Any] | None:
-    """What the sidecar of synthesis says: ``psr.json`` beside ``psr.nii.gz``."""
+def _sidecar(path: Path) -> Any:
+    """What the sidecar of synthesis says: ``psr.json`` beside ``psr.nii.gz``; None if there is none to be read."""
     name = path.name
     for suffix in (".nii.gz", path.suffix):
         if suffix and name.lower().endswith(suffix.lower()):
             name = name[: -len(suffix)]
             break
     try:
-        told = json.loads(path.with_name(name + ".json").read_text(encoding="utf-8"))
+        return json.loads(path.with_name(name + ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return _told(told)
 
 
-def _told(told: Any) -> dict[str, Any] | None:
-    """The part of a synthesis' provenance that belongs to results made from it; None if it is something else."""
-    if not isinstance(told, Mapping) or not isinstance(told.get("statement"), str) or "bundle" not in told:
-        return None  # a sidecar, but not one of a synthesis: BIDS puts them beside measured maps, too
+def _told(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a synthesis' provenance that belongs to results made from it."""
     bundle, settings = told["bundle"], told.get("settings")
     return {
         "statement": told["statement"],

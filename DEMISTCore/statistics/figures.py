@@ -85,7 +85,10 @@ def roc_figure(contrasts: Sequence[Contrast], *, suggested: bool = False, title:
 
 
 def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str = "") -> Figure:
-    """Box plots by region from the rows of the table: quartiles, 5th to 95th percentile, mean; lesions as points."""
+    """Box plots by region from the rows of the table: quartiles, 5th to 95th percentile, mean; lesions as points.
+
+    Where the table has intervals of means, they are error bars on the means of regions and of lesions.
+    """
     whole = [row for row in rows if row["lesion"] is None and math.isfinite(row["median"])]
     single = [row for row in rows if row["lesion"] is not None and math.isfinite(row["mean"])]
     figure, (axes,) = _canvas(max(5.5, 1.05 * len(whole) + 1.2), 5.0, 1, title, footer)
@@ -99,10 +102,12 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
             medianprops={"color": "black"},
             meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"},
         )  # fmt: skip
+        _error_bars(axes, [k], [row], linewidth=1.6, capsize=4, color="black", zorder=4)
         if row["region"] == "lesion" and len(single) > 1:
             # Points on top of each other should still be counted; the shift is fixed, not random.
             shift = 0.2 * np.sin(7.0 * np.arange(len(single)))
             axes.plot(k + shift, [s["mean"] for s in single], "o", markersize=2.5, alpha=0.6, color="0.15")
+            _error_bars(axes, k + shift, single, linewidth=0.7, capsize=0, color="0.15", alpha=0.45)
     names = [textwrap.fill(f"{row['name']}", 14) + f"\n{row['volume_ml']:.3g} mL" for row in whole]
     axes.set_xticks(range(len(whole)), names, fontsize=_SMALL)
     axes.set_ylabel("PSR (fraction)", fontsize=_NORMAL)
@@ -110,7 +115,10 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     axes.set_xlim(-0.6, len(whole) - 0.4)
     axes.grid(axis="y", alpha=0.3)
     explained = "Boxes: quartiles and median; whiskers: 5th to 95th percentile; diamonds: means."
-    axes.set_title(explained + (" Points: means of single lesions." if len(single) > 1 else ""), fontsize=_SMALL)
+    explained += " Points: means of single lesions." if len(single) > 1 else ""
+    if any(_has_interval(row) for row in whole):
+        explained += "\nError bars: 90 % intervals of the true means."
+    axes.set_title(explained, fontsize=_SMALL)
     return figure
 
 
@@ -263,6 +271,21 @@ def _canvas(width: float, height: float, panels: int, title: str, footer: str) -
     if footer:
         figure.supxlabel(textwrap.fill(footer, int(14.5 * width)), fontsize=_SMALL, color="0.25", x=0.02, ha="left")
     return figure, axes
+
+
+def _has_interval(row: dict[str, Any]) -> bool:
+    ends = row.get("mean_ci90_low"), row.get("mean_ci90_high")
+    return all(end is not None and math.isfinite(end) for end in ends)
+
+
+def _error_bars(axes: Any, places: Sequence[float], rows: Sequence[dict[str, Any]], **style: Any) -> None:
+    """Intervals of the means at these places, of those rows that have one."""
+    kept = [(place, row) for place, row in zip(places, rows) if _has_interval(row)]
+    if kept:
+        means = np.array([row["mean"] for _place, row in kept])
+        low, high = np.array([(row["mean_ci90_low"], row["mean_ci90_high"]) for _place, row in kept]).T
+        reach = np.maximum([means - low, high - means], 0)  # not below 0 where voxels without SD moved the middle
+        axes.errorbar([place for place, _row in kept], means, yerr=reach, fmt="none", **style)
 
 
 def _thin(curve: Roc, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:

@@ -31,13 +31,18 @@ ROC_NOTE = (
     "the threshold was chosen from, hence optimistic. One brain says nothing about how patients differ."
 )
 UNCERTAINTY_NOTES = {
-    "none": "No uncertainty was given: nothing is said about how far a mean moves from seed to seed.",
+    "none": "No uncertainty was given: nothing is said about how far a mean may be from the truth.",
+    "calibrated": "Columns mean_ci90_low and mean_ci90_high hold the true mean of a region with probability 90 %, as "
+    "far as these scans are like the subjects that the model was calibrated on. They were calibrated as means of "
+    "regions of that size, since errors of voxels are not independent; column uncertainty, the mean of the calibrated "
+    "SD of single voxels, says nothing of the mean. Column seed_sd, where there is one, is the spread of the model's "
+    "own samples, no error bar.",
     "map": "The uncertainty map holds voxel-wise standard deviations over seeds. How far a region's mean moves from "
     "seed to seed cannot be had from it; it moves by at most the column uncertainty (standard deviation). For the "
     "number itself, give the maps of single seeds.",
     "seeds": "Column seed_sd is the standard deviation of a region's mean from seed to seed, for one seed; the mean of "
-    "n seeds moves by about seed_sd / sqrt(n). It is the spread of the model's own samples, not an error against "
-    "measurement.",
+    "n seeds moves by about seed_sd / sqrt(n). It is the spread of the model's own samples, no error bar: the error "
+    "against the truth may be far larger.",
 }  # fmt: skip
 
 
@@ -52,7 +57,8 @@ class Analysis:
         contrasts: lesions against NAWM; empty if ``roc_declined``.
         roc_declined: why there is no ROC curve, else None.
         comparison: with the reference, if there is one.
-        uncertainty_kind: ``"none"``, ``"map"`` (bounds only) or ``"seeds"`` (spread of means).
+        uncertainty_kind: ``"none"``, ``"map"`` (SD over seeds), ``"seeds"`` (spread of means) or ``"calibrated"``
+            (intervals of means).
         notes: plain sentences: masks resampled, lesions suggested, what was left out and why.
         statement: the sentence that belongs below every output.
         origin: who synthesized the map, see :func:`DEMISTCore.statistics.checks.origin`; None if measured or unknown.
@@ -60,6 +66,8 @@ class Analysis:
         settings: as used.
         timings: seconds by stage.
         files: what was written, by kind.
+        intervals: level of the intervals of means, what they were calibrated on, whether they are widened; None
+            without intervals.
     """
 
     psr: Volume
@@ -76,6 +84,7 @@ class Analysis:
     settings: Settings
     timings: dict[str, float] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    intervals: dict[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """The content of statistics.json."""
@@ -103,6 +112,7 @@ class Analysis:
             },
             "notes": list(self.notes),
             "uncertainty": UNCERTAINTY_NOTES[self.uncertainty_kind],
+            "intervals": self.intervals,
             "columns": COLUMNS,
             "regions": self.table,
             "roc": {
@@ -131,16 +141,19 @@ class Analysis:
         from ..regions import REGIONS
 
         kind = self.uncertainty_kind
-        last = {"none": "", "map": "<= seed SD", "seeds": "seed SD"}[kind]
-        lines = [f"{'PSR by region':<30}{'mL':>9}{'mean':>9}{'SD':>8}{'median':>9}{'5 to 95 %':>18}{last:>12}"]
+        last = {"none": "", "map": "<= seed SD", "seeds": "seed SD", "calibrated": "90 % interval"}[kind]
+        wide = 20 if kind == "calibrated" else 12
+        lines = [f"{'PSR by region':<30}{'mL':>9}{'mean':>9}{'SD':>8}{'median':>9}{'5 to 95 %':>18}{last:>{wide}}"]
         for row in self.table:
             if row["lesion"] is not None:
                 continue
-            moved = {"none": None, "map": row["uncertainty"], "seeds": row["seed_sd"]}[kind]
+            moved = _number({"map": row["uncertainty"], "seeds": row["seed_sd"]}.get(kind), 4)
+            if kind == "calibrated":
+                moved = f"{_number(row['mean_ci90_low'], 4)} to {_number(row['mean_ci90_high'], 4)}"
             span = f"{_number(row['p5'])} to {_number(row['p95'])}"
             lines.append(
                 f"{row['name']:<30}{row['volume_ml']:>9.2f}{_number(row['mean'], 4):>9}{_number(row['sd'], 4):>8}"
-                f"{_number(row['median'], 4):>9}{span:>18}{'' if moved is None else _number(moved, 4):>12}"
+                f"{_number(row['median'], 4):>9}{span:>18}{moved:>{wide}}"
             )
         if self.contrasts:
             lines += ["", f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"

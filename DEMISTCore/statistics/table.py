@@ -1,4 +1,4 @@
-"""PSR by region and by lesion: size, mean, spread, quantiles, and how far the mean moves from seed to seed."""
+"""PSR by region and by lesion: size, mean and its interval, spread, quantiles, how far seeds lie apart."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..volume import Volume
 
 if TYPE_CHECKING:
     from ..regions import Regions
+    from .intervals import Intervals
 
 #: Columns of the table, in order. PSR and its deviations are fractions.
 COLUMNS = {
@@ -27,6 +28,9 @@ COLUMNS = {
     "missing": "voxels of it without a finite PSR value; the numbers after volume_ml leave them out",
     "volume_ml": "volume of all its voxels in mL",
     "mean": "mean PSR",
+    "mean_ci90_low": "lower end of the 90 % interval of the true mean, calibrated as the mean of a region of its size; "
+    "empty if the model has no calibration",
+    "mean_ci90_high": "upper end of that interval",
     "sd": "standard deviation of PSR over the region's voxels (n - 1)",
     "median": "median PSR",
     "iqr": "interquartile range of PSR, p75 minus p25",
@@ -36,9 +40,11 @@ COLUMNS = {
     "p95": "95th percentile of PSR",
     "min": "smallest PSR",
     "max": "largest PSR",
-    "uncertainty": "mean of the uncertainty map (voxel-wise SD over seeds); the SD of the region's mean over seeds is "
-    "at most this",
-    "seed_sd": "standard deviation (n - 1) over seeds of the region's mean; needs the maps of single seeds",
+    "uncertainty": "mean of the uncertainty map: of the calibrated SD of a voxel's error, or, of a model without "
+    "calibration, of the voxel-wise SD over seeds (the SD of the region's mean over seeds is at most that); for the "
+    "error of the mean see mean_ci90_low",
+    "seed_sd": "standard deviation (n - 1) over seeds of the region's mean: how far the model's own samples lie apart, "
+    "no error bar; needs the maps of single seeds",
 }
 
 
@@ -47,11 +53,12 @@ def region_table(
     regions: Regions,
     uncertainty: Volume | None = None,
     seeds: Sequence[Volume] | None = None,
+    intervals: Intervals | None = None,
 ) -> list[dict[str, Any]]:
     """One row per region, then one per lesion, with the keys of :data:`COLUMNS`.
 
     A number that cannot be had is NaN (the SD of one voxel, everything of a region without finite PSR); one that was
-    not asked for is None (no uncertainty map, no seeds, no lesion number).
+    not asked for is None (no uncertainty map, no calibration, no seeds, no lesion number).
 
     The uncertainty map alone does not tell how far a *mean* moves from seed to seed: that depends on how voxels move
     together, and no map of standard deviations says so. What is certain is an upper bound: the standard deviation of a
@@ -62,17 +69,21 @@ def region_table(
     Args:
         psr: the map, fraction.
         regions: masks on the map's grid.
-        uncertainty: standard deviation over seeds (ddof 1) per voxel, on that grid.
+        uncertainty: per voxel, on that grid: the calibrated SD of the error if there are ``intervals``, else the
+            standard deviation over seeds (ddof 1).
         seeds: the maps of single seeds, two or more, on that grid; without ``uncertainty``, that is computed from them.
+        intervals: how the model was calibrated; takes ``uncertainty``.
 
     Raises:
-        InputError: something lies on another grid, or there is one seed only.
+        InputError: something lies on another grid, there is one seed only, or intervals without an uncertainty map.
     """
     from ..regions import REGIONS
 
     seeds = list(seeds or ())
     if len(seeds) == 1:
         raise InputError("The spread from seed to seed needs the maps of two seeds or more; give another one.")
+    if intervals is not None and uncertainty is None:
+        raise InputError("Intervals of means take the uncertainty map that was made with the PSR map; give it, too.")
     named = [("uncertainty map", uncertainty), *((f"map of seed {i + 1}", s) for i, s in enumerate(seeds))]
     for name, volume in named:
         if volume is not None and not volume.grid.same_as(psr.grid):
@@ -89,6 +100,8 @@ def region_table(
         row = {**start, "voxels": int(index.size), "missing": int((~np.isfinite(here)).sum())}
         row["volume_ml"] = float(index.size * millilitres)
         row |= describe(here)
+        ends = (None, None) if intervals is None else intervals.of(row, here, spread[index], millilitres)
+        row["mean_ci90_low"], row["mean_ci90_high"] = ends
         row["uncertainty"] = None if spread is None else _mean(spread[index])
         row["seed_sd"] = float(np.std([_mean(m[index]) for m in maps], ddof=1)) if maps else None
         rows.append(row)

@@ -124,8 +124,10 @@ def statistics(context: Context) -> dict[str, Any]:
             provenance=request.get("provenance"), settings=settings, progress=context.progress,
         )  # fmt: skip
     context.check()
+    # With intervals of the means nobody needs the spread of the samples for an error bar.
+    about = [] if analysis.intervals else _about_seeds(request.get("provenance"), samples)
     told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,
-            "notes": [*analysis.notes, *_about_seeds(request.get("provenance"), samples)]}  # fmt: skip
+            "notes": [*analysis.notes, *about]}  # fmt: skip
     from ..statistics.table import COLUMNS
 
     told["columns"] = dict(COLUMNS)
