@@ -1,10 +1,12 @@
 """Evaluate: ``python -m DEMISTCore.evaluate --data BIDS --out DIR``, or one real patient with ``--t1w``.
 
-With --data, subjects whose PSR is known: DEMIST beside population tissue means, the subject's own means (an oracle) and
-a regression network; tables (CSV, Markdown) and figures. A stopped evaluation goes on with the same command.
+With --data, subjects whose PSR is known: DEMIST beside population tissue means, the subject's own means (an oracle), a
+linear model of ten local features, the T1w/FLAIR ratio and a regression network; where the error comes from, what each
+input and stream is worth, whether error bars hold; tables (CSV, Markdown) and figures. A stopped evaluation goes on
+with the same command.
 
 With --t1w, --flair and --lesions, one real patient without measured PSR: median PSR by tissue, and how well lesions
-stand out from distant white matter.
+stand out from distant white matter, beside the T1w and the FLAIR themselves and the linear model.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from .errors import InputError
 
 _EXAMPLES = """\
 examples:
-  python -m DEMISTCore.evaluate --data test --out results --lookup-from train --regression runs/regression --ablations
-  python -m DEMISTCore.evaluate --t1w t1w.nii.gz --flair flair.nii.gz --lesions lesions.nii.gz --out patient
+  python -m DEMISTCore.evaluate --data test --shifted shifted --out results --lookup-from train --knock-outs
+  python -m DEMISTCore.evaluate --t1w t1w.nii.gz --flair flair.nii.gz --lesions lesions.nii.gz --out patient \\
+      --linear results/linear.npz
 """
 
 
@@ -33,10 +36,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     cohort = p.add_argument_group("subjects with known PSR")
     cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
+    cohort.add_argument("--shifted", metavar="BIDS", help="a second data set, of another physics, beside the first")
     cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
-    cohort.add_argument("--lookup-from", metavar="BIDS",
-                        help="data set for the population's tissue means (default: the other subjects of --data)")
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
+    cohort.add_argument("--knock-outs", action="store_true",
+                        help="that, and each input flat and a wrong protocol, with confidence intervals")
+    cohort.add_argument("--prepared", type=Path, metavar="DIR",
+                        help="keeps prepared scans for other evaluations (default: in --out)")
     cohort.add_argument("--compare", nargs="+", default=[], metavar="NAME=BUNDLE", help="more bundles, one seed each")
     cohort.add_argument("--subjects", type=int, metavar="N", help="only the first N subjects")
     cohort.add_argument("--preprocess", default="masked", metavar="MODE",
@@ -44,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
                         "synthesize (default: %(default)s)")
     cohort.add_argument("--grid", default="truth", metavar="truth|model",
                         help="where maps are compared (default: the %(default)s's own grid)")
+    rivals = p.add_argument_group("rivals that need a training set")
+    rivals.add_argument("--lookup-from", metavar="BIDS",
+                        help="training set: population's tissue means (default: the other subjects of --data), linear "
+                        "model and T1w/FLAIR ratio, kept in linear.npz of --out")
+    rivals.add_argument("--linear", metavar="FILE",
+                        help="linear.npz of an earlier evaluation, or the cache of a training to fit on")
     patient = p.add_argument_group("one real patient")
     patient.add_argument("--t1w", metavar="FILE", help="T1-weighted image")
     patient.add_argument("--flair", metavar="FILE", help="FLAIR image")
@@ -88,9 +100,10 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
             raise InputError(f"--compare takes NAME=BUNDLE, not {word!r}.")
         compare[name] = source
     out = evaluate(
-        args.data, args.out, bundle=args.bundle, regression_from=args.regression, compare=compare, seeds=args.seeds,
-        ablations=args.ablations, subjects=args.subjects, lookup_from=args.lookup_from, preprocess=args.preprocess,
-        grid=args.grid, **sampling,
+        args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,
+        compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
+        subjects=args.subjects, lookup_from=args.lookup_from, linear=args.linear, prepared=args.prepared,
+        preprocess=args.preprocess, grid=args.grid, **sampling,
     )  # fmt: skip
     print((out / "summary.md").read_text(encoding="utf-8"))
     return 0
@@ -103,7 +116,8 @@ def _patient(args: argparse.Namespace, sampling: dict) -> int:
     with Bar() as bar:
         described = evaluate_patient(
             args.t1w, args.flair, args.lesions, args.out, bundle=args.bundle, seeds=args.seeds,
-            brain_mask=args.brain_mask, overwrite=args.overwrite, progress=bar, **sampling,
+            brain_mask=args.brain_mask, linear=args.linear, lookup_from=args.lookup_from, preprocess=args.preprocess,
+            overwrite=args.overwrite, progress=bar, **sampling,
         )  # fmt: skip
     print(report(described))
     return 0

@@ -23,7 +23,7 @@ from DEMISTCore.cli import run
 from DEMISTCore.errors import InputError
 from DEMISTCore.evaluate import main
 from DEMISTCore.evaluation import evaluate, evaluate_patient
-from DEMISTCore.evaluation import methods as evaluation_methods
+from DEMISTCore.evaluation.methods import demist as evaluation_methods
 from DEMISTCore.evaluation.cases import Case
 from DEMISTCore.evaluation.figures import levels
 from DEMISTCore.evaluation.patient import tissues
@@ -165,8 +165,8 @@ def test_what_is_there_is_not_made_again(
     made = []
     original = evaluation_methods.demist
 
-    def counting(names, *rest):
-        method = original(names, *rest)
+    def counting(names, *rest, **more):
+        method = original(names, *rest, **more)
         make = method.make
         method.make = lambda case: made.append((names, case.name)) or make(case)
         return method

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import sha256
+from ..metrics import far_from
 from ..volume import Grid, Volume
+from .prepared import prepared_once
+from .split import near_borders
 
 if TYPE_CHECKING:
     from ..preprocess import Prepared
@@ -25,6 +31,12 @@ GRIDS = ("truth", "model")
 PREPROCESS = ("simulated", "masked", "full")
 #: Labels of the simulator's segmentations.
 WHITE, LESION = 3, 5
+#: White matter farther than this (mm) from any lesion is what lesions are told from; errors count as near within it.
+GAP_MM = 5.0
+#: A single lesion is a region of its own from this size on (ml).
+LEAST_LESION_ML = 0.01
+#: Names of the data sets of an evaluation.
+TEST, SHIFTED = "test", "shifted"
 
 
 @dataclass(eq=False)
@@ -37,6 +49,8 @@ class Case:
     spacing: float
     multiple: int
     device: str = "cpu"
+    cache: Path | None = None  # folder that keeps prepared scans
+    group: str = TEST  # the data set it belongs to
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -81,17 +95,41 @@ class Case:
     @cached_property
     def prepared(self) -> Prepared:
         """T1w and FLAIR as the model sees them."""
-        from ..preprocess import prepare
-
         start = time.perf_counter()
+        mask = None if self.preprocess == "full" else self.session.mask
         correct = self.preprocess != "simulated"
-        prepared = prepare(
-            self.session.t1w, self.session.flair, brain_mask=None if self.preprocess == "full" else self.true_mask,
-            register=correct, bias_correct=correct, spacing=self.spacing, multiple=self.multiple,
-            device=self.device,
-        )  # fmt: skip
-        self.timings["prepare"] = time.perf_counter() - start
+        options = {"register": correct, "bias_correct": correct, "spacing": self.spacing, "multiple": self.multiple}
+
+        def make() -> Prepared:
+            from ..preprocess import prepare
+
+            given = None if mask is None else self.true_mask
+            return prepare(self.session.t1w, self.session.flair, brain_mask=given, device=self.device, **options)
+
+        if self.preprocess != "full":
+            self.true_mask  # noqa: B018  says so if there is none
+        files = {"T1w": self.session.t1w, "FLAIR": self.session.flair, "mask": mask}
+        prepared, known = prepared_once(self.cache, self.name, files, options, make)
+        self.timings["read prepared" if known else "prepare"] = time.perf_counter() - start
         return prepared
+
+    @property
+    def condition(self) -> np.ndarray:
+        """What methods are given: normalised T1w and FLAIR on the model grid, float32 (2, X, Y, Z)."""
+        return self.prepared.array
+
+    @cached_property
+    def protocol(self) -> Mapping[str, Any] | None:
+        """Both BIDS sidecars, by image ("T1w", "FLAIR"); None if neither image has one that can be read."""
+        told = {}
+        for what, path in (("T1w", self.session.t1w), ("FLAIR", self.session.flair)):
+            sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+            try:
+                content = json.loads(sidecar.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            told |= {what: content} if isinstance(content, dict) else {}
+        return told or None
 
     @cached_property
     def grid(self) -> Grid:
@@ -115,6 +153,41 @@ class Case:
         if not inside.any():
             raise InputError(f"{self.session.mask} is empty; evaluation needs the brain.")
         return inside
+
+    @cached_property
+    def lesions(self) -> np.ndarray:
+        """Lesions in the brain (bool)."""
+        return (self.labels == LESION) & self.mask
+
+    @cached_property
+    def distant_white(self) -> np.ndarray:
+        """White matter farther than :data:`GAP_MM` from any lesion (bool)."""
+        return (self.labels == WHITE) & self.mask & far_from(self.lesions, self.grid.spacing, GAP_MM)
+
+    @cached_property
+    def near_lesions(self) -> np.ndarray:
+        """Lesions and what lies within :data:`GAP_MM` of them (bool); empty without lesions."""
+        return self.mask & ~far_from(self.lesions, self.grid.spacing, GAP_MM)
+
+    @cached_property
+    def single_lesions(self) -> np.ndarray:
+        """Lesions numbered from 1, connected by faces, edges or corners; those below :data:`LEAST_LESION_ML` are 0."""
+        from scipy.ndimage import label
+
+        numbers, _ = label(self.lesions, np.ones((3, 3, 3)))
+        small = np.bincount(numbers.ravel()) * self.grid.voxel_volume_ml < LEAST_LESION_ML
+        small[0] = True
+        return np.where(small, 0, np.cumsum(~small))[numbers]
+
+    @cached_property
+    def tissues(self) -> np.ndarray:
+        """Labels, 0 outside the brain."""
+        return np.where(self.mask, self.labels, 0)
+
+    @cached_property
+    def borders(self) -> np.ndarray:
+        """Voxels at tissue borders (bool), see :func:`.split.near_borders`."""
+        return near_borders(self.tissues, self.grid.spacing)
 
     def to_grid(self, array: np.ndarray) -> np.ndarray:
         """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""

@@ -9,7 +9,8 @@ Every method ends as a map on one grid and is measured there against the truth, 
 What no method can exceed is measured beside them: the truth itself taken to the model grid and back ("resampled
 truth"), and through the PSR autoencoder ("autoencoder").
 
-A result that is there, made with the same inputs, settings and weights, is not made again.
+A result that is there, made with the same inputs, settings and weights, is not made again; a scan that was prepared
+for one model is not prepared again for the next (:mod:`.prepared`).
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import __version__, metrics
 from ..errors import InputError
 from ..files import write_json
-from .cases import GRIDS, LESION, PREPROCESS, WHITE, Case
-from .methods import Method, Outcome, choose_methods
+from .cases import GAP_MM, GRIDS, PREPROCESS, SHIFTED, TEST, Case
+from .measure import measure
+from .methods import Context, Method, choose_methods
+from .pictures import draw_figures
 from .store import read_result, write_result
-from .tables import draw_figures, write_tables
+from .tables import write_tables
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..training.data import Session
 
-GAP_MM = 5.0
-_FORMAT = 1  # raise when what a stored result holds changes
+_FORMAT = 2  # raise when what a stored result holds changes
 _MARK = "evaluation.json"
 
 
@@ -43,6 +44,7 @@ def evaluate(
     data: str | Path,
     out: str | Path,
     *,
+    shifted: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     regression_from: str | Path | None = None,
     compare: Mapping[str, str | Path] | None = None,
@@ -50,8 +52,11 @@ def evaluate(
     steps: int | None = None,
     sampler: str | None = None,
     ablations: bool = False,
+    knock_outs: bool = False,
     subjects: int | None = None,
     lookup_from: str | Path | None = None,
+    linear: str | Path | None = None,
+    prepared: str | Path | None = None,
     preprocess: str = "masked",
     grid: str = "truth",
     device: str = "auto",
@@ -62,16 +67,22 @@ def evaluate(
 
     Args:
         data: BIDS data set with ``derivatives/truth`` (PSR map, segmentation, brain mask).
-        out: results.csv, regions.csv, summary.csv, summary.md, boxes.png, slices.png; per-subject results in
-            ``subjects``, from where a stopped evaluation goes on.
+        out: summary.md, all its tables as CSV (:mod:`.tables`), boxes.png, slices.png; per-subject results in
+            ``subjects`` and ``shifted``, from where a stopped evaluation goes on.
+        shifted: a second data set, made by another physics, measured beside the first.
         bundle: DEMIST bundle; None takes the default one.
         regression_from: training run of the regression network.
         compare: further bundles by name, one seed each: what other trainings give.
         seeds: samples per subject, 0 to seeds - 1.
         steps, sampler: None takes the bundle's recommendation.
         ablations: also switch each stream off.
-        subjects: only so many.
-        lookup_from: data set whose truth gives the population's tissue means; None: the other subjects of ``data``.
+        knock_outs: that, and each input made useless (:mod:`.knockouts`).
+        subjects: only so many of each data set.
+        lookup_from: training set, whose truth gives the population's tissue means, and on which the linear model and
+            the T1w/FLAIR ratio are fitted (kept in ``linear.npz``). None: the means are those of the other subjects of
+            ``data``, and the two take ``linear``.
+        linear: a ``linear.npz``, or the folder of a prepared cohort (``cache`` of a training) to fit on.
+        prepared: folder that keeps prepared scans; None: ``prepared`` in ``out``.
         preprocess: see :data:`PREPROCESS`.
         grid: see :data:`GRIDS`.
         device, precision: see :func:`DEMISTCore.synthesize`.
@@ -89,41 +100,51 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     _check_folder(out)
-    everyone = index(data)
-    chosen = sorted({s.subject for s in everyone})[:subjects]
-    sessions = [s for s in everyone if s.subject in chosen]
+    cohorts = {TEST: index(data)} | ({SHIFTED: index(shifted)} if shifted is not None else {})
+    sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)
     torch_device = pick_device(device)
     dtype = pick_dtype(torch_device, precision)
 
-    methods, notes = choose_methods(
-        model, everyone, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations, compare=compare or {},
-        regression_from=regression_from, lookup_from=lookup_from, lookup_cache=out / "lookup.json",
-        device=torch_device, dtype=dtype,
+    context = Context(
+        model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
+        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, lookup_from=lookup_from,
+        linear=linear, preprocess=preprocess, progress=progress,
     )  # fmt: skip
+    methods = choose_methods(context)
     settings = {
-        "version": __version__, "data": str(data), "bundle": model.name, "bundle_hash": model.hash,
-        "warning": model.warning, "preprocess": preprocess, "grid": grid, "seeds": seeds,
-        "device": str(torch_device), "precision": str(dtype), "data_range": metrics.DATA_RANGE,
-        "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM, "notes": notes,
-        "methods": {name: method.settings for method in methods for name in method.names},
+        "version": __version__, "data": str(data), "shifted": None if shifted is None else str(shifted),
+        "bundle": model.name, "bundle_hash": model.hash, "warning": model.warning, "preprocess": preprocess,
+        "grid": grid, "seeds": seeds, "device": str(torch_device), "precision": str(dtype),
+        "data_range": metrics.DATA_RANGE, "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM,
+        "notes": context.notes, "methods": {name: method.settings for method in methods for name in method.names},
     }  # fmt: skip
     write_json(out / _MARK, settings)
 
     from tqdm import tqdm
 
     rows = []
-    with tqdm(total=len(sessions) * len(methods), desc="evaluate", unit="map", disable=not progress) as bar:
-        for session in sessions:
-            case = Case(session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device))
-            for method in methods:
-                bar.set_postfix_str(f"{case.name}: {method.names[0]}")
-                rows += _measured(case, method, out)
-                bar.update()
-    names = [name for method in methods for name in method.names]
-    write_tables(rows, names, settings, out)
-    draw_figures(rows, names, settings, out)
+    total = sum(map(len, sessions.values())) * len(methods)
+    with tqdm(total=total, desc="evaluate", unit="map", disable=not progress) as bar:
+        for group, those in sessions.items():
+            for session in those:
+                case = Case(
+                    session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device),
+                    Path(prepared or out / "prepared"), group,
+                )  # fmt: skip
+                for method in methods:
+                    bar.set_postfix_str(f"{group} {case.name}: {method.names[0]}")
+                    rows += _measured(case, method, out)
+                    bar.update()
+    write_tables(rows, methods, settings, out)
+    draw_figures(rows, methods, settings, out)
     return out
+
+
+def _first(sessions: list[Session], subjects: int | None) -> list[Session]:
+    """The sessions of the first so many subjects."""
+    chosen = sorted({s.subject for s in sessions})[:subjects]
+    return [s for s in sessions if s.subject in chosen]
 
 
 def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
@@ -134,7 +155,7 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
         "method": method.settings,
     }  # fmt: skip
     fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
-    stored = {name: read_result(out, case.name, name, fingerprint) for name in method.names}
+    stored = {name: read_result(out, case, name, fingerprint) for name in method.names}
     if all(stored.values()):
         return list(stored.values())
     try:
@@ -144,28 +165,13 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
         rows = []
         for name, outcome in outcomes.items():
             row = measure(case, outcome)
-            row = {"session": case.name, "subject": case.session.subject, "method": name, "seconds": seconds, **row}
+            row = {"set": case.group, "session": case.name, "subject": case.session.subject, "method": name,
+                   "seconds": seconds, **row}  # fmt: skip
             write_result(out, case, name, outcome, {"fingerprint": fingerprint, **row})
             rows.append(row)
         return rows
     except InputError as error:
         raise InputError(f"{case.name}: {error}") from error
-
-
-def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
-    """All numbers of one map: :func:`DEMISTCore.metrics.compare`, lesions, regions, calibration."""
-    from ..simulate.tissues import DSEG_NAMES
-
-    spacing = case.grid.spacing
-    white = (case.labels == WHITE) & case.mask
-    lesions = (case.labels == LESION) & case.mask
-    row: dict[str, Any] = metrics.compare(outcome.psr, case.truth, case.mask)
-    row["lesion_auc"] = metrics.lesion_auc(outcome.psr, lesions, white, spacing, GAP_MM)
-    if outcome.deviation is not None:
-        row |= metrics.calibration(outcome.psr, outcome.deviation, case.truth, case.mask, outcome.seeds)
-    labels = np.where(case.mask, case.labels, 0)
-    row["regions"] = metrics.regions(outcome.psr, case.truth, labels, DSEG_NAMES, case.grid.voxel_volume_ml)
-    return row
 
 
 def _check_options(seeds: int, subjects: int | None, preprocess: str, grid: str) -> None:

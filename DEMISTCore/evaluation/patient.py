@@ -14,8 +14,10 @@ import numpy as np
 
 from .. import metrics
 from ..errors import InputError
-from ..files import write_json
+from ..files import atomic_path, write_json
 from ..volume import Volume, as_volume
+from .judged import judge_patient
+from .methods.local import FILE, fitted
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -98,19 +100,25 @@ def evaluate_patient(
     *,
     bundle: str | Path | Bundle | None = None,
     seeds: int | Sequence[int] | None = None,
+    linear: str | Path | None = None,
+    lookup_from: str | Path | None = None,
+    preprocess: str = "masked",
     overwrite: bool = False,
     progress: Callable[[str, float], Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Synthesize a patient's PSR map and describe it by tissue and lesion.
+    """Synthesize a patient's PSR map and describe it by tissue and lesion, beside what its rivals make of the images.
 
-    Writes psr.nii.gz, psr.json, psr_uncertainty.nii.gz (several seeds), patient.json and patient.png.
+    Writes psr.nii.gz, psr.json, psr_uncertainty.nii.gz (several seeds), patient.json, patient.csv (DEMIST's, the
+    rivals' and the images' own lesion AUC by the judge, :mod:`.judge`) and patient.png; linear.npz if it was fitted.
 
     Args:
         t1w, flair: as for :func:`DEMISTCore.synthesize`.
         lesions: lesion mask, > 0.5 inside, on any grid in the T1w's space.
         out: folder.
         bundle, seeds, progress: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well.
+        linear, lookup_from, preprocess: for the linear model and the T1w/FLAIR ratio, see
+            :func:`DEMISTCore.evaluation.evaluate`; with neither of the first two, without these rivals.
         overwrite: replace results that are there.
 
     Returns:
@@ -119,30 +127,38 @@ def evaluate_patient(
     Raises:
         InputError: an input cannot be used, the mask holds no lesion in the brain, or results are there already.
     """
+    from ..bundle import DEFAULT_BUNDLE, load_bundle
     from ..synthesis import synthesize
     from ..volume import check_writable
     from .cohort import require_packages
 
     require_packages()
     out = Path(out)
-    for name in ("patient.json", "patient.png"):
+    for name in ("patient.json", "patient.csv", "patient.png"):
         check_writable(out / name, overwrite=overwrite)
-    t1w, lesion_volume = as_volume(t1w, "T1w"), as_volume(lesions, "lesion mask")
+    t1w, flair, lesion_volume = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR"), as_volume(lesions, "lesion mask")
     outlined = Volume((np.nan_to_num(lesion_volume.array) > 0.5).astype(np.uint8), lesion_volume.affine)
     label = lesion_volume.path or "The lesion mask"
     if not outlined.array.any():
         raise InputError(f"{label} is empty; give a mask with lesions, above 0.5 inside.")
     if not outlined.resampled_to(t1w.grid, "nearest").array.any():
         raise InputError(f"{label} does not overlap the T1w; give a mask in the T1w's space.")
-    if bundle is not None:
-        settings["bundle"] = bundle
+    model = load_bundle(bundle or DEFAULT_BUNDLE)
+    rival = None
+    if linear is not None or lookup_from is not None:
+        rival = fitted(
+            linear, lookup_from, out / FILE, spacing=model.spacing, multiple=model.config.multiple,
+            preprocess=preprocess,
+        )  # fmt: skip
     several = seeds is None or (len(seeds) if isinstance(seeds, Sequence) else seeds) > 1
     result = synthesize(
-        t1w, flair, out=out / "psr.nii.gz", seeds=seeds, uncertainty=several, overwrite=overwrite, progress=progress,
-        **settings,
+        t1w, flair, out=out / "psr.nii.gz", bundle=model, seeds=seeds, uncertainty=several, overwrite=overwrite,
+        progress=progress, **settings,
     )  # fmt: skip
     described = describe(result, outlined, label)
+    described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
     write_json(out / "patient.json", metrics.json_ready(described))
+    _write_csv(described["judged"], out / "patient.csv")
     from ..preview import save_figure
 
     save_figure(_draw(result, outlined, described), out / "patient.png")
@@ -184,6 +200,13 @@ def describe(result: Synthesis, lesions: Volume, label: Any = "The lesion mask")
     }  # fmt: skip
 
 
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    import pandas as pd
+
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
 def _quartiles(values: np.ndarray, voxel_ml: float) -> dict[str, float | int]:
     if not values.size:
         return {"voxels": 0, "volume_ml": 0.0, "median": float("nan"), "quartiles": []}
@@ -208,6 +231,10 @@ def report(described: dict[str, Any]) -> str:
         f"{described['lesion_count']} lesions; area under the ROC curve against {described['lesion_auc_against']}: "
         f"{described['lesion_auc']:.3f}"
     )
+    lines += ["", f"{'by the judge':<32}{'lesion AUC':>10}{'white':>8}{'near':>8}{'grey':>8}{'CSF':>8}{'lesion':>8}"]
+    for row in described["judged"]:
+        medians = "".join(f"{row[key]:>8.3f}" if key in row else "" for key in ("wm", "near", "gm", "csf", "lesion"))
+        lines.append(f"{row['image']:<32}{row['auc']:>10.3f}{medians}")
     lines.append(described["statement"])
     return "\n".join(lines)
 

@@ -1,0 +1,138 @@
+"""DEMIST itself: one seed, the mean of several; without a stream, with a useless input; other bundles.
+
+Everything that knows how a bundle makes a map is in :func:`demist`, and which of its maps others are compared with in
+:func:`reference` and :data:`ONE_SEED` (the whole model that a knock-out, made with that seed, stands beside).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..calibrated import student_half_widths
+from ..cases import Case
+from ..knockouts import FLAT, WRONG_PROTOCOL, variant
+from .method import Context, Method, Outcome
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...bundle import Bundle
+
+ONE_SEED = "DEMIST, 1 seed"
+MEAN_OF = "DEMIST, mean of"
+#: Streams switched off at inference, by the weight of guidance 0.
+ABLATIONS = {
+    "no semantic stream": {"semantic": 0.0},
+    "no spatial stream": {"spatial": 0.0},
+    "no adaptive stream": {"adaptive": 0.0},
+    "no stream": {"semantic": 0.0, "spatial": 0.0, "adaptive": 0.0},
+}
+
+
+def build(context: Context) -> list[Method]:
+    """The bundle's own maps, its knock-outs, and one seed of each further bundle."""
+    from ...bundle import load_bundle
+
+    model, device, dtype = context.model, context.device, context.dtype
+
+    def plan(bundle: Bundle, seeds: list[int], guidance: Mapping[str, float] | None = None) -> dict[str, Any]:
+        return sampling_plan(bundle, seeds, context.steps, context.sampler, guidance)
+
+    names = (ONE_SEED, f"{MEAN_OF} {context.seeds}")[: 1 + (context.seeds > 1)]
+    methods = [demist(names, model, plan(model, list(range(context.seeds))), device, dtype)]
+    if context.ablations or context.knock_outs:
+        for name, guidance in ABLATIONS.items():
+            if all(getattr(model.config.streams, stream) for stream in guidance):
+                alone = plan(model, [0], guidance)
+                methods.append(demist((f"{name}, 1 seed",), model, alone, device, dtype, beside=ONE_SEED))
+    if context.knock_outs:
+        useless = [*FLAT, *([WRONG_PROTOCOL] if _takes_protocol() else [])]
+        if WRONG_PROTOCOL not in useless:
+            context.notes.append("No wrong protocol among the knock-outs: this synthesis takes none.")
+        for what in useless:
+            name = (f"{what}, 1 seed",)
+            methods.append(demist(name, model, plan(model, [0]), device, dtype, beside=ONE_SEED, knocked=what))
+    for name, source in context.compare.items():
+        other = load_bundle(source)
+        if (other.spacing, other.config.multiple) != (model.spacing, model.config.multiple):
+            raise InputError(f"Bundle {source} works on another model grid than {model.name}; evaluate it by itself.")
+        methods.append(demist((f"{name}, 1 seed",), other, plan(other, [0]), device, dtype))
+    return methods
+
+
+def reference(methods: Sequence[str]) -> str | None:
+    """The method that the others are compared with: DEMIST's mean over seeds, else its one seed."""
+    means = [name for name in methods if name.startswith(MEAN_OF)]
+    return means[0] if means else ONE_SEED if ONE_SEED in methods else None
+
+
+def demist(
+    names: tuple[str, ...],
+    bundle: Bundle,
+    plan: Mapping[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    beside: str | None = None,
+    knocked: str | None = None,
+) -> Method:
+    """Samples of a bundle: ``names[0]`` is the first seed's map, ``names[1]``, if given, the mean over all seeds.
+
+    ``knocked``: make one input useless first, see :func:`..knockouts.variant`.
+    """
+
+    def make(case: Case) -> dict[str, Outcome]:
+        from ...synthesis import generate
+
+        case = case if knocked is None else variant(case, knocked)
+        protocol = {"protocol": case.protocol} if _takes_protocol() else {}
+        samples = np.stack(list(generate(
+            bundle, case.condition, case.prepared.mask.array, **plan, **protocol, device=device, dtype=dtype,
+            timings=case.timings,
+        )))  # fmt: skip
+        outcomes = {names[0]: Outcome(case.to_grid(samples[0]))}
+        if len(names) > 1:
+            outcomes[names[1]] = _mean(case, samples)
+        return outcomes
+
+    settings = {"bundle": bundle.hash, "precision": str(dtype), **plan} | ({"variant": knocked} if knocked else {})
+    return Method(names, settings, make, beside)
+
+
+def sampling_plan(
+    bundle: Bundle,
+    seeds: list[int],
+    steps: int | None,
+    sampler: str | None,
+    guidance: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """All arguments of sampling, the bundle's recommendations filled in: they decide the result, and are recorded."""
+    plan = {**bundle.sampling, "seeds": seeds}
+    plan["guidance"] = {**plan["guidance"], **(guidance or {})}
+    return plan | {key: value for key, value in (("steps", steps), ("sampler", sampler)) if value is not None}
+
+
+def _mean(case: Case, samples: np.ndarray) -> Outcome:
+    """The mean of samples (seeds, X, Y, Z) on the model grid, and what their spread says of voxels and regions."""
+    seeds = len(samples)
+    mean = samples.mean(0, dtype=np.float64)
+    deviation = case.to_grid(samples.std(0, ddof=1, dtype=np.float64))
+    on_grid = [case.to_grid(sample) for sample in samples]
+
+    def region_interval(region: np.ndarray, levels: Sequence[int]) -> dict[int, tuple[float, float]]:
+        means = np.array([float(sample[region].mean(dtype=np.float64)) for sample in on_grid])
+        middle, halves = float(means.mean()), student_half_widths(means.std(ddof=1), seeds, levels)
+        return {level: (middle - float(half), middle + float(half)) for level, half in halves.items()}
+
+    return Outcome(case.to_grid(mean), deviation, seeds, None, region_interval)
+
+
+def _takes_protocol() -> bool:
+    from ...synthesis import generate
+
+    return "protocol" in inspect.signature(generate).parameters
