@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,9 +24,9 @@ from DEMISTCore.cli import run
 from DEMISTCore.errors import InputError
 from DEMISTCore.evaluate import main
 from DEMISTCore.evaluation import evaluate, evaluate_patient
-from DEMISTCore.evaluation.methods import demist as evaluation_methods
 from DEMISTCore.evaluation.cases import Case
 from DEMISTCore.evaluation.figures import levels
+from DEMISTCore.evaluation.methods import demist as evaluation_methods
 from DEMISTCore.evaluation.patient import tissues
 from DEMISTCore.training.data import index
 from DEMISTCore.volume import Volume
@@ -250,6 +251,130 @@ def test_cohort_means_are_cached_until_a_file_changes(cohort: Path, tmp_path: Pa
     assert lookup.cohort_means(truths, cache) == means
 
 
+def test_calibration_is_that_of_the_seeds(evaluated: Path) -> None:
+    """The tables of error bars agree with each other, and the brain's row with the results'."""
+    voxels = pd.read_csv(evaluated / "calibration.csv")
+    results = pd.read_csv(evaluated / "results.csv").query("method == 'DEMIST, mean of 2'")
+    brain = voxels.query("group == 'brain'").set_index("subject")
+    assert set(voxels["group"]) == {"brain", "CSF", "Cortex", "White matter", "Lesion"}
+    assert brain["coverage_90"].to_dict() == pytest.approx(results.set_index("subject")["coverage_90"].to_dict())
+    intervals = pd.read_csv(evaluated / "intervals.csv")
+    truth = pd.read_csv(evaluated / "regions.csv").query("method == 'DEMIST, mean of 2'")
+    known = {(r["subject"], r["region"]): (r["true_mean"], r["synthesized_mean"]) for _, r in truth.iterrows()}
+    tissue = intervals[intervals["kind"] != "single lesion"]
+    assert len(tissue) == len(known)
+    for _, row in tissue.iterrows():
+        assert (row["truth"], row["estimate"]) == pytest.approx(known[row["subject"], row["region"]], rel=1e-4)
+        # One interval lies in the next, and a 90 % one of two seeds is t(1) = 6.31 wide where a 50 % one is 1.
+        assert row["low_95"] <= row["low_90"] <= row["low_50"] <= row["high_50"] <= row["high_90"]
+        assert (row["high_90"] - row["low_90"]) / (row["high_50"] - row["low_50"]) == pytest.approx(6.3138, rel=1e-3)
+    assert (intervals["kind"] == "single lesion").any()
+    summary = pd.read_csv(evaluated / "calibration_summary.csv")
+    held = ((intervals["low_90"] <= intervals["truth"]) & (intervals["truth"] <= intervals["high_90"])).mean()
+    assert summary.query("group == 'all regions'")["coverage_90"].item() == pytest.approx(held)
+
+
+# --- knock-outs, a second data set, rivals of a few coefficients ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_sets(cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    shifted = write_mini_bids(root / "shifted", subjects=2, size=36)
+    return evaluate(cohort, root / "out", shifted=shifted, bundle=tiny_bundle, seeds=1, subjects=2, knock_outs=True,
+                    lookup_from=cohort, device="cpu", precision="fp32", preprocess="simulated",
+                    progress=False)  # fmt: skip
+
+
+def test_two_sets_stand_side_by_side(two_sets: Path) -> None:
+    summary = pd.read_csv(two_sets / "summary.csv").set_index(["set", "method"])
+    assert set(summary.index.get_level_values(0)) == {"test", "shifted"}
+    page = (two_sets / "summary.md").read_text().splitlines()
+    header = next(line for line in page if line.startswith("| Method | PSNR"))
+    assert header.startswith("| Method | PSNR (dB), test | PSNR (dB), shifted | SSIM, test |")
+    (line,) = [line for line in page if line.startswith("| linear model | ")]
+    for column, group in ((2, "test"), (3, "shifted")):
+        assert line.split(" | ")[column - 1].startswith(f"{summary.loc[(group, 'linear model'), 'psnr_mean']:.2f}")
+    assert summary.loc[("test", "linear model"), "psnr_mean"] != summary.loc[("shifted", "linear model"), "psnr_mean"]
+    for name in ("slices-shifted.png", "boxes-shifted.png"):
+        assert (two_sets / name).is_file()
+    # Every method that a table shows is in the CSV, and the other way round.
+    results = pd.read_csv(two_sets / "results.csv")
+    assert all(any(f"| {name} |" in row for row in page) for name in results["method"].unique())
+
+
+def test_knock_outs_are_paired_differences(two_sets: Path) -> None:
+    from scipy import stats
+
+    losses = pd.read_csv(two_sets / "knock_outs.csv")
+    assert set(losses["method"]) == {
+        "linear model, T1w flat", "linear model, FLAIR flat", "T1w flat, 1 seed", "FLAIR flat, 1 seed",
+        "no semantic stream, 1 seed", "no spatial stream, 1 seed", "no adaptive stream, 1 seed", "no stream, 1 seed",
+    }  # fmt: skip
+    results = pd.read_csv(two_sets / "results.csv")
+    results["abs_scale_error_percent"] = results["scale_error_percent"].abs()
+    for _, row in losses.iterrows():
+        own = results[results["set"] == row["set"]].pivot(index="subject", columns="method", values=row["measure"])
+        lost = own[row["beside"]] - own[row["method"]]
+        lost = -lost if row["measure"] == "abs_scale_error_percent" else lost
+        assert row["lost"] == pytest.approx(lost.mean(), abs=2e-3)
+        assert row["subjects"] == lost.notna().sum() == 2
+        # Of two subjects every bootstrap mean is one, the other, or the middle.
+        assert (row["low"], row["high"]) == pytest.approx((lost.min(), lost.max()), abs=2e-3)
+        expected = stats.bootstrap((lost,), np.mean, method="percentile", n_resamples=999).confidence_interval
+        assert (row["low"], row["high"]) == pytest.approx(tuple(expected), abs=2e-3)
+    flat = losses.query("method == 'linear model, T1w flat' and measure == 'psnr' and set == 'test'")
+    assert flat["low"].item() > 1  # the T1w carries the blobs' PSR
+
+
+def test_linear_row_is_that_of_the_fitted_model(cohort: Path, two_sets: Path) -> None:
+    from DEMISTCore.baselines.linear import LinearModel
+
+    model = LinearModel.load(two_sets / "linear.npz")
+    assert model.scans == ("sub-001", "sub-002", "sub-003")
+    case = Case(index(cohort)[0], "truth", "simulated", 4.0, 8)
+    results = pd.read_csv(two_sets / "results.csv").query("set == 'test' and subject == 'sub-001'").set_index("method")
+    for name, predict in (("linear model", model.predict), ("T1w/FLAIR ratio", model.predict_ratio)):
+        psr = case.to_grid(predict(case.prepared.array, case.prepared.mask.array))
+        assert results.loc[name, "mae"] == pytest.approx(metrics.mae(psr, case.truth, case.mask), rel=1e-4)
+    flat = case.prepared.array.copy()
+    inside = case.prepared.mask.array > 0
+    flat[1] = np.where(inside, np.median(flat[1][inside]), 0)
+    psr = case.to_grid(model.predict(flat, inside))
+    expected = metrics.psnr(psr, case.truth, case.mask)
+    assert results.loc["linear model, FLAIR flat", "psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_scans_are_prepared_once_for_all_models(
+    cohort: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from DEMISTCore import preprocess
+    from DEMISTCore.preprocess import prepare
+
+    arguments = {"preprocess": "simulated", "spacing": 4.0, "multiple": 8, "cache": tmp_path / "prepared"}
+    first = Case(index(cohort)[0], "truth", **arguments)
+    before = first.prepared
+    made = []
+    monkeypatch.setattr(preprocess, "prepare", lambda *a, **k: made.append(1) or prepare(*a, **k))
+    again = Case(index(cohort)[0], "truth", **arguments)
+    for name in ("t1w", "flair", "mask", "native_mask"):
+        a, b = getattr(before, name), getattr(again.prepared, name)
+        assert a.array.dtype == b.array.dtype or name == "native_mask"
+        assert np.array_equal(a.array, b.array)
+        assert a.grid.same_as(b.grid)
+    assert again.prepared.warnings == before.warnings
+    assert np.array_equal(first.to_grid(before.t1w.array), again.to_grid(again.prepared.t1w.array))
+    assert made == []
+    (kept,) = (tmp_path / "prepared").iterdir()
+    kept.write_bytes(kept.read_bytes()[:200])  # damaged: made again
+    assert np.array_equal(Case(index(cohort)[0], "truth", **arguments).condition, first.condition)
+    assert made == [1]
+    # Another grid is another preparation; another subject is, too.
+    assert Case(index(cohort)[0], "truth", **arguments | {"spacing": 2.0}).condition.shape != first.condition.shape
+    assert not np.array_equal(Case(index(cohort)[1], "truth", **arguments).condition, first.condition)
+    assert made == [1, 1, 1]
+
+
 # --- a real patient ---------------------------------------------------------------------------------------------------
 
 
@@ -297,16 +422,46 @@ def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path
     assert code == 0, told.err
     assert "white matter" in told.out
     assert {p.name for p in out.iterdir()} == {
-        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.png",
+        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv", "patient.png",
     }  # fmt: skip
     described = json.loads((out / "patient.json").read_text())
     psr, lesions = (nib.load(p).get_fdata() for p in (out / "psr.nii.gz", lesion_file))
     assert described["regions"]["lesions"]["median"] == pytest.approx(np.median(psr[lesions > 0]), abs=1e-6)
     assert described["lesion_count"] == 2
     assert 0 <= described["lesion_auc"] <= 1
+    # The judge's table: the map, and the images themselves. Without a fitted model no rival.
+    judged = pd.read_csv(out / "patient.csv").set_index("image")
+    assert list(judged.index) == ["DEMIST", "T1w", "FLAIR"]
+    for name, row in judged.iterrows():
+        assert re.search(rf"(?m)^{name} +{row['auc']:.3f}", told.out)
     assert run(main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file),
                       "--out", str(out)]) == 2  # fmt: skip
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_patient_beside_the_linear_model(head, lesion_file: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    from DEMISTCore.baselines.linear import LinearModel
+    from DEMISTCore.evaluation.judge import Judge
+    from DEMISTCore.preprocess import prepare
+
+    model = LinearModel(np.array([0.1, -0.02, *[0.01] * 8]), 0.08, 4.0)
+    model.save(tmp_path / "linear.npz")
+    described = evaluate_patient(
+        head.t1w, head.flair, lesion_file, tmp_path / "out", bundle=tiny_bundle, brain_mask=head.mask, seeds=1,
+        steps=1, device="cpu", linear=tmp_path / "linear.npz",
+    )  # fmt: skip
+    judged = {row["image"]: row for row in described["judged"]}
+    assert list(judged) == ["DEMIST", "linear model", "T1w/FLAIR ratio", "T1w", "FLAIR"]
+    prepared = prepare(head.t1w, head.flair, brain_mask=head.mask, spacing=4.0, multiple=8)
+    psr = prepared.to_native(model.predict(prepared.array, prepared.mask.array)).array
+    t1w, flair, lesions, mask = (
+        nib.load(path).get_fdata(dtype=np.float32) for path in (head.t1w, head.flair, lesion_file, head.mask)
+    )
+    judge = Judge.of(np.where(mask > 0, t1w, 0), lesions, (3.5, 3.5, 3.5))
+    assert judged["linear model"]["auc"] == pytest.approx(judge.auc(psr))
+    assert judged["linear model"]["wm"] == pytest.approx(np.median(psr[judge.distant_white]))
+    assert judged["FLAIR"]["auc"] == pytest.approx(judge.auc(flair, lesions_dark=False))
+    assert not (tmp_path / "out/linear.npz").exists()
 
 
 @pytest.mark.parametrize(("what", "words"), [("empty", "is empty"), ("elsewhere", "does not overlap")])
@@ -339,6 +494,9 @@ def test_lesion_masks_that_cannot_be_used(head, lesion_file, tiny_bundle, tmp_pa
         (["--data", "DATA", "--bundle", "no-such-bundle"], "no-such-bundle"),
         (["--data", "DATA", "--device", "toaster"], "toaster"),
         (["--data", "DATA", "--out", "USED"], "in use"),
+        (["--data", "DATA", "--linear", "no-such-file.npz"], "no-such-file.npz cannot be read"),
+        (["--data", "DATA", "--linear", "DATA"], "holds no scans prepared"),
+        (["--data", "DATA", "--shifted", "no-such-folder"], "There is no folder no-such-folder"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words, cohort, tiny_bundle, tmp_path, capsys) -> None:

@@ -188,7 +188,9 @@ def _check_folder(out: Path) -> None:
     """A new folder, an empty one, or that of an evaluation to go on with."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+    begun = {"prepared", "linear.npz", *(f"lookup{end}.json" for end in ("", f"-{TEST}", f"-{SHIFTED}"))}
+    strange = out.is_dir() and any(path.name not in begun for path in out.iterdir())
+    if strange and not (out / _MARK).is_file():
         raise InputError(f"{out} is in use and holds no evaluation to go on with; give another folder.")
 
 
