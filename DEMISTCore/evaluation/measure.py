@@ -56,7 +56,7 @@ def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict
     for kind, name, region in regions:
         if not region.any():
             continue
-        ends = outcome.region_interval(region, LEVELS)
+        ends = outcome.region_interval(region, LEVELS, "lesion" if kind == SINGLE_LESION else "region")
         rows.append({
             "kind": kind, "region": name, "voxels": int(np.count_nonzero(region)),
             "estimate": float(outcome.psr[region].mean(dtype=np.float64)),

@@ -1,19 +1,20 @@
-"""DEMIST itself: one seed, the mean of several; without a stream, with a useless input; other bundles.
+"""DEMIST itself: the mean, samples; without a stream, with a useless input; other bundles.
 
 Everything that knows how a bundle makes a map is in :func:`demist`, and which of its maps others are compared with in
-:func:`reference` and :data:`ONE_SEED` (the whole model that a knock-out, made with that seed, stands beside).
+:func:`reference`. What takes something away from the model is made in its own mode, and stands beside the whole model
+in that mode: the mean where the bundle has one, else the first seed's sample.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...acquisition import protocol_vector
 from ...errors import InputError
-from ..calibrated import student_half_widths
+from ..calibrated import LEVELS, student_half_widths
 from ..cases import Case
 from ..knockouts import FLAT, WRONG_PROTOCOL, variant
 from .method import Context, Method, Outcome
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from ...bundle import Bundle
+    from ...synthesis.given import Mean
 
+MEAN = "DEMIST, mean"
 ONE_SEED = "DEMIST, 1 seed"
 MEAN_OF = "DEMIST, mean of"
 #: Streams switched off at inference, by the weight of guidance 0.
@@ -35,7 +38,7 @@ ABLATIONS = {
 
 
 def build(context: Context) -> list[Method]:
-    """The bundle's own maps, its knock-outs, and one seed of each further bundle."""
+    """The bundle's own maps, its knock-outs, and one map of each further bundle."""
     from ...bundle import load_bundle
 
     model, device, dtype = context.model, context.device, context.dtype
@@ -43,31 +46,42 @@ def build(context: Context) -> list[Method]:
     def plan(bundle: Bundle, seeds: list[int], guidance: Mapping[str, float] | None = None) -> dict[str, Any]:
         return sampling_plan(bundle, seeds, context.steps, context.sampler, guidance)
 
+    def alone(bundle: Bundle, guidance: Mapping[str, float] | None = None) -> tuple[str, dict[str, Any]]:
+        """What one map of a bundle is called, and its plan."""
+        if bundle.config.mean is not None:
+            return "mean", {"mode": "mean", "guidance": dict(guidance or {})}
+        return "1 seed", plan(bundle, [0], guidance)
+
+    methods = []
+    how, own = alone(model)
+    whole = f"DEMIST, {how}"
+    if how == "mean":
+        methods.append(demist((MEAN,), model, own, device, dtype))
     names = (ONE_SEED, f"{MEAN_OF} {context.seeds}")[: 1 + (context.seeds > 1)]
-    methods = [demist(names, model, plan(model, list(range(context.seeds))), device, dtype)]
+    methods.append(demist(names, model, plan(model, list(range(context.seeds))), device, dtype))
     if context.ablations or context.knock_outs:
         for name, guidance in ABLATIONS.items():
             if all(getattr(model.config.streams, stream) for stream in guidance):
-                alone = plan(model, [0], guidance)
-                methods.append(demist((f"{name}, 1 seed",), model, alone, device, dtype, beside=ONE_SEED))
+                _, without = alone(model, guidance)
+                methods.append(demist((f"{name}, {how}",), model, without, device, dtype, beside=whole))
     if context.knock_outs:
-        useless = [*FLAT, *([WRONG_PROTOCOL] if _takes_protocol() else [])]
+        useless = [*FLAT, *([WRONG_PROTOCOL] if model.config.mean is not None else [])]
         if WRONG_PROTOCOL not in useless:
-            context.notes.append("No wrong protocol among the knock-outs: this synthesis takes none.")
+            context.notes.append("No wrong protocol among the knock-outs: this model reads none.")
         for what in useless:
-            name = (f"{what}, 1 seed",)
-            methods.append(demist(name, model, plan(model, [0]), device, dtype, beside=ONE_SEED, knocked=what))
+            methods.append(demist((f"{what}, {how}",), model, own, device, dtype, beside=whole, knocked=what))
     for name, source in context.compare.items():
         other = load_bundle(source)
         if (other.spacing, other.config.multiple) != (model.spacing, model.config.multiple):
             raise InputError(f"Bundle {source} works on another model grid than {model.name}; evaluate it by itself.")
-        methods.append(demist((f"{name}, 1 seed",), other, plan(other, [0]), device, dtype))
+        words, theirs = alone(other)
+        methods.append(demist((f"{name}, {words}",), other, theirs, device, dtype))
     return methods
 
 
 def reference(methods: Sequence[str]) -> str | None:
-    """The method that the others are compared with: DEMIST's mean over seeds, else its one seed."""
-    means = [name for name in methods if name.startswith(MEAN_OF)]
+    """The method that the others are compared with: DEMIST's mean, else that over seeds, else its one seed."""
+    means = [name for name in methods if name == MEAN or name.startswith(MEAN_OF)]
     return means[0] if means else ONE_SEED if ONE_SEED in methods else None
 
 
@@ -81,7 +95,7 @@ def demist(
     beside: str | None = None,
     knocked: str | None = None,
 ) -> Method:
-    """Samples of a bundle: ``names[0]`` is the first seed's map, ``names[1]``, if given, the mean over all seeds.
+    """Maps of a bundle: ``names[0]`` is the mean or the first seed's map, ``names[1]`` the mean over all seeds.
 
     ``knocked``: make one input useless first, see :func:`..knockouts.variant`.
     """
@@ -90,11 +104,15 @@ def demist(
         from ...synthesis import generate
 
         case = case if knocked is None else variant(case, knocked)
-        protocol = {"protocol": case.protocol} if _takes_protocol() else {}
+        told = case.protocol or {}
+        protocol, _ = protocol_vector(told.get("T1w", {}), told.get("FLAIR", {}))
+        means: list[Mean] = []
         samples = np.stack(list(generate(
-            bundle, case.condition, case.prepared.mask.array, **plan, **protocol, device=device, dtype=dtype,
-            timings=case.timings,
+            bundle, case.condition, case.prepared.mask.array, **plan, protocol=protocol, device=device, dtype=dtype,
+            timings=case.timings, told=means.append if plan.get("mode") == "mean" else None,
         )))  # fmt: skip
+        if means:
+            return {names[0]: _predicted(case, bundle, means[0])}
         outcomes = {names[0]: Outcome(case.to_grid(samples[0]))}
         if len(names) > 1:
             outcomes[names[1]] = _mean(case, samples)
@@ -102,6 +120,24 @@ def demist(
 
     settings = {"bundle": bundle.hash, "precision": str(dtype), **plan} | ({"variant": knocked} if knocked else {})
     return Method(names, settings, make, beside)
+
+
+def _predicted(case: Case, bundle: Bundle, mean: Mean) -> Outcome:
+    """The mean with its calibrated error bars; with the predicted ones as they are, where nothing is calibrated."""
+    psr, calibration = case.to_grid(mean.psr), bundle.calibration
+    if calibration is None:
+        return Outcome(psr, case.to_grid(mean.spread))
+    ood = None if bundle.typical is None else bundle.typical.distance(mean.described)
+    deviation = case.to_grid(calibration.voxel_sd(mean.psr, mean.spread, ood))
+    widths = {}
+    for level in LEVELS:
+        widths[level] = calibration.voxel_interval(psr, deviation, level / 100)[1] - psr
+
+    def region_interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
+        maps = (psr, deviation, region, case.grid.voxel_volume_ml)
+        return {level: calibration.region_interval(*maps, level / 100, ood, kind) for level in levels}
+
+    return Outcome(psr, deviation, 1, widths, region_interval)
 
 
 def sampling_plan(
@@ -112,7 +148,7 @@ def sampling_plan(
     guidance: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """All arguments of sampling, the bundle's recommendations filled in: they decide the result, and are recorded."""
-    plan = {**bundle.sampling, "seeds": seeds}
+    plan = {**bundle.sampling, "seeds": seeds, "mode": "sample"}
     plan["guidance"] = {**plan["guidance"], **(guidance or {})}
     return plan | {key: value for key, value in (("steps", steps), ("sampler", sampler)) if value is not None}
 
@@ -124,15 +160,9 @@ def _mean(case: Case, samples: np.ndarray) -> Outcome:
     deviation = case.to_grid(samples.std(0, ddof=1, dtype=np.float64))
     on_grid = [case.to_grid(sample) for sample in samples]
 
-    def region_interval(region: np.ndarray, levels: Sequence[int]) -> dict[int, tuple[float, float]]:
+    def region_interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
         means = np.array([float(sample[region].mean(dtype=np.float64)) for sample in on_grid])
         middle, halves = float(means.mean()), student_half_widths(means.std(ddof=1), seeds, levels)
         return {level: (middle - float(half), middle + float(half)) for level, half in halves.items()}
 
     return Outcome(case.to_grid(mean), deviation, seeds, None, region_interval)
-
-
-def _takes_protocol() -> bool:
-    from ...synthesis import generate
-
-    return "protocol" in inspect.signature(generate).parameters

@@ -28,15 +28,15 @@ class Outcome:
         seeds: over how many seeds ``deviation`` is; 1: it is a predicted one.
         half_widths: (X, Y, Z) by level in percent, see :mod:`DEMISTCore.evaluation.calibrated`; None: they follow from
             ``deviation``.
-        region_interval: from a mask (X, Y, Z; bool) and levels in percent, the interval (low, high) of the mean over
-            the mask at each level.
+        region_interval: from a mask (X, Y, Z; bool), levels in percent and the kind ("region" or "lesion"), the
+            interval (low, high) of the mean over the mask at each level.
     """
 
     psr: np.ndarray
     deviation: np.ndarray | None = None
     seeds: int = 1
     half_widths: Mapping[int, np.ndarray] | None = None
-    region_interval: Callable[[np.ndarray, Sequence[int]], dict[int, tuple[float, float]]] | None = None
+    region_interval: Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]] | None = None
 
 
 @dataclass(eq=False)
