@@ -145,7 +145,7 @@ def test_every_drawn_mprage_fits_its_cycle_and_an_impossible_one_says_so(drawn):
                 echo_spacing=p.t1_echo_spacing, flip=p.t1_flip, echoes=p.t1_echoes,
             )  # fmt: skip
             assert signal[0] > signal[1] > 0, "white matter is brighter than grey matter on MPRAGE"
-    assert {p.t1_sequence for p in drawn} == {"mprage", "spgr", "se"}
+    assert {p.t1_sequence for p in drawn} == {"mprage", "spgr", "se", "ir"}
     assert {p.field_strength for p in drawn} == {1.5, 3.0}
     with pytest.raises(ValueError, match="does not fit"):
         physics.mprage_signal(np.array([1.0]), 1.0, tr=1.0, ti=0.9, echo_spacing=0.01, flip=9, echoes=160)

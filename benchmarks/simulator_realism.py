@@ -76,6 +76,8 @@ def read_simulated(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
 def measured(t1w: np.ndarray, flair: np.ndarray, lesions: np.ndarray | None) -> dict:
     """Statistics of one pair; numbers for the table, ``*_gradients`` and ``*_power`` as curves for the picture."""
     lesions = np.zeros(t1w.shape, bool) if lesions is None else lesions
+    box = ndimage.find_objects((t1w > 0.02 * t1w.max()).astype(np.uint8))[0]
+    t1w, flair, lesions = t1w[box], flair[box], lesions[box]
     brain = ndimage.binary_opening(t1w > 0.02 * np.percentile(t1w[t1w > 0], 99), iterations=2)
     brain = ndimage.binary_fill_holes(brain)
     away = ndimage.distance_transform_edt(~lesions) > 5 if lesions.any() else np.ones(t1w.shape, bool)

@@ -101,6 +101,13 @@ def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -
     write_json(folder / f"{name}_desc-truth_parameters.json", parameters)
 
 
+# PulseSequenceType and ScanningSequence of BIDS.
+_NAMES = {
+    "mprage": ("MPRAGE", "GR_IR"), "spgr": ("SPGR", "GR"), "se": ("Spin Echo", "SE"), "ir": ("IR-TSE", "SE_IR"),
+    "flair": ("FLAIR", "SE_IR"),
+}  # fmt: skip
+
+
 def _sidecar(protocol: Protocol, suffix: str) -> dict:
     """The protocol in BIDS terms and units: s, degrees, tesla, mm.
 
@@ -112,14 +119,14 @@ def _sidecar(protocol: Protocol, suffix: str) -> dict:
     acquired = [round(size * zoom, 4) for size, zoom in zip(spacing, protocol.processing[0 if first else 1].zoom)]
     sequence = protocol.t1_sequence if first else "flair"
     # Thick slices are excited one by one, but for those of gradient echoes, which are slabs.
-    flat = spacing[2] >= 2 and sequence in ("se", "flair")
+    flat = spacing[2] >= 2 and sequence in ("se", "ir", "flair")
     content: dict = {
         "Manufacturer": "simulated",
         "ManufacturersModelName": "DEMISTCore.simulate",
         "MagneticFieldStrength": protocol.field_strength,
         "MRAcquisitionType": "2D" if flat else "3D",
-        "PulseSequenceType": {"mprage": "MPRAGE", "spgr": "SPGR", "se": "Spin Echo", "flair": "FLAIR"}[sequence],
-        "ScanningSequence": {"mprage": "GR_IR", "spgr": "GR", "se": "SE", "flair": "SE_IR"}[sequence],
+        "PulseSequenceType": _NAMES[sequence][0],
+        "ScanningSequence": _NAMES[sequence][1],
         "AcquisitionVoxelSize": acquired,
         "SliceThickness": acquired[2],
         "SpacingBetweenSlices": acquired[2],
@@ -127,7 +134,7 @@ def _sidecar(protocol: Protocol, suffix: str) -> dict:
         "EchoTime": protocol.t1_te if first else protocol.flair_te,
         "FlipAngle": protocol.t1_flip if sequence in ("mprage", "spgr") else 90.0,
     }
-    if sequence in ("mprage", "flair"):
+    if sequence in ("mprage", "ir", "flair"):
         content["InversionTime"] = protocol.t1_ti if first else protocol.flair_ti
         content["RepetitionTimePreparation"] = content["RepetitionTime"]
     if sequence == "mprage":

@@ -22,7 +22,8 @@ PHYSICS = ("standard", "shifted")
 class Protocol:
     """One scanner and its two sequences. Times in s, angles in degrees, lengths in mm, rates in 1/s.
 
-    ``t1_sequence``: ``mprage``, ``spgr`` (spoiled gradient echo, no inversion) or ``se`` (spin echo).
+    ``t1_sequence``: ``mprage``, ``spgr`` (spoiled gradient echo, no inversion), ``se`` (spin
+    echo) or ``ir`` (inversion-recovery turbo spin echo).
     ``r1_water``, ``r1_macro``: two-pool rates at this field. ``jitter``: factors on R1 of white and grey matter that
     stand for what the model leaves out (iron, MT saturation by the inversion train). ``flair_mt``: how strongly the
     refocusing train saturates macromolecules, a factor exp(-flair_mt PSR) on the FLAIR signal: off-resonance
@@ -114,7 +115,7 @@ def draw_protocol(
     # 0.96 / 1.4 s at 3 T and 0.67 / 1.03 s at 1.5 T (Wansapura 1999; Rooney 2007).
     r1_water = float(rng.normal(0.36, 0.02))
     r1_macro = float(rng.normal(6.8, 0.45) if three_tesla else rng.normal(10.6, 0.7))
-    sequence = str(rng.choice(["mprage", "spgr", "se"], p=[0.74, 0.17, 0.09]))
+    sequence = str(rng.choice(["mprage", "spgr", "se", "ir"], p=[0.70, 0.15, 0.08, 0.07]))
     tr = ti = te = flip = spacing = 0.0
     echoes = 0
     if sequence == "mprage":
@@ -128,6 +129,10 @@ def draw_protocol(
     elif sequence == "spgr":
         tr, flip = float(rng.uniform(0.008, 0.026)), float(rng.uniform(15, 32))
         te = float(rng.uniform(0.002, 0.005))
+    elif sequence == "ir":
+        # Inversion-recovery turbo spin echo, the T1w of Lesjak 2018 (TR 2 s, TI 0.8 s, TE 20 ms); grey matter stays
+        # past its null.
+        tr, ti, te = float(rng.uniform(1.8, 2.5)), float(rng.uniform(0.85, 1.1)), float(rng.uniform(0.008, 0.022))
     else:
         tr, te = float(rng.uniform(0.40, 0.68)), float(rng.uniform(0.008, 0.016))
     flair_tr = float(rng.uniform(4.8, 11.0))
@@ -203,9 +208,9 @@ def draw_processing(
 ) -> Processing:
     """Draw what reconstruction and archive do to an image of ``spacing``.
 
-    Half of the images have Gibbs ringing, a third is interpolated: thick slices within the slice, isotropic ones from
+    Half of the images have Gibbs ringing, a quarter is interpolated: thick slices within the slice, isotropic ones from
     voxels of 1.2-2 mm or, in the share ``thick_share``, from slices of 2-3.5 mm, as images resampled to a template
-    are. A vendor's filter in half, stripes in half of the two-dimensional ones, clipping in a quarter.
+    are. A vendor's filter in two thirds, stripes in half of the two-dimensional ones, clipping in a quarter.
     """
     thick = spacing[2] >= 2
     kspace, zoom, interpolation = np.ones(3), np.ones(3), "none"
@@ -213,7 +218,7 @@ def draw_processing(
         # The phase-encoding axes are the ones with a smaller matrix.
         for axis in rng.choice(2 if thick else 3, int(rng.integers(1, 3)), replace=False):
             kspace[axis] = rng.uniform(0.6, 0.95)
-    if rng.random() < 1 / 3:
+    if rng.random() < 0.25:
         interpolation = str(rng.choice(["zero-filled", "linear", "cubic"], p=[0.4, 0.2, 0.4]))
         if thick:
             zoom[:2] = rng.uniform(1.1, 1.6)
@@ -224,15 +229,15 @@ def draw_processing(
             zoom[axes] = max(rng.uniform(1.2, 2.0) / spacing[0], 1.0)
         if interpolation == "zero-filled":
             kspace, zoom, interpolation = np.minimum(kspace, 1 / zoom), np.ones(3), "none"
-    kind = str(rng.choice(["none", "sharpen", "smooth"], p=[0.5, 0.3, 0.2]))
-    flat = thick and t1_sequence in ("", "se")
+    kind = str(rng.choice(["none", "sharpen", "smooth"], p=[0.35, 0.45, 0.2]))
+    flat = thick and t1_sequence in ("", "se", "ir")
     return Processing(
         kspace=tuple(float(v) for v in kspace),  # type: ignore[arg-type]
         zoom=tuple(float(v) for v in zoom),  # type: ignore[arg-type]
         interpolation=interpolation,
         stripes=float(rng.uniform(0.005, 0.02)) if flat and rng.random() < 0.5 else 0.0,
         filter=kind,
-        strength=0.0 if kind == "none" else float(rng.uniform(0.3, 1.0)),
+        strength=0.0 if kind == "none" else float(rng.uniform(0.3, 1.5 if kind == "sharpen" else 1.0)),
         filter_mm=float(rng.uniform(0.5, 1.0)),
         winsor=float(10 ** rng.uniform(-3, -2)) if rng.random() < 0.25 else 0.0,
     )

@@ -48,6 +48,8 @@ def shift(drawn: Protocol, rng: np.random.Generator) -> Protocol:
         }  # fmt: skip
     elif drawn.t1_sequence == "spgr":
         changes |= {"t1_tr": float(rng.uniform(0.006, 0.020)), "t1_flip": float(rng.uniform(12, 28))}
+    elif drawn.t1_sequence == "ir":
+        changes |= {"t1_tr": float(rng.uniform(2.0, 3.0)), "t1_ti": float(rng.uniform(0.9, 1.2))}
     else:
         changes |= {"t1_tr": float(rng.uniform(0.45, 0.80)), "t1_te": float(rng.uniform(0.010, 0.020))}
     changes["processing"] = tuple(_other_vendor(p, rng) for p in drawn.processing)

@@ -28,7 +28,8 @@ def t1_image(subject: Subject, protocol: Protocol, b1: np.ndarray | None = None)
         protocol: its T1w sequence.
         b1: share of the flip angle that each voxel gets (X, Y, Z); None: 1 everywhere.
     """
-    return _image(subject, protocol, _t1_equation, b1, te=protocol.t1_te if protocol.t1_sequence == "se" else 0.0)
+    te = protocol.t1_te if protocol.t1_sequence in ("se", "ir") else 0.0
+    return _image(subject, protocol, _t1_equation, b1, te=te)
 
 
 def flair_image(subject: Subject, protocol: Protocol) -> np.ndarray:
@@ -111,6 +112,9 @@ def _t1_equation(p: Protocol, key: int) -> Equation:
         return lambda psr, r1, b1: exchange.spoiled_echo(
             share * psr, r1, tr=p.t1_tr, flip=p.t1_flip * b1, pulse_duration=p.pulse_duration, **pools
         )
+    if p.t1_sequence == "ir":
+        saturation = {"inversion_saturation": p.inversion_saturation}
+        return lambda psr, r1, b1: exchange.flair(share * psr, r1, tr=p.t1_tr, ti=p.t1_ti, **pools, **saturation)
     return lambda psr, r1, b1: exchange.spin_echo(share * psr, r1, tr=p.t1_tr, flip=90.0 * b1, **pools)
 
 
