@@ -69,13 +69,11 @@ def _compartments(subject: Subject, protocol: Protocol) -> Iterator[tuple[int, n
     """Yield (compartment, PSR, R1, R2, PD, voxels) of white and grey matter and CSF where there is some of it."""
     # R2 rises a little with field; the table in tissues.py is for 3 T (Stanisz 2005).
     r2_scale = 1.0 if protocol.field_strength > 2 else 0.95
-    lesion_r1 = getattr(subject, "lesion_r1", None)
+    lesion_r1 = subject.lesion_r1.ravel()
     for key, jitter in ((WHITE, protocol.jitter[0]), (GREY, protocol.jitter[1])):
         where = np.flatnonzero(subject.fractions[key] > 0.004)
         # Where tissue is lost, the water left behind relaxes more like CSF.
-        water_rate = protocol.r1_water - 0.10 * subject.water.ravel()[where]
-        if lesion_r1 is not None:
-            water_rate = water_rate + lesion_r1.ravel()[where]
+        water_rate = protocol.r1_water - 0.10 * subject.water.ravel()[where] + lesion_r1[where]
         psr = subject.compartment_psr[key].ravel()[where]
         if protocol.physics == "shifted":
             r1 = water_rate + protocol.r1_macro * psr + _iron(subject, protocol, key, where)
