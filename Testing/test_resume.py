@@ -48,12 +48,14 @@ def stop_after(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
     monkeypatch.setattr(loop.Reporter, "train", train_then_stop)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "backbone", "demist", "decoder", "regression"])
+@pytest.mark.parametrize("stage", ["autoencoder", "backbone", "mean", "demist", "decoder", "regression"])
 def test_resumed_run_equals_an_uninterrupted_one(stage, bids, foundation, tmp_path, monkeypatch):
     words = ["--data", bids, "--config", "tiny", f"cache={foundation / 'cache'}", "steps=5", "decay=cosine",
              "validate_every=2", "save_every=100"]  # fmt: skip
-    if stage in ("backbone", "demist", "decoder"):
+    if stage in ("backbone", "mean", "demist", "decoder"):
         words += ["--foundation", foundation / ("ae" if stage == "backbone" else "bb")]
+    if stage == "mean":
+        words += ["model=tiny_mean", "sample_every=2"]
     assert train_cli(stage, "--out", tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

@@ -304,8 +304,8 @@ def test_statistics_of_a_synthesized_map_know_its_origin(logic, images):
     assert result.statement.startswith(made.provenance["statement"])
     (row,) = [row for row in result.rows if row["lesion"] is None and row["region"] == "lesion"]
     assert row["uncertainty"] > 0  # the map made with it was found by itself
-    # The worker has the maps of both seeds: how far the region's mean moves is known, not just bounded. The bound is met
-    # with equality where all voxels move together, and the two are float32 sums in different orders.
+    # The worker has the maps of both seeds: how far the region's mean moves is known, not just bounded. The bound is
+    # met with equality where all voxels move together, and the two are float32 sums in different orders.
     assert 0 < row["seed_sd"] <= row["uncertainty"] * (1 + 1e-6)
     columns = [result.table.GetTable().GetColumnName(i) for i in range(result.table.GetNumberOfColumns())]
     assert "seed_sd" in columns

@@ -12,7 +12,7 @@ True
 from __future__ import annotations
 
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 #: PSR (a fraction, white matter about 0.12) is divided by this before the PSR autoencoder sees it,
@@ -254,6 +254,7 @@ PRESETS: dict[str, ModelConfig] = {
             prediction="epsilon",
         ),
         streams=StreamsConfig(token_width=512, token_heads=8, control_channels=(64, 128), lora_rank=16),
+        mean=MeanConfig(token_width=512, token_heads=8),
     ),
     # Pinaya et al. 2022, brain_image_synthesis_latent_diffusion_model: the other published foundation.
     "brain_ldm": ModelConfig(
@@ -273,5 +274,13 @@ PRESETS: dict[str, ModelConfig] = {
             context_channels=4,
         ),
         streams=StreamsConfig(token_width=512, token_heads=8, control_channels=(64, 128), lora_rank=16),
+        mean=MeanConfig((64, 128, 192), (1, 2, 3), (2, 1, 1), token_width=512, token_heads=8),
     ),
 }
+#: For tests, as "tiny", with a mean network that the streams share.
+PRESETS["tiny_mean"] = replace(
+    PRESETS["tiny"],
+    mean=MeanConfig(
+        (8, 16), (1, 1), (1, 1), tokens=8, token_width=16, token_heads=2, token_layers=1, knowledge_width=8, bend_rank=2
+    ),
+)

@@ -18,8 +18,9 @@ class Typical:
     """Mean and principal directions of descriptions of the training data.
 
     The distance of a description is the root mean square of its standardised coordinates: along each of the K principal
-    directions, and once of all that is left over. About 1 for the training data themselves; a Mahalanobis distance
-    (Mahalanobis 1936) with as many directions as the data can tell apart, per direction.
+    directions, and once of all that is left over: about 1 for the training data themselves, less where directions
+    hardly vary, which count as if they did more. A Mahalanobis distance (Mahalanobis 1936) with as many directions as
+    the data can tell apart, per direction.
 
     Attributes:
         mean: (D,).

@@ -1,0 +1,400 @@
+"""The posterior mean: networks, training, bundle, synthesis."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_data import write_mini_bids
+
+from DEMISTCore import train
+from DEMISTCore.bundle import load_bundle
+from DEMISTCore.cli import run as run_cli
+from DEMISTCore.diffusion import SAMPLERS, NoiseSchedule, SeededNoise
+from DEMISTCore.errors import InputError
+from DEMISTCore.networks import PRESETS, Streams, build_autoencoder, build_backbone, build_demist, build_mean
+from DEMISTCore.networks.knowledge import DESCRIPTION_WIDTH, KNOWN_WIDTH, Bend, describe
+from DEMISTCore.synthesis import generate
+from DEMISTCore.synthesis.plan import plan_sampling
+from DEMISTCore.training.checkpoint import Run
+from DEMISTCore.uncertainty.typical import Typical
+
+torch.set_num_threads(1)
+TINY = PRESETS["tiny_mean"]
+
+
+def randomised(module: torch.nn.Module, scale: float = 0.1) -> torch.nn.Module:
+    """Every weight random, those that start at zero too."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+@pytest.fixture
+def mean():
+    torch.manual_seed(1)
+    return randomised(build_mean(TINY)).eval()
+
+
+def scan(shape=(32, 32, 32), batch=1):
+    torch.manual_seed(2)
+    latent = [n // 4 for n in shape]
+    return torch.randn(batch, 2, *shape), torch.randn(batch, 4, *latent), torch.randn(batch, KNOWN_WIDTH)
+
+
+# ---------------------------------------------------------------------------------------- knowledge
+
+
+def test_the_description_is_quantiles_and_more():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.5, 0.1, (2, 24, 28, 24)).astype(np.float32)
+    mask = np.zeros(x.shape[1:], np.uint8)
+    mask[4:-4, 4:-4, 4:-4] = 1
+    told = describe(x, mask, spacing=4.0)
+    assert told.shape == (DESCRIPTION_WIDTH,)
+    half = x[:, ::2, ::2, ::2][:, mask[::2, ::2, ::2] > 0]
+    assert told[11] == pytest.approx(np.median(half[0]), abs=1e-6)
+    assert told[23] == pytest.approx(np.quantile(half[1], 0.01), abs=1e-6)
+    # Neighbours of white noise differ by N(0, 2 s^2): the median of its magnitude is 0.6745 sqrt(2) s.
+    np.testing.assert_allclose(told[-7:-1], 20 * 0.6745 * 2**0.5 * 0.1, rtol=0.06)
+    millilitres = 8 * 4.0**3 * (mask[::2, ::2, ::2] > 0).sum() / 1000
+    assert told[-1] == pytest.approx(np.log(millilitres / 1200), abs=1e-5)
+    with pytest.raises(ValueError, match="empty"):
+        describe(x, np.zeros_like(mask))
+
+
+def test_bending_is_nothing_at_the_start_and_then_one_matrix():
+    bend = Bend(6, 5, 2)
+    h, knowledge = torch.randn(2, 6, 3, 4, 5), torch.randn(2, 5)
+    assert torch.allclose(bend(h, knowledge), h, atol=1e-6)
+    randomised(bend, 0.3)
+    scale, shift = bend.film(knowledge).chunk(2, 1)
+    gate = bend.gate(knowledge)
+    for i in range(2):
+        matrix = torch.eye(6) + torch.diag(scale[i]) + bend.up @ torch.diag(gate[i]) @ bend.down
+        expected = torch.einsum("dc,cxyz->dxyz", matrix, h[i]) + shift[i][:, None, None, None]
+        assert torch.allclose(bend(h, knowledge)[i], expected, atol=1e-5)
+    dropped = bend(h, knowledge, torch.tensor([0.0, 1.0]))
+    assert torch.allclose(dropped[0], h[0], atol=1e-6)
+    assert not torch.allclose(dropped[1], h[1], atol=1e-2)
+
+
+# ------------------------------------------------------------------------------------------ network
+
+
+def test_a_crop_with_its_place_sees_what_the_whole_volume_shows(mean):
+    """Tokens and knowledge are the whole volume's, and places are counted from its centre: inside, nothing differs."""
+    x, c, known = scan((160, 32, 32))
+    with torch.no_grad():
+        whole, spread = mean.decode(mean.see(x, c, known))
+        offset = torch.tensor([[4 + 24 / 2 - 40 / 2, 0.0, 0.0]])
+        part, part_spread = mean.decode(mean.see(x[:, :, 16:112], c, known, offset=offset))
+        elsewhere, _ = mean.decode(mean.see(x[:, :, 16:112], c, known, offset=offset + 5))
+    inner = slice(44, 52)  # far from the cut
+    assert torch.allclose(part[:, :, inner], whole[:, :, 16:112][:, :, inner], atol=2e-5)
+    assert torch.allclose(part_spread[:, :, inner], spread[:, :, 16:112][:, :, inner], atol=2e-5)
+    assert not torch.allclose(elsewhere[:, :, inner], part[:, :, inner], atol=1e-3)
+
+
+@pytest.mark.parametrize("stream", ["semantic", "spatial", "adaptive"])
+def test_each_stream_has_its_switch(mean, stream):
+    x, c, known = scan()
+    with torch.no_grad():
+        full = mean.decode(mean.see(x, c, known))[0]
+        off = mean.decode(mean.see(x, c, known, **{stream: False}))[0]
+        keep = {stream: torch.zeros(1)}
+        dropped = mean.decode(mean.see(x, c, known, keep=keep))[0]
+        kept = mean.decode(mean.see(x, c, known, keep={stream: torch.ones(1)}))[0]
+    assert not torch.allclose(full, off, atol=1e-3)
+    assert torch.allclose(dropped, off, atol=1e-5)
+    assert torch.allclose(kept, full, atol=1e-5)
+
+
+def test_streams_know_different_things(mean):
+    """The guide hears nothing of the protocol, tokens nothing of the crop's images, the knowledge of no place."""
+    x, c, known = scan()
+    with torch.no_grad():
+        a = mean.see(x, c, known)
+        other = mean.see(x + 1, c, known)
+        assert torch.equal(a.tokens, other.tokens)
+        assert torch.equal(a.knowledge, other.knowledge)
+        assert torch.equal(mean.see(x, c + 1, known).knowledge, a.knowledge)
+        local = {"semantic": False, "adaptive": False}
+        assert torch.equal(mean.see(x, c + 1, known + 1, **local).coarse, mean.see(x, c, known, **local).coarse)
+
+
+def test_the_decoder_starts_as_the_autoencoders_linear_part():
+    config = replace(TINY, psr=replace(TINY.psr, fold=2, channels=(8, 16), shortcut=True))
+    network, autoencoder = build_mean(config), build_autoencoder(config.psr)
+    network.decoder.start_from(autoencoder.shortcut, 1.7)
+    x, c, known = scan((16, 16, 16))
+    z = torch.randn(1, 4, 4, 4, 4)
+    with torch.no_grad():
+        image, _ = network.decode(network.see(x, c, known), z)
+        assert torch.allclose(image, autoencoder.shortcut.decode(z / 1.7), atol=1e-5)
+
+
+def test_how_sure_it_is_does_not_move_the_mean(mean):
+    x, c, known = scan((16, 16, 16))
+    mean.train()
+    mean.decode(mean.see(x, c, known))[1].sum().backward()
+    assert mean.decoder.spread[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is None or not p.grad.any() for n, p in mean.named_parameters() if "spread" not in n)
+
+
+def test_levels_must_fit_the_latents():
+    with pytest.raises(ValueError, match="levels"):
+        build_mean(replace(TINY, mean=replace(TINY.mean, channels=(8,), blocks=(1,), decoder_blocks=(1,))))
+    assert build_mean(PRESETS["tiny"]) is None
+
+
+def test_the_streams_begin_as_the_frozen_backbone_and_share_the_mean(mean):
+    torch.manual_seed(0)
+    backbone = randomised(build_backbone(TINY.backbone), 0.02)
+    demist = build_demist(TINY, backbone)
+    demist.mean.load_state_dict(mean.state_dict())
+    x, c, known = scan()
+    z, t = torch.randn(1, 4, 8, 8, 8), torch.tensor([300])
+    with torch.no_grad():
+        seen = demist.mean.see(x, c, known)
+        condition = demist.condition(c, seen=seen)
+        assert torch.equal(demist(z, t, condition), backbone(z, t))
+        randomised(demist.spatial)
+        randomised(demist.semantic, 0.5)
+        assert not torch.allclose(demist(z, t, demist.condition(c, seen=seen)), backbone(z, t), atol=1e-3)
+    assert condition.estimate is seen.estimate
+    assert condition.mean_token is seen.knowledge
+    assert not any(p.requires_grad for p in demist.mean.parameters())
+    assert not demist.train().mean.training
+    assert not hasattr(demist, "tokens")
+    with pytest.raises(ValueError, match="mean network"):
+        demist.condition(c)
+    listed = demist.stream_parameters()
+    assert sum(map(len, listed.values())) == len([n for n, _ in demist.named_parameters() if "backbone" not in n])
+
+
+# ----------------------------------------------------------------------------------------- samplers
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "karras", "linspace"])
+def test_times_from_a_later_start(spacing):
+    schedule = NoiseSchedule(zero_snr=True, spacing=spacing)
+    times = schedule.timesteps(4, start=0.4)
+    assert times[0] == 399 == schedule.begin(0.4)
+    assert times == sorted(set(times), reverse=True)
+    assert len(times) == 4
+    assert times[-1] >= 0
+    assert schedule.timesteps(4, start=1.0)[0] == 999
+    assert len(schedule.timesteps(8, start=0.001)) == 8
+    with pytest.raises(ValueError, match="start"):
+        schedule.timesteps(4, start=0.0)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_perfect_model_ends_at_the_truth_from_any_start(sampler):
+    schedule = NoiseSchedule(zero_snr=True)
+    truth, noise = torch.randn(1, 2, 3, 3, 3), SeededNoise([1])
+
+    def model(z, t):
+        alpha, sigma = schedule.alpha_sigma(t, z)
+        return (alpha * z - truth) / sigma  # v of x0 = truth
+
+    begin = schedule.add_noise(torch.zeros_like(truth), torch.randn(truth.shape), schedule.begin(0.5, 3))
+    z = SAMPLERS[sampler](model, begin, schedule, 3, noise=noise, start=0.5)
+    assert torch.allclose(z, truth, atol=1e-4)
+
+
+# ------------------------------------------------------------------------ training, bundle, synthesis
+
+
+def train_cli(*words: object) -> int:
+    return run_cli(train.main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of all stages on three subjects, with a sidecar for one; and the bundle."""
+    bids = write_mini_bids(tmp_path_factory.mktemp("bids"), subjects=3, sessions=1)
+    (bids / "sub-001/anat/sub-001_T1w.json").write_text(json.dumps({"RepetitionTime": 2.0}))
+    root = tmp_path_factory.mktemp("runs")
+    common = ("--data", bids, "--config", "tiny", f"cache={root / 'cache'}", "steps=4", "model=tiny_mean")
+    assert train_cli("autoencoder", "--out", root / "ae", *common) == 0
+    assert train_cli("backbone", "--out", root / "bb", "--foundation", root / "ae", *common) == 0
+    on = ("--foundation", root / "bb")
+    assert train_cli("mean", "--out", root / "mean", *on, *common, "lr=3e-3", "steps=12") == 0
+    assert train_cli("demist", "--out", root / "demist", *on, "--mean", root / "mean", *common, "flip=false") == 0
+    assert train_cli("export", root / "bb", root / "demist", "--out", root / "tiny", "--sampling", "mode=mean",
+                     "start=0.5", "steps=2", "seeds=2") == 0  # fmt: skip
+    return bids, root
+
+
+def metrics(run: Run) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for line in (run.folder / "metrics.csv").read_text().splitlines()[1:]:
+        _, _, tag, value = line.split(",")
+        found.setdefault(tag, []).append(float(value))
+    return found
+
+
+def test_the_stage_learns_and_the_bundle_holds_it(runs):
+    _, root = runs
+    told = metrics(Run.read(root / "mean"))
+    assert told["validation/mse"][-1] < told["validation/mse"][0]
+    assert {"validation/coverage_90", "validation/sample_psnr"} <= set(told)
+    bundle = load_bundle(root / "tiny")
+    trained = Run.read(root / "mean").weights("ema")
+    own = bundle.demist.mean.state_dict()
+    name = "guide.first.weight"
+    assert torch.allclose(own[name], trained[f"mean.{name}"], atol=1e-3)
+    assert bundle.sampling["mode"] == "mean"
+    assert bundle.calibration is None
+    assert (root / "tiny/mean.yaml").is_file()
+
+
+def test_another_foundations_mean_is_refused(runs, capsys):
+    bids, root = runs
+    common = ("--data", bids, "--config", "tiny", f"cache={root / 'cache'}", "steps=1", "model=tiny_mean")
+    assert train_cli("autoencoder", "--out", root / "ae2", *common, "seed=5") == 0
+    assert train_cli("backbone", "--out", root / "bb2", "--foundation", root / "ae2", *common) == 0
+    capsys.readouterr()
+    words = ("demist", "--out", root / "no", "--foundation", root / "bb2", *common, "flip=false", "--mean")
+    assert train_cli(*words, root / "mean") == 2
+    assert "other autoencoders" in capsys.readouterr().err
+    assert train_cli(*words, root / "ae2") == 2
+    assert "run of autoencoder" in capsys.readouterr().err
+    assert train_cli("mean", "--out", root / "no", "--foundation", root / "bb2", *common[:-1]) == 2
+    assert "no mean network" in capsys.readouterr().err
+
+
+def prepared(runs):
+    from DEMISTCore.training import data
+    from DEMISTCore.training.settings import resolve
+
+    bids, root = runs
+    settings = resolve("mean", "tiny", ["model=tiny_mean"])
+    return data.prepare_cohort(data.index(bids), settings, root / "cache")[0]
+
+
+def test_mean_and_samples(runs):
+    bundle, entry = load_bundle(runs[1] / "tiny"), prepared(runs)
+    x = np.asarray(entry.x, np.float32)
+    mask = (x != 0).any(0)
+    told = []
+    (mean,) = generate(bundle, x, mask, told=told.append, dtype=torch.float32)
+    assert np.array_equal(told[0].psr, mean)
+    assert (told[0].spread[mask] > 0).all()
+    assert not mean[~mask].any()
+    (again,) = generate(bundle, x, mask, mode="mean", dtype=torch.float32)
+    assert np.array_equal(mean, again)
+    samples = list(generate(bundle, x, mask, mode="sample", dtype=torch.float32))
+    assert len(samples) == 2
+    assert not np.array_equal(samples[0], samples[1])
+    (alone,) = generate(bundle, x, mask, seeds=[1], dtype=torch.float32)
+    assert np.array_equal(alone, samples[1])
+    # From almost no noise a sample is the mean's own latent, decoded.
+    (near,) = generate(bundle, x, mask, seeds=[1], steps=1, start=0.001, dtype=torch.float32)
+    (far,) = generate(bundle, x, mask, seeds=[1], steps=1, start=1.0, dtype=torch.float32)
+    assert np.abs(near - mean)[mask].mean() < np.abs(far - mean)[mask].mean()
+
+
+def test_the_protocol_reaches_the_mean(runs):
+    bundle, entry = load_bundle(runs[1] / "tiny"), prepared(runs)
+    randomised(bundle.demist.mean.knowledge, 0.5)
+    randomised(bundle.demist.mean.decoder, 0.1)
+    x = np.asarray(entry.x, np.float32)
+    from DEMISTCore.acquisition import protocol_vector
+
+    plain, told = (
+        next(generate(bundle, x, mode="mean", protocol=p, dtype=torch.float32))
+        for p in (None, protocol_vector({"RepetitionTime": 4.0}, {})[0])
+    )
+    assert not np.array_equal(plain, told)
+
+
+def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
+    import DEMISTCore
+
+    bids, root = runs
+    t1w, flair = (bids / f"sub-001/anat/sub-001_{what}.nii.gz" for what in ("T1w", "FLAIR"))
+    plain = {"bundle": root / "tiny", "skull_strip": "none", "bias_correct": False, "register": False, "device": "cpu",
+             "precision": "fp32"}  # fmt: skip
+    out = tmp_path / "psr.nii.gz"
+    result = DEMISTCore.synthesize(t1w, flair, out=out, uncertainty=True, **plain)
+    told = json.loads((tmp_path / "psr.json").read_text())
+    assert told["settings"]["mode"] == "mean"
+    assert told["settings"]["seeds"] == []
+    assert "not calibrated" in told["uncertainty"]["kind"]
+    assert (result.uncertainty.array[result.mask.array > 0] > 0).mean() > 0.9
+    assert (tmp_path / "psr_uncertainty.nii.gz").is_file()
+    absurd = {"T1w": {"RepetitionTime": 2300}}
+    warned = DEMISTCore.synthesize(t1w, flair, protocol=absurd, **plain)
+    assert any("RepetitionTime" in sentence for sentence in warned.provenance["warnings"])
+    with pytest.raises(InputError, match="T1w"):
+        DEMISTCore.synthesize(t1w, flair, protocol={"T2w": {}}, **plain)
+    sampled = DEMISTCore.synthesize(t1w, flair, seeds=1, **plain)
+    assert sampled.provenance["settings"]["mode"] == "sample"
+
+
+def test_plans(runs, tiny_bundle):
+    bundle, old = load_bundle(runs[1] / "tiny"), load_bundle(tiny_bundle)
+    assert plan_sampling(bundle, None, None, None, None)["mode"] == "mean"
+    assert plan_sampling(bundle, [3], None, None, None)["mode"] == "sample"
+    assert plan_sampling(bundle, None, 5, None, None)["steps"] == 5
+    assert plan_sampling(old, None, None, None, None)["mode"] == "sample"
+    for arguments, words in (
+        ((old, None, None, None, None, None, None, "mean"), "no network for the mean"),
+        ((old, None, None, None, None, None, None, "sample", 0.5), "no mean network to start from"),
+        ((bundle, None, None, None, None, None, None, "median"), "Unknown mode"),
+        ((bundle, None, None, None, {"semantic": 1.5}, None, None, "mean"), "no guidance"),
+        ((bundle, None, None, None, {"all": 0.0}, None, None, "mean"), "one by one"),
+        ((bundle, None, None, None, None, None, None, "sample", 0.0), "start"),
+    ):
+        with pytest.raises(InputError, match=words):
+            plan_sampling(*arguments)
+
+
+def test_streams_off_in_the_mean(runs):
+    bundle, entry = load_bundle(runs[1] / "tiny"), prepared(runs)
+    randomised(bundle.demist.mean.semantic, 0.5)
+    randomised(bundle.demist.mean.decoder, 0.1)
+    x = np.asarray(entry.x, np.float32)
+    full, off = (
+        next(generate(bundle, x, mode="mean", guidance=g, dtype=torch.float32)) for g in ({}, {"semantic": 0.0})
+    )
+    assert not np.array_equal(full, off)
+    assert Streams(semantic=False).semantic is False
+
+
+# ------------------------------------------------------------------------------------------ typical
+
+
+def test_distances_of_the_training_data_are_about_one():
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((4, 30))
+    scores = rng.standard_normal((400, 4)) * [5, 3, 2, 1]
+    data = scores @ basis + rng.standard_normal((400, 30))
+    typical = Typical.fit(data)
+    distances = np.array([typical.distance(d) for d in data])
+    # Coordinates along and across are standardised: their squares average to one.
+    assert np.mean(distances**2) == pytest.approx(1, abs=0.02)
+    far = typical.distance(data.mean(0) + 10 * basis[0] * 5)
+    assert far > 1.5 * distances.max()
+    off = rng.standard_normal(30)
+    assert typical.distance(data.mean(0) + off) > typical.distance(data.mean(0) + off @ np.linalg.pinv(basis) @ basis)
+    again = Typical.from_dict(json.loads(json.dumps(typical.to_dict())))
+    assert again.distance(data[3]) == pytest.approx(distances[3], rel=1e-2)
+
+
+def test_what_is_not_typical_is_refused():
+    told = Typical.fit(np.random.default_rng(0).standard_normal((20, 5))).to_dict()
+    for broken in ({}, None, {**told, "mean": ["a"] * 5}, {**told, "deviations": [1.0]}, {**told, "mean": [0.0]},
+                   {**told, "deviations": [0.0] * len(told["deviations"])}):  # fmt: skip
+        with pytest.raises(ValueError, match="typical"):
+            Typical.from_dict(broken)
+    with pytest.raises(ValueError, match="three"):
+        Typical.fit(np.zeros((2, 5)))
