@@ -422,11 +422,15 @@ def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path
     assert code == 0, told.err
     assert "white matter" in told.out
     assert {p.name for p in out.iterdir()} == {
-        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv", "patient.png",
+        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv", "patient_regions.csv",
+        "patient.png",
     }  # fmt: skip
     described = json.loads((out / "patient.json").read_text())
     psr, lesions = (nib.load(p).get_fdata() for p in (out / "psr.nii.gz", lesion_file))
     assert described["regions"]["lesions"]["median"] == pytest.approx(np.median(psr[lesions > 0]), abs=1e-6)
+    regions = pd.read_csv(out / "patient_regions.csv").set_index("region")
+    assert regions.loc["lesions", "median"] == pytest.approx(np.median(psr[lesions > 0]), rel=1e-5)
+    assert regions.loc["lesions", "quartile_high"] == pytest.approx(np.quantile(psr[lesions > 0], 0.75), rel=1e-5)
     assert described["lesion_count"] == 2
     assert 0 <= described["lesion_auc"] <= 1
     # The judge's table: the map, and the images themselves. Without a fitted model no rival.

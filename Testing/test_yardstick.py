@@ -23,6 +23,8 @@ from DEMISTCore.errors import InputError
 from DEMISTCore.evaluation import calibrated, knockouts, split
 from DEMISTCore.evaluation.cases import Case
 from DEMISTCore.evaluation.judge import Judge
+from DEMISTCore.evaluation.measure import measure
+from DEMISTCore.evaluation.methods import Outcome
 from DEMISTCore.evaluation.methods.local import fitted
 from DEMISTCore.evaluation.paired import paired_difference
 from DEMISTCore.training.data import index
@@ -128,18 +130,18 @@ def test_intervals_of_seeds_hold_a_further_draw() -> None:
     rng = np.random.default_rng(1)
     draws = rng.standard_normal((5, 200_000))
     mean, deviation = draws[1:].mean(0), draws[1:].std(0, ddof=1)
-    for level, half in calibrated.student_half_widths(deviation, 4).items():
-        assert calibrated.coverage(draws[0] - mean, half) == pytest.approx(level / 100, abs=0.004)
+    for level, ends in calibrated.student_intervals(mean, deviation, 4).items():
+        assert calibrated.coverage(draws[0], *ends) == pytest.approx(level / 100, abs=0.004)
     with pytest.raises(ValueError, match="two seeds"):
-        calibrated.student_half_widths(deviation, 1)
+        calibrated.student_intervals(mean, deviation, 1)
 
 
-def test_given_half_widths_are_used() -> None:
-    error = np.linspace(-1, 1, 1001)
-    rows = calibrated.voxel_calibration(error, np.ones(1001), np.zeros(1001), {"all": np.ones(1001)},
-                                        {90: np.full(1001, 0.25)})  # fmt: skip
-    assert rows[0]["coverage_90"] == pytest.approx(0.25, abs=0.002)
-    assert rows[0]["width_90"] == pytest.approx(0.5)
+def test_given_intervals_are_used() -> None:
+    mean = np.linspace(-1, 1, 1001)
+    rows = calibrated.voxel_calibration(mean, np.ones(1001), np.zeros(1001), {"all": np.ones(1001)},
+                                        {90: (mean - 0.25, mean + 0.15)})  # fmt: skip
+    assert rows[0]["coverage_90"] == pytest.approx(0.2, abs=0.002)
+    assert rows[0]["width_90"] == pytest.approx(0.4)
     assert "coverage_50" not in rows[0]
 
 
@@ -182,6 +184,37 @@ def test_region_means_are_pooled_over_subjects() -> None:
     assert white["rms_error"] == pytest.approx(math.sqrt(np.mean((truth - 0.1) ** 2)))
     assert lesion["coverage_95"] == 0
     assert math.isnan(lesion["spearman"])
+
+
+def test_a_calibration_gives_the_error_bars(tmp_path: Path) -> None:
+    """One that knows how voxels err together: white noise of a known SD, so that a mean of n errs by SD / sqrt(n)."""
+    asked = []
+
+    class Known:
+        def voxel_interval(self, mean, sd, level=0.9):
+            low, high = stats.norm.interval(level, mean, sd)
+            return np.maximum(low, 0), high
+
+        def region_interval(self, mean_map, sd_map, mask, voxel_ml, level=0.9, ood=None, kind="region"):
+            asked.append((kind, voxel_ml, ood))
+            return stats.norm.interval(level, mean_map[mask].mean(), sd_map[mask].mean() / math.sqrt(mask.sum()))
+
+    data = write_mini_bids(tmp_path / "bids", subjects=1, size=40)
+    case = Case(index(data)[0], "truth", "simulated", 1.0, 8)
+    noise = np.random.default_rng(0).normal(0, 0.01, case.truth.shape)
+    outcome = Outcome.calibrated(case.truth + noise, np.full(case.truth.shape, 0.01), Known(), 0.001, ood=0.3)
+    row = measure(case, outcome)
+    white = next(r for r in row["calibration"] if r["group"] == "White matter")
+    for level in calibrated.LEVELS:
+        assert white[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.02)
+    kinds = [r["kind"] for r in row["intervals"]]
+    assert kinds[:4] == ["CSF", "Cortex", "White matter", "Lesion"]
+    assert set(kinds[4:]) == {"single lesion"}
+    for r in row["intervals"]:
+        expected = stats.norm.interval(0.9, r["estimate"], 0.01 / math.sqrt(r["voxels"]))
+        assert (r["low_90"], r["high_90"]) == pytest.approx(expected, rel=1e-4)
+    assert {told[1:] for told in asked} == {(0.001, 0.3)}
+    assert [kind for kind, *_ in asked[:: len(calibrated.LEVELS)]] == ["region"] * 3 + ["lesion"] * (len(kinds) - 3)
 
 
 # --- paired differences -----------------------------------------------------------------------------------------------

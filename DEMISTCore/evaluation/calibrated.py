@@ -1,7 +1,7 @@
 """Do error bars hold: coverage and width of intervals, and whether a standard deviation tells where the errors are.
 
 On plain arrays, so that any source of an uncertainty can be judged: a spread over seeds, a predicted and calibrated
-one. PSR, deviations and widths are fractions. A *half-width* is half of a symmetric interval around the mean.
+one. PSR, deviations and interval ends are fractions; levels are percent.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ import numpy as np
 #: Percent of cases that intervals should hold.
 LEVELS = (50, 80, 90, 95)
 
+#: Lower and upper ends by level.
+Intervals = Mapping[int, tuple[np.ndarray, np.ndarray]]
 
-def normal_half_widths(deviation: np.ndarray, levels: Sequence[int] = LEVELS) -> dict[int, np.ndarray]:
-    """Half-widths of normal intervals by level, if the error is normal with this standard deviation."""
+
+def normal_intervals(mean: np.ndarray, deviation: np.ndarray, levels: Sequence[int] = LEVELS) -> Intervals:
+    """Intervals around ``mean`` if the error is normal with this standard deviation; arrays of one shape."""
     from scipy.stats import norm
 
-    return {level: norm.ppf(0.5 + level / 200) * np.asarray(deviation) for level in levels}
+    return {level: _around(mean, norm.ppf(0.5 + level / 200) * np.asarray(deviation)) for level in levels}
 
 
-def student_half_widths(deviation: np.ndarray, seeds: int, levels: Sequence[int] = LEVELS) -> dict[int, np.ndarray]:
-    """Half-widths of prediction intervals that ``seeds`` samples give: t(n - 1) SD sqrt(1 + 1/n).
+def student_intervals(
+    mean: np.ndarray, deviation: np.ndarray, seeds: int, levels: Sequence[int] = LEVELS
+) -> Intervals:
+    """Prediction intervals that ``seeds`` samples give: mean -+ t(n - 1) SD sqrt(1 + 1/n); arrays of one shape.
 
     They hold if the truth is one more draw from the normal distribution of which the samples are draws.
 
@@ -34,14 +39,18 @@ def student_half_widths(deviation: np.ndarray, seeds: int, levels: Sequence[int]
 
     if seeds < 2:
         raise ValueError("Intervals from seeds need two seeds or more.")
-    wider = math.sqrt(1 + 1 / seeds)
-    return {level: t.ppf(0.5 + level / 200, seeds - 1) * wider * np.asarray(deviation) for level in levels}
+    spread = math.sqrt(1 + 1 / seeds) * np.asarray(deviation)
+    return {level: _around(mean, t.ppf(0.5 + level / 200, seeds - 1) * spread) for level in levels}
 
 
-def coverage(error: np.ndarray, half_width: np.ndarray) -> float:
-    """Share of ``error`` (any shape) no larger than its half-width; NaN if there is none."""
-    error = np.abs(np.ravel(error))
-    return float(np.mean(error <= np.ravel(half_width))) if error.size else math.nan
+def coverage(truth: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+    """Share of ``truth`` (any shape) from ``low`` to ``high``; NaN if there is none."""
+    truth = np.asarray(truth)
+    return float(np.mean((low <= truth) & (truth <= high))) if truth.size else math.nan
+
+
+def _around(mean: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(mean) - half, np.asarray(mean) + half
 
 
 def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
@@ -81,14 +90,14 @@ def voxel_calibration(
     deviation: np.ndarray,
     truth: np.ndarray,
     groups: Mapping[str, np.ndarray],
-    half_widths: Mapping[int, np.ndarray] | None = None,
+    intervals: Intervals | None = None,
 ) -> list[dict[str, float | int | str]]:
     """One row per group of voxels (a tissue, lesions, the brain): do its voxels lie inside their intervals?
 
     Args:
         mean, deviation, truth: (X, Y, Z).
         groups: masks (X, Y, Z) by name; empty ones are left out.
-        half_widths: (X, Y, Z) by level in percent; None: normal intervals of ``deviation``.
+        intervals: (X, Y, Z) ends by level; None: normal ones of ``deviation``.
 
     Returns:
         Rows with ``group``, ``voxels``, ``coverage_50`` and so on (shares), ``width_50`` and so on (mean full width),
@@ -100,17 +109,19 @@ def voxel_calibration(
         here = np.asarray(group) > 0
         if not here.any():
             continue
-        error = np.asarray(mean, np.float64)[here] - np.asarray(truth, np.float64)[here]
-        spread = np.asarray(deviation, np.float64)[here]
-        widths = (
-            normal_half_widths(spread) if half_widths is None else {k: w[here] for k, w in half_widths.items()}
-        )  # fmt: skip
+        middle, true, spread = (np.asarray(array, np.float64)[here] for array in (mean, truth, deviation))
+        error = middle - true
+        ends = (
+            normal_intervals(middle, spread)
+            if intervals is None
+            else {level: (low[here], high[here]) for level, (low, high) in intervals.items()}
+        )
         rmse = math.sqrt(float(np.mean(error**2)))
         rows.append({
             "group": name,
             "voxels": int(error.size),
-            **{f"coverage_{level}": coverage(error, width) for level, width in widths.items()},
-            **{f"width_{level}": float(2 * np.mean(width)) for level, width in widths.items()},
+            **{f"coverage_{level}": coverage(true, *pair) for level, pair in ends.items()},
+            **{f"width_{level}": float(np.mean(high - low)) for level, (low, high) in ends.items()},
             "spearman": rank_correlation(spread, error),
             "ause": ause(spread, error),
             "spread_skill": math.sqrt(float(np.mean(spread**2))) / rmse if rmse > 0 else math.nan,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import metrics
-from .calibrated import LEVELS, student_half_widths, voxel_calibration
+from .calibrated import LEVELS, student_intervals, voxel_calibration
 from .cases import Case
-from .methods.method import Outcome
+from .methods.method import LESION, REGION, Outcome
 from .split import error_split
 
 #: Regions whose mean is reported in percent of the truth.
@@ -36,11 +36,11 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
     row |= {key: bias.get(name, math.nan) for key, name in _MEANS.items()}
     if outcome.deviation is not None:
         names = {name: case.tissues == label for label, name in DSEG_NAMES.items() if label}
-        widths = outcome.half_widths
-        if widths is None and outcome.seeds > 1:
-            widths = student_half_widths(outcome.deviation, outcome.seeds)
+        intervals = outcome.intervals
+        if intervals is None and outcome.seeds > 1:
+            intervals = student_intervals(psr, outcome.deviation, outcome.seeds)
         groups = {"brain": mask, **names}
-        row["calibration"] = voxel_calibration(psr, outcome.deviation, truth, groups, widths)
+        row["calibration"] = voxel_calibration(psr, outcome.deviation, truth, groups, intervals)
         row |= {key: value for key, value in row["calibration"][0].items() if key not in ("group", "voxels")}
     if outcome.region_interval is not None:
         row["intervals"] = _intervals(case, outcome, DSEG_NAMES)
@@ -49,6 +49,8 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
 
 def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict[str, Any]]:
     """Each tissue's and each single lesion's mean, with its intervals."""
+    from ..simulate.tissues import DSEG_LESION
+
     regions = [(name, name, case.tissues == label) for label, name in names.items() if label]
     count = int(case.single_lesions.max())
     regions += [(SINGLE_LESION, f"lesion {k}", case.single_lesions == k) for k in range(1, count + 1)]
@@ -56,7 +58,8 @@ def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict
     for kind, name, region in regions:
         if not region.any():
             continue
-        ends = outcome.region_interval(region, LEVELS, "lesion" if kind == SINGLE_LESION else "region")
+        of_lesion = kind in (SINGLE_LESION, names[DSEG_LESION])
+        ends = outcome.region_interval(region, LEVELS, LESION if of_lesion else REGION)
         rows.append({
             "kind": kind, "region": name, "voxels": int(np.count_nonzero(region)),
             "estimate": float(outcome.psr[region].mean(dtype=np.float64)),

@@ -109,8 +109,9 @@ def evaluate_patient(
 ) -> dict[str, Any]:
     """Synthesize a patient's PSR map and describe it by tissue and lesion, beside what its rivals make of the images.
 
-    Writes psr.nii.gz, psr.json, psr_uncertainty.nii.gz (several seeds), patient.json, patient.csv (DEMIST's, the
-    rivals' and the images' own lesion AUC by the judge, :mod:`.judge`) and patient.png; linear.npz if it was fitted.
+    Writes psr.nii.gz, psr.json, psr_uncertainty.nii.gz (several seeds), patient.json, patient_regions.csv, patient.csv
+    (DEMIST's, the rivals' and the images' own lesion AUC by the judge, :mod:`.judge`) and patient.png; linear.npz if it
+    was fitted.
 
     Args:
         t1w, flair: as for :func:`DEMISTCore.synthesize`.
@@ -134,7 +135,7 @@ def evaluate_patient(
 
     require_packages()
     out = Path(out)
-    for name in ("patient.json", "patient.csv", "patient.png"):
+    for name in ("patient.json", "patient.csv", "patient_regions.csv", "patient.png"):
         check_writable(out / name, overwrite=overwrite)
     t1w, flair, lesion_volume = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR"), as_volume(lesions, "lesion mask")
     outlined = Volume((np.nan_to_num(lesion_volume.array) > 0.5).astype(np.uint8), lesion_volume.affine)
@@ -159,6 +160,7 @@ def evaluate_patient(
     described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
     write_json(out / "patient.json", metrics.json_ready(described))
     _write_csv(described["judged"], out / "patient.csv")
+    _write_csv([_flat(name, row) for name, row in described["regions"].items()], out / "patient_regions.csv")
     from ..preview import save_figure
 
     save_figure(_draw(result, outlined, described), out / "patient.png")
@@ -198,6 +200,11 @@ def describe(result: Synthesis, lesions: Volume, label: Any = "The lesion mask")
         "lesion_auc_against": f"white matter farther than {GAP_MM:g} mm from any lesion",
         "seconds": result.provenance["timings_s"]["total"],
     }  # fmt: skip
+
+
+def _flat(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    ends = dict(zip(("quartile_low", "quartile_high"), row["quartiles"]))
+    return {"region": name, **{key: value for key, value in row.items() if key != "quartiles"}, **ends}
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:

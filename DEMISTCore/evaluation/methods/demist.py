@@ -14,7 +14,7 @@ import numpy as np
 
 from ...acquisition import protocol_vector
 from ...errors import InputError
-from ..calibrated import LEVELS, student_half_widths
+from ..calibrated import student_intervals
 from ..cases import Case
 from ..knockouts import FLAT, WRONG_PROTOCOL, variant
 from .method import Context, Method, Outcome
@@ -113,9 +113,11 @@ def demist(
         )))  # fmt: skip
         if means:
             return {names[0]: _predicted(case, bundle, means[0])}
-        outcomes = {names[0]: Outcome(case.to_grid(samples[0]))}
+        on_grid = [case.to_grid(sample) for sample in samples]
+        outcomes = {names[0]: Outcome(on_grid[0])}
         if len(names) > 1:
-            outcomes[names[1]] = _mean(case, samples)
+            deviation = case.to_grid(samples.std(0, ddof=1, dtype=np.float64))
+            outcomes[names[1]] = _mean(on_grid, deviation)
         return outcomes
 
     settings = {"bundle": bundle.hash, "precision": str(dtype), **plan} | ({"variant": knocked} if knocked else {})
@@ -129,15 +131,7 @@ def _predicted(case: Case, bundle: Bundle, mean: Mean) -> Outcome:
         return Outcome(psr, case.to_grid(mean.spread))
     ood = None if bundle.typical is None else bundle.typical.distance(mean.described)
     deviation = case.to_grid(calibration.voxel_sd(mean.psr, mean.spread, ood))
-    widths = {}
-    for level in LEVELS:
-        widths[level] = calibration.voxel_interval(psr, deviation, level / 100)[1] - psr
-
-    def region_interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
-        maps = (psr, deviation, region, case.grid.voxel_volume_ml)
-        return {level: calibration.region_interval(*maps, level / 100, ood, kind) for level in levels}
-
-    return Outcome(psr, deviation, 1, widths, region_interval)
+    return Outcome.calibrated(psr, deviation, calibration, case.grid.voxel_volume_ml, ood)
 
 
 def sampling_plan(
@@ -153,16 +147,14 @@ def sampling_plan(
     return plan | {key: value for key, value in (("steps", steps), ("sampler", sampler)) if value is not None}
 
 
-def _mean(case: Case, samples: np.ndarray) -> Outcome:
-    """The mean of samples (seeds, X, Y, Z) on the model grid, and what their spread says of voxels and regions."""
+def _mean(samples: Sequence[np.ndarray], deviation: np.ndarray) -> Outcome:
+    """The mean of samples (X, Y, Z) on the comparison grid, and what their spread says of voxels and regions."""
     seeds = len(samples)
-    mean = samples.mean(0, dtype=np.float64)
-    deviation = case.to_grid(samples.std(0, ddof=1, dtype=np.float64))
-    on_grid = [case.to_grid(sample) for sample in samples]
 
     def region_interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
-        means = np.array([float(sample[region].mean(dtype=np.float64)) for sample in on_grid])
-        middle, halves = float(means.mean()), student_half_widths(means.std(ddof=1), seeds, levels)
-        return {level: (middle - float(half), middle + float(half)) for level, half in halves.items()}
+        means = np.array([float(sample[region].mean(dtype=np.float64)) for sample in samples])
+        ends = student_intervals(means.mean(), means.std(ddof=1), seeds, levels)
+        return {level: (float(low), float(high)) for level, (low, high) in ends.items()}
 
-    return Outcome(case.to_grid(mean), deviation, seeds, None, region_interval)
+    # Bringing maps to the grid is linear: the mean of those there is the mean brought there.
+    return Outcome(np.mean(samples, 0, dtype=np.float64), deviation, seeds, None, region_interval)

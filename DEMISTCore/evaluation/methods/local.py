@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def linear(model: LinearModel, case: Case) -> Outcome:
     return _outcome(case, model.predict)
 
 
-def _outcome(case: Case, predict) -> Outcome:
+def _outcome(case: Case, predict: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Outcome:
     return Outcome(case.to_grid(predict(case.condition, case.prepared.mask.array)))
 
 
@@ -75,7 +76,7 @@ def fitted(
         linear: a file that an earlier fit left, or the folder of a prepared cohort (``cache`` of a training).
         lookup_from: BIDS data set to fit on, 16 scans of it, where ``linear`` is not given.
         keep: where to write what was fitted. A fit that is there, of the same scans prepared the same way, is used.
-        spacing, multiple: of the model grid.
+        spacing, multiple: of the model grid (mm, voxels).
         preprocess: how scans of ``lookup_from`` are prepared, see :data:`DEMISTCore.evaluation.cases.PREPROCESS`.
         device: where brain extraction runs.
         progress: draw a progress bar.
@@ -96,8 +97,9 @@ def fitted(
         key = _key([entry.key for entry in entries], spacing)
         scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels) for e in entries)
         source = Path(linear).name
+    elif lookup_from is None:
+        raise InputError("The linear model takes --linear or --lookup-from.")
     else:
-        assert lookup_from is not None
         sessions = _one_each(index(lookup_from))
         files = [[sha256(p) for p in (s.t1w, s.flair, s.psr, s.mask) if p] for s in sessions]
         key = _key(files, spacing, multiple, preprocess)
@@ -116,7 +118,7 @@ def fitted(
     return model
 
 
-def _key(*what) -> str:
+def _key(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
@@ -128,7 +130,9 @@ def _one_each(sessions: Sequence[Session]) -> list[Session]:
     return list(first.values())[:SCANS]
 
 
-def _scans(cases, count: int, progress: bool) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+def _scans(
+    cases: Iterable[Case], count: int, progress: bool
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     from tqdm import tqdm
 
     for case in tqdm(cases, total=count, desc="fit linear model", unit="scan", disable=not progress):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..calibrated import LEVELS, Intervals
 from ..cases import Case
 
 if TYPE_CHECKING:
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
     from ...bundle import Bundle
     from ...training.data import Session
+
+
+#: Kinds of regions whose means have intervals of their own.
+REGION, LESION = "region", "lesion"
+
+
+class Calibrated(Protocol):
+    """What a calibration must be able to say; levels are probabilities, ends fractions of PSR."""
+
+    def voxel_interval(self, mean: np.ndarray, sd: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of voxels' intervals (X, Y, Z)."""
+
+    def region_interval(
+        self, mean_map: np.ndarray, sd_map: np.ndarray, mask: np.ndarray, voxel_ml: float, level: float,
+        ood: float | None, kind: str,
+    ) -> tuple[float, float]:  # fmt: skip
+        """Ends of the interval of the mean over ``mask``; the maps may be indexed, (N,)."""
 
 
 @dataclass(eq=False)
@@ -26,17 +44,43 @@ class Outcome:
         psr: (X, Y, Z) on the comparison grid.
         deviation: (X, Y, Z), standard deviation of the error, or over seeds.
         seeds: over how many seeds ``deviation`` is; 1: it is a predicted one.
-        half_widths: (X, Y, Z) by level in percent, see :mod:`DEMISTCore.evaluation.calibrated`; None: they follow from
-            ``deviation``.
-        region_interval: from a mask (X, Y, Z; bool), levels in percent and the kind ("region" or "lesion"), the
-            interval (low, high) of the mean over the mask at each level.
+        intervals: ends (X, Y, Z) of voxels' intervals by level in percent; None: they follow from ``deviation``.
+        region_interval: from a mask (X, Y, Z; bool), levels in percent and what it is (:data:`REGION`,
+            :data:`LESION`), the interval (low, high) of the mean over the mask at each level.
     """
 
     psr: np.ndarray
     deviation: np.ndarray | None = None
     seeds: int = 1
-    half_widths: Mapping[int, np.ndarray] | None = None
+    intervals: Intervals | None = None
     region_interval: Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]] | None = None
+
+    @classmethod
+    def calibrated(
+        cls, psr: np.ndarray, deviation: np.ndarray, calibration: Calibrated, voxel_ml: float, ood: float | None = None
+    ) -> Outcome:
+        """A map whose error bars are a calibration's.
+
+        Args:
+            psr: (X, Y, Z) on the comparison grid.
+            deviation: (X, Y, Z), its calibrated standard deviation there.
+            calibration: gives the intervals.
+            voxel_ml: volume of a voxel of the comparison grid.
+            ood: how far the scans are from the training data, if known.
+        """
+
+        def region(mask: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
+            values, spread = psr[mask], deviation[mask]
+            everywhere = np.ones(values.shape, bool)
+            return {
+                level: calibration.region_interval(
+                    values, spread, everywhere, voxel_ml, level=level / 100, ood=ood, kind=kind
+                )
+                for level in levels
+            }
+
+        ends = {level: calibration.voxel_interval(psr, deviation, level=level / 100) for level in LEVELS}
+        return cls(psr, deviation, 1, ends, region)
 
 
 @dataclass(eq=False)
