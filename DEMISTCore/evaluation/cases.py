@@ -39,6 +39,16 @@ LEAST_LESION_ML = 0.01
 TEST, SHIFTED = "test", "shifted"
 
 
+def check_preprocess(name: str) -> None:
+    """Refuse a way of preparing that is not in :data:`PREPROCESS`.
+
+    Raises:
+        InputError: the sentence names those there are.
+    """
+    if name not in PREPROCESS:
+        raise InputError(f"Unknown preprocess {name!r}; choose {' or '.join(PREPROCESS)}.")
+
+
 @dataclass(eq=False)
 class Case:
     """One session of a data set with its truth, read and prepared when first needed."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__, metrics
 from ..errors import InputError
 from ..files import write_json
-from .cases import GAP_MM, GRIDS, PREPROCESS, SHIFTED, TEST, Case
+from .cases import GAP_MM, GRIDS, SHIFTED, TEST, Case, check_preprocess
 from .measure import measure
 from .methods import Context, Method, choose_methods
 from .pictures import draw_figures
@@ -179,9 +179,9 @@ def _check_options(seeds: int, subjects: int | None, preprocess: str, grid: str)
         raise InputError(f"The number of seeds must be at least 1, not {seeds}.")
     if subjects is not None and subjects < 1:
         raise InputError(f"The number of subjects must be at least 1, not {subjects}.")
-    for what, value, known in (("preprocess", preprocess, PREPROCESS), ("grid", grid, GRIDS)):
-        if value not in known:
-            raise InputError(f"Unknown {what} {value!r}; choose {' or '.join(known)}.")
+    check_preprocess(preprocess)
+    if grid not in GRIDS:
+        raise InputError(f"Unknown grid {grid!r}; choose {' or '.join(GRIDS)}.")
 
 
 def _check_folder(out: Path) -> None:

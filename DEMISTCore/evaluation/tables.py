@@ -60,7 +60,7 @@ _CALIBRATION = (
     *(f"coverage_{level}" for level in LEVELS), *(f"width_{level}" for level in LEVELS), "spearman", "ause",
     "spread_skill",
 )  # fmt: skip
-_LISTS = {"regions": "regions", "calibration": "calibration", "intervals": "intervals"}
+_LISTS = ("regions", "calibration", "intervals")  # rows in rows: tables of their own
 _WHO = ("set", "session", "subject", "method")
 
 
@@ -92,9 +92,9 @@ def make_tables(rows: Sequence[Mapping[str, Any]], methods: Sequence[Method]) ->
     results = results.sort_values(["set", "session", "method"])
     lists = {
         name: pd.DataFrame(
-            [{**{who: row[who] for who in _WHO}, **entry} for row in rows for entry in row.get(key) or ()]
+            [{**{who: row[who] for who in _WHO}, **entry} for row in rows for entry in row.get(name) or ()]
         )
-        for key, name in _LISTS.items()
+        for name in _LISTS
     }
     return {
         "results": results,

@@ -14,7 +14,7 @@ from ...baselines.linear import LinearModel, fit
 from ...errors import InputError
 from ...files import sha256
 from ...training.data import Prepared, Session, index
-from ..cases import Case
+from ..cases import Case, check_preprocess
 from ..knockouts import FLAT, variant
 from .method import Context, Method, Outcome
 
@@ -82,8 +82,9 @@ def fitted(
         progress: draw a progress bar.
 
     Raises:
-        InputError: nothing to fit on, or a model of another spacing.
+        InputError: nothing to fit on, an unknown way to prepare, or a model of another spacing.
     """
+    check_preprocess(preprocess)
     if linear is not None and not Path(linear).is_dir():
         model = LinearModel.load(linear)
         if not np.isclose(model.spacing, spacing, rtol=1e-3):
