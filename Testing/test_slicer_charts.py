@@ -112,6 +112,58 @@ def test_boxes_are_the_tables_quantiles(scene, brain):
         Charts.boxPlotChart([])
 
 
+def with_intervals(rows):
+    """The rows with an interval of -+ 10 % about each mean; the last region has none."""
+    found = [{**r, "mean_ci90_low": 0.9 * r["mean"], "mean_ci90_high": 1.1 * r["mean"]} for r in rows]
+    last = [row for row in found if row["lesion"] is None][-1]
+    last.update(mean_ci90_low=float("nan"), mean_ci90_high=None)
+    return found
+
+
+def test_error_bars_are_the_tables_intervals(scene, brain):
+    rows = with_intervals(brain[0])
+    for data in (rows, Tables.statisticsTable(rows, COLUMNS)):
+        series = {s.GetXColumnName(): s for s in series_of(Charts.boxPlotChart(data))}
+        whole = [row for row in rows if row["lesion"] is None]
+        single = [row for row in rows if row["lesion"] is not None]
+        for name, expected in (("interval", whole[:-1]), ("dots interval", single)):
+            bars = series[f"{name} x"]
+            x, y = column(bars, f"{name} x"), column(bars, f"{name} y")
+            # The pen is lifted between bars: each is at one place, from one end to the other.
+            breaks = np.flatnonzero(np.isnan(y))
+            pieces = [p for p in np.split(np.arange(len(y)), breaks + 1) if np.isfinite(y[p]).any()]
+            assert len(pieces) == len(expected)
+            for place, (piece, row) in enumerate(zip(pieces, expected), start=1):
+                ends = np.nanmin(y[piece]), np.nanmax(y[piece])
+                assert ends == pytest.approx((0.9 * row["mean"], 1.1 * row["mean"]), rel=1e-5)
+                if name == "interval":
+                    assert np.ptp(x[piece]) < 0.5
+                    assert x[piece].mean() == pytest.approx(place, abs=0.15)
+    assert "interval x" not in {s.GetXColumnName() for s in series_of(Charts.boxPlotChart(brain[0]))}
+
+
+def test_error_bars_as_drawn(scene, brain):
+    """Upright strokes with caps, one for each region that has an interval, nothing between them."""
+    chart = Charts.boxPlotChart(with_intervals(brain[0]))
+    for series in series_of(chart):
+        if series.GetXColumnName() != "interval x":
+            chart.RemovePlotSeriesNodeID(series.GetID())
+    for hide in (chart.SetLegendVisibility, chart.SetGridVisibility, chart.SetTitleVisibility):
+        hide(False)
+    low, high = chart.GetYAxisRange()
+    image = draw(chart, (900, 500)).astype(int).max(2)
+    # Inside the axes, whose own lines are the longest ones.
+    dark = image < 128
+    dark[dark.mean(1) > 0.5, :] = False
+    dark[:, dark.mean(0) > 0.5] = False
+    rows_of = [row for row in brain[0] if row["lesion"] is None][:-1]
+    tall = dark.sum(0) > 0.5 * 0.2 * min(r["mean"] for r in rows_of) / (high - low) * 400
+    strokes = np.flatnonzero(np.diff(np.append(0, tall.astype(int))) > 0)
+    assert len(strokes) == len(rows_of) == 3
+    between = dark[60:-60, strokes[0] + 60 : strokes[1] - 60]
+    assert not between.any()
+
+
 def test_colours_are_those_of_the_figures(scene):
     told = {key: colour for key, colour in Charts.COLORS.items() if key != "lesion"}
     assert told == {key: colour for key, colour in figures.COLOURS.items() if key != "lesion"}

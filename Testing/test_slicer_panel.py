@@ -697,3 +697,28 @@ def test_cleanup_removes_every_observer():
     assert [scene.HasObserver(event) for event in events] == before
     slicer_app.fresh_scene()
     assert widget._parameterNode is None
+
+
+def test_the_table_shows_the_interval_of_each_mean(panel):
+    """After the volume; the spread of seeds is not shown beside it, where it could be taken for an error bar."""
+    from DEMISTSlicerLib import Tables
+
+    row = {"region": "nawm", "lesion": None, "name": "NAWM", "volume_ml": 312.5, "mean": 0.1204, "sd": 0.01,
+           "median": 0.12, "uncertainty": 0.008, "seed_sd": 0.0004}  # fmt: skip
+    interval = {"mean_ci90_low": 0.1101, "mean_ci90_high": 0.1307}
+    columns = ["region", "lesion", "name", "volume_ml", "mean", *interval, "sd", "median", "uncertainty", "seed_sd"]
+    shown = panel.ui.statisticsTable
+    for known in (interval, {}):
+        panel._parameterNode.statisticsTable = Tables.statisticsTable([row | known], columns)
+        slicer_app.process_events()
+        titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
+        cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
+        assert titles[:3] == ["name", "volume (mL)", "mean PSR"]
+        assert cells[:3] == ["NAWM", "312.5", "0.1204"]
+        if known:
+            assert titles[3:5] == ["true mean from (90 %)", "to (90 %)"]
+            assert cells[3:5] == ["0.1101", "0.1307"]
+            assert not any("seeds" in title for title in titles)
+        else:
+            assert titles[3] == "SD over seeds (no error bar)"
+            assert not any("90 %" in title for title in titles)

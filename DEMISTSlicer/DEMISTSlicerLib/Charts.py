@@ -98,7 +98,8 @@ def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: 
     """Box plots of PSR by region as a vtkMRMLPlotChartNode.
 
     Boxes are quartiles and median, whiskers the 5th and 95th percentile, diamonds means; dots are single lesions.
-    Slicer has no box plots of its own, so each box is one line, drawn without lifting the pen.
+    Where the table has intervals of the means, they are error bars. Slicer has no box plots and no error bars of its
+    own, so each box is one line, drawn without lifting the pen, and all bars are one, broken by missing values.
 
     Args:
         data: rows of the statistics table, or its vtkMRMLTableNode.
@@ -124,12 +125,20 @@ def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: 
         # The shift keeps dots apart that would cover each other; it is fixed, not random.
         columns["dots x"] = [lesions + 0.5 * _HALF * math.sin(7.0 * i) for i in range(len(single))]
         columns["dots y"] = [row["mean"] for row in single]
+        columns |= _bars("dots interval", columns["dots x"], single, 0.0)
+    columns |= _bars("interval", columns["place"], whole, _HALF / 3)
     table = _table(chart, columns, besides)
     for place, row in enumerate(whole, start=1):
         label = f"{place}  {row['name']} ({row['volume_ml']:.3g} mL)"
         box = _series(chart, table, label, f"{row['region']} x", f"{row['region']} y",
                       COLORS.get(row["region"], "#7f7f7f"))  # fmt: skip
         box.SetLineWidth(2)
+    for name, label, width in (
+        ("interval", _("90 % interval of the true mean"), 2), ("dots interval", _("90 % intervals of lesions"), 1)
+    ):  # fmt: skip
+        if f"{name} x" in columns:
+            bars = _series(chart, table, label, f"{name} x", f"{name} y", "#000000" if width > 1 else "#808080")
+            bars.SetLineWidth(width)
     means = _series(chart, table, _("mean"), "place", "mean", "#000000")
     _asPoints(means, means.MarkerStyleDiamond, 9)
     if "dots x" in columns:
@@ -187,6 +196,24 @@ def _box(place: int, row: Mapping[str, Any]) -> tuple[list[float], list[float]]:
         (mid, p95), (mid - cap, p95), (mid + cap, p95),
     ]  # fmt: skip
     return [float(x) for x, _y in points], [float(y) for _x, y in points]
+
+
+def _bars(name: str, places: Sequence[float], rows: Sequence[Mapping[str, Any]], cap: float) -> dict[str, list[float]]:
+    """Columns of error bars at these places, for rows that have an interval; none without.
+
+    Each is a lower cap, a stem and an upper cap; a missing value behind it lifts the pen.
+    """
+    across: list[float] = []
+    up: list[float] = []
+    for place, row in zip(places, rows):
+        low, high = row.get("mean_ci90_low"), row.get("mean_ci90_high")
+        if not (_finite(low) and _finite(high)):
+            continue
+        points = [(place - cap, low), (place + cap, low), (place, low), (place, high), (place - cap, high)]
+        for x, y in [*points, (place + cap, high), (place + cap, math.nan)]:
+            across.append(float(x))
+            up.append(float(y))
+    return {f"{name} x": across, f"{name} y": up} if up else {}
 
 
 def _stretched(values: Sequence[float]) -> list[float]:

@@ -213,8 +213,9 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
     ) -> StatisticsResult | Job:
         """Measure a PSR map in lesions and normal-appearing white matter: table, ROC curves, box plots, segments.
 
-        For a map synthesized from several seeds in this session the table says how far each mean moves from seed to
-        seed (column ``seed_sd``): a difference smaller than that is not one to believe.
+        For a map of a calibrated model, with its uncertainty map, the table has an interval that holds the true mean of
+        each region with probability 90 % (``mean_ci90_low``, ``mean_ci90_high``). Column ``seed_sd``, for a map
+        synthesized from several seeds in this session, is how far the model's own samples lie apart: no error bar.
 
         Args:
             psr: PSR volume node, synthesized or measured (fraction).

@@ -23,7 +23,11 @@ class StatisticsPanel:
     """
 
     #: Columns of the table node that are shown in the panel, in this order; all are in the table node.
-    SHOWN = ("name", "volume_ml", "mean", "seed_sd", "sd", "median", "uncertainty")
+    SHOWN = (
+        "name", "volume_ml", "mean", "mean_ci90_low", "mean_ci90_high", "seed_sd", "sd", "median", "uncertainty",
+    )  # fmt: skip
+    #: Not shown beside an interval of the mean, where people would take it for one.
+    NO_ERROR_BAR = "seed_sd"
 
     def __init__(self, ui: Any, overlay: Any, parameters: Callable[[], Any], report: Callable[[str], object]) -> None:
         self.ui, self.overlay = ui, overlay
@@ -71,7 +75,10 @@ class StatisticsPanel:
         columns = []
         if node is not None:
             names = [node.GetTable().GetColumnName(i) for i in range(node.GetNumberOfColumns())]
-            columns = [names.index(name) for name in self.SHOWN if name in names] or list(range(min(len(names), 6)))
+            shown = [name for name in self.SHOWN if name in names]
+            if "mean_ci90_low" in shown:
+                shown = [name for name in shown if name != self.NO_ERROR_BAR]
+            columns = [names.index(name) for name in shown] or list(range(min(len(names), 6)))
         table.setColumnCount(len(columns))
         table.setRowCount(node.GetNumberOfRows() if node is not None else 0)
         if node is None:

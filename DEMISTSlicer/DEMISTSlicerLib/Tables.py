@@ -23,7 +23,8 @@ _TEXT = ("region", "name", "black_hole")
 _TITLES = {
     "region": _("region"), "lesion": _("lesion"), "name": _("name"), "black_hole": _("T1 black hole"),
     "volume_ml": _("volume (mL)"), "mean": _("mean PSR"), "sd": _("SD"), "median": _("median PSR"), "iqr": _("IQR"),
-    "uncertainty": _("uncertainty (upper bound)"), "seed_sd": _("SD over seeds"),
+    "mean_ci90_low": _("true mean from (90 %)"), "mean_ci90_high": _("to (90 %)"),
+    "uncertainty": _("SD of voxels"), "seed_sd": _("SD over seeds (no error bar)"),
 }  # fmt: skip
 #: Units by column, as shown in the table's heading.
 _UNITS = {"volume_ml": "mL", **dict.fromkeys(POSITION_COLUMNS, "mm")}

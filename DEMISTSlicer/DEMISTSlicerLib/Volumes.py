@@ -18,7 +18,7 @@ from .I18n import _
 #: private scheme (PS3.3, 8.2: private schemes start with 99); "1" is UCUM's unit of plain fractions.
 QUANTITIES = {
     "PSR": ("PSR", "99DEMIST", "Pool size ratio"),
-    "Uncertainty": ("PSR-SD", "99DEMIST", "Standard deviation of the pool size ratio over seeds"),
+    "Uncertainty": ("PSR-SD", "99DEMIST", "Standard deviation of the pool size ratio"),
     "Preview": ("PSR", "99DEMIST", "Pool size ratio"),
 }
 UNITS = ("1", "UCUM", "no units")
