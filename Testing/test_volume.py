@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from DEMISTCore import volume as module
 from DEMISTCore.errors import InputError
-from DEMISTCore.volume import Grid, Volume, as_volume, check_writable, from_sitk, to_sitk
+from DEMISTCore.volume import Grid, Volume, as_volume, check_writable, from_sitk, resampling, to_sitk, writing
 
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", (10, -20, 35), degrees=True).as_matrix() @ np.diag([1.2, -0.9, 2.5])
@@ -146,12 +145,12 @@ def test_coarser_grids_are_smoothed_to_their_voxel_size():
     assert stripes.resampled_to(Grid((10, 10, 10), affine)).array == pytest.approx(0.5, abs=0.02)
     # sigma^2 = (4^2 - 1) / (8 ln 2) in source voxels.
     sigma2 = (16 - 1) / (8 * np.log(2))
-    smooth = module._anti_alias(point, np.diag([4.0, 4.0, 4.0, 1.0]))
+    smooth = resampling._anti_alias(point, np.diag([4.0, 4.0, 4.0, 1.0]))
     axis = np.arange(61) - 30
     assert np.sum(smooth.sum((1, 2)) * axis**2) == pytest.approx(sigma2, rel=0.05)
     assert smooth.sum() == pytest.approx(1, abs=1e-3)
     # An axis that gets finer is left alone.
-    assert np.array_equal(module._anti_alias(point, np.diag([0.5, 1.0, 1.0, 1.0])), point)
+    assert np.array_equal(resampling._anti_alias(point, np.diag([0.5, 1.0, 1.0, 1.0])), point)
 
 
 @quick
@@ -356,7 +355,7 @@ def test_targets_are_refused_early_and_kept_whole(tmp_path, monkeypatch):
         volume.write(path / "below" / "b.nii.gz")
     with pytest.raises(InputError, match="format of its suffix"):
         volume.write(tmp_path / "a.docx")
-    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    monkeypatch.setattr(writing.os, "access", lambda *_: False)
     with pytest.raises(InputError, match="can write to"):
         volume.write(tmp_path / "c.nii.gz")
     monkeypatch.undo()
@@ -364,7 +363,7 @@ def test_targets_are_refused_early_and_kept_whole(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_nifti", fail)
+    monkeypatch.setattr(writing, "_write_nifti", fail)
     with pytest.raises(InputError, match="No space left"):
         volume.write(path)
     assert path.read_bytes() == before
