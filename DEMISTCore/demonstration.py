@@ -23,6 +23,7 @@ import numpy as np
 from . import __version__, metrics
 from .errors import InputError
 from .files import atomic_path, write_json
+from .guards import protect_files
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ FILES = (
     "T1w.nii.gz", "FLAIR.nii.gz", "true_psr.nii.gz", "true_tissues.nii.gz", "true_lesions.nii.gz",
     "psr.nii.gz", "psr_uncertainty.nii.gz", "psr.json", "demo.png", "regions.csv", "demo.json",
 )  # fmt: skip
+#: Written when all else is there: a folder that has it holds a demo.
+_LAST = FILES[-1]
 #: Folder with table, ROC curves and pictures of the regions, see :mod:`DEMISTCore.statistics`.
 STATISTICS = "statistics"
 _REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
@@ -147,7 +150,7 @@ def demonstrate(
 
     require_packages()
     out = Path(out)
-    _check_folder(out, overwrite)
+    _check_folder(out, overwrite, (bundle,))
     report = progress or (lambda stage, fraction: None)
     if bundle is not None:
         settings["bundle"] = bundle
@@ -360,10 +363,17 @@ def _write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse a folder in use; with ``overwrite`` only an earlier demo's files make room."""
+def _check_folder(out: Path, overwrite: bool, inputs: Sequence[Any] = ()) -> None:
+    """Refuse a folder in use; with ``overwrite`` only an earlier demo's files make room, none of somebody's own."""
+    from .statistics.outputs import OUTPUTS
+
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder (--out).")
+    names = [*FILES, *(f"{STATISTICS}/{name}" for name in OUTPUTS)]
+    protect_files({name: out / name for name in names}, inputs)
+    theirs = [name for name in names if (out / name).exists()]
+    if overwrite and theirs and not (out / _LAST).is_file():
+        raise InputError(f"{out / theirs[0]} is not from an earlier demo; choose another folder (--out).")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise InputError(f"{out} is in use; choose another folder (--out) or allow overwriting (--overwrite).")

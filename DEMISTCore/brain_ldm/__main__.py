@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..cli import run, set_up_logging
 from ..errors import InputError
+from ..guards import protect_files
 
 PUBLISHED = "MONAI/brain_image_synthesis_latent_diffusion_model"
 
@@ -89,9 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sample(args: argparse.Namespace) -> int:
     if bool(args.conditions) == bool(args.out) or bool(args.conditions) != bool(args.out_dir):
         raise InputError("Say what to make: --out FILE for one brain, or --conditions CSV with --out-dir FOLDER.")
-    from .samples import Request, Settings, read_requests, write_cohort, write_sample
+    from .samples import Request, Settings, cohort_outputs, outputs, read_requests, write_cohort, write_sample
 
     requests = read_requests(args.conditions) if args.conditions else []  # before the model: it fails quickly
+    files = outputs(args.out, args.preview) if args.out else cohort_outputs(requests, args.out_dir)
+    protect_files(files, (args.model, args.vae, args.conditions))
     from tqdm import tqdm
 
     from .model import WARNING, BrainLDM

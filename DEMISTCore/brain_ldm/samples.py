@@ -193,10 +193,24 @@ def picture(volume: Volume, request: Request) -> Figure:
     return figure
 
 
+def outputs(out: Path, preview: Path | None = None) -> dict[str, Path]:
+    """Every file that :func:`write_sample` writes, by what it is."""
+    return {"image": out, "sidecar": sidecar_of(out), **({"preview": preview} if preview else {})}
+
+
+def cohort_outputs(requests: Sequence[Request], folder: Path) -> dict[str, Path]:
+    """Every file that :func:`write_cohort` writes, by what it is."""
+    files = {"table of the cohort": folder / "cohort.csv"}
+    for request in requests:
+        one = outputs(folder / f"{request.name}_T1w.nii.gz")
+        files |= {f"{kind} of {request.name}": path for kind, path in one.items()}
+    return files
+
+
 def sidecar_of(path: Path) -> Path:
     """The JSON beside an image."""
     name = path.name
-    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"):
+    for suffix in (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
         if name.lower().endswith(suffix):
             return path.with_name(name[: -len(suffix)] + ".json")
     return path.with_suffix(".json")

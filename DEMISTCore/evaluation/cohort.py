@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__, metrics
 from ..errors import InputError
 from ..files import write_json
+from ..guards import protect_folder
 from .cases import GAP_MM, GRIDS, SHIFTED, TEST, Case, check_preprocess
 from .measure import measure
 from .methods import Context, Method, choose_methods
@@ -100,6 +101,9 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     _check_folder(out)
+    protect_folder(
+        out, (data, shifted, bundle, regression_from, compare, lookup_from, linear), "folder of the results"
+    )  # fmt: skip
     cohorts = {TEST: index(data)} | ({SHIFTED: index(shifted)} if shifted is not None else {})
     sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)

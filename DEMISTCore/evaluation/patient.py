@@ -15,6 +15,7 @@ import numpy as np
 from .. import metrics
 from ..errors import InputError
 from ..files import atomic_path, write_json
+from ..guards import protect_files
 from ..volume import Volume, as_volume
 from .judged import judge_patient
 from .methods.local import FILE, fitted
@@ -135,9 +136,15 @@ def evaluate_patient(
 
     require_packages()
     out = Path(out)
+    written = ("psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv",
+               "patient_regions.csv", "patient.png")  # fmt: skip
+    protect_files(
+        {name: out / name for name in written}, (t1w, flair, lesions, bundle, linear, settings.get("brain_mask"))
+    )  # fmt: skip
     for name in ("patient.json", "patient.csv", "patient_regions.csv", "patient.png"):
         check_writable(out / name, overwrite=overwrite)
     t1w, flair, lesion_volume = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR"), as_volume(lesions, "lesion mask")
+    lesion_volume = lesion_volume.aligned_with(t1w)
     outlined = Volume((np.nan_to_num(lesion_volume.array) > 0.5).astype(np.uint8), lesion_volume.affine)
     label = lesion_volume.path or "The lesion mask"
     if not outlined.array.any():

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(args.verbose)
     from .pipeline import check_target, prepare, write_prepared
 
-    check_target(args.out_dir, overwrite=args.overwrite)
+    check_target(args.out_dir, overwrite=args.overwrite, inputs=(args.t1w, args.flair, args.brain_mask))
     prepared = prepare(
         args.t1w,
         args.flair,

@@ -23,7 +23,7 @@ OVERLAP_LIMIT = 0.02
 def load_image(x: Volume | str | os.PathLike[str], name: str, warnings: list[str]) -> Volume:
     """Read an image (float32) and make sure that it can be a head scan.
 
-    Few NaN or infinite values become zero, which adds a sentence to ``warnings``.
+    What is odd about its header, and few NaN or infinite values, which become zero, add sentences to ``warnings``.
 
     Raises:
         InputError: unreadable, too small or too large a box, constant, or too many non-finite values.
@@ -38,6 +38,7 @@ def load_image(x: Volume | str | os.PathLike[str], name: str, warnings: list[str
             f"{label} spans {size} mm, and a head scan spans {low:g} to {high:g} mm along each axis; "
             "check its voxel size or give the full volume."
         )
+    warnings += volume.warnings
     array = volume.array
     if array.dtype.kind not in "buif":
         raise InputError(f"{label} holds {array.dtype} values; give grey values.")
@@ -53,7 +54,7 @@ def load_image(x: Volume | str | os.PathLike[str], name: str, warnings: list[str
         warnings.append(f"{label} has {finite.size - np.count_nonzero(finite)} NaN or infinite voxels, taken as 0.")
     if array.min() == array.max():
         raise InputError(f"{label} is constant (all voxels {array.flat[0]:g}); export it again.")
-    return Volume(array, volume.affine, volume.path)
+    return volume.with_array(array)
 
 
 def describe(volume: Volume, name: str) -> Path | str:

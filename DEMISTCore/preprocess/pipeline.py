@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import write_json
+from ..guards import protect_files
 from ..volume import Grid, Order, Volume, as_volume, check_writable
 from . import checks
 from .intensity import normalise
@@ -57,7 +58,7 @@ class Prepared:
         t1w: normalised, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
         flair: likewise, registered to the T1w.
         mask: uint8 brain mask on the model grid.
-        native: the T1w's own grid.
+        native: the T1w's own grid, with its file's own way of saying so.
         native_mask: uint8 brain mask on the T1w's own grid.
         steps: what was done, in order, with times.
         warnings: sentences for the user.
@@ -94,14 +95,14 @@ class Prepared:
         inside = self.native_mask.array > 0
         if order == "nearest":
             native = Volume(np.asarray(array), self.grid.affine).resampled_to(self.native, "nearest").array
-            return Volume(np.where(inside, native, native.dtype.type(0)), self.native.affine)
+            return self.native.volume(np.where(inside, native, native.dtype.type(0)))
         mask = (self.mask.array > 0).astype(np.float32)
         weight = Volume(mask, self.grid.affine).resampled_to(self.native, order).array
         native = Volume(np.asarray(array, np.float32) * mask, self.grid.affine).resampled_to(self.native, order).array
         seen = inside & (weight > 1e-3)
         result = np.zeros(self.native.shape, np.float32)
         result[seen] = native[seen] / weight[seen]
-        return Volume(result, self.native.affine)
+        return self.native.volume(result)
 
 
 def prepare(
@@ -152,6 +153,9 @@ def prepare(
         t1 = checks.load_image(t1w, "T1w", run.warnings)
         fl = checks.load_image(flair, "FLAIR", run.warnings)
         checks.check_overlap(t1, fl)
+        if brain_mask is not None:
+            brain_mask = as_volume(brain_mask, "brain mask").aligned_with(t1)
+            run.warnings += brain_mask.warnings
         note.append("; ".join(f"{n} {_grid_note(v)}" for n, v in (("T1w", t1), ("FLAIR", fl))))
 
     with run.step("brain mask") as note:
@@ -188,7 +192,7 @@ def prepare(
         covered = Volume(np.ones(fl.shape, np.uint8), fl.affine).resampled_to(t1, "nearest").array > 0
         _check_coverage(native_brain, covered, fl, run)
         native_brain &= covered
-        native_mask = Volume(native_brain.astype(np.uint8), t1.affine)
+        native_mask = t1.grid.volume(native_brain.astype(np.uint8))
         grid = model_grid(native_mask, spacing, shape, multiple)
         t1_model = t1.resampled_to(grid, "bspline").array
         fl_model = fl.resampled_to(grid, "bspline").array
@@ -290,7 +294,7 @@ def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwr
     Raises:
         InputError: see :func:`check_target`.
     """
-    check_target(folder, overwrite=overwrite)
+    check_target(folder, overwrite=overwrite, inputs=(prepared.t1w, prepared.flair))
     folder = Path(folder)
     volumes = (prepared.t1w, prepared.flair, prepared.mask, prepared.native_mask)
     paths = [folder / name for name in _FILES]
@@ -309,14 +313,18 @@ def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwr
     return paths
 
 
-def check_target(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check_target(
+    folder: str | os.PathLike[str], *, overwrite: bool = False, inputs: Sequence[Source | None] = ()
+) -> None:
     """Refuse an output folder early.
 
     Raises:
-        InputError: it cannot be written to, or holds results that may not be replaced.
+        InputError: it cannot be written to, or holds results that may not be replaced, or one of ``inputs`` under the
+            name of a result.
     """
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InputError(f"{folder} is a file; give a folder.")
+    protect_files({name: Path(folder) / name for name in _FILES}, inputs)
     for name in _FILES:
         check_writable(Path(folder) / name, overwrite=overwrite)
 

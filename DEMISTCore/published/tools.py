@@ -7,6 +7,7 @@ from pathlib import Path
 from ..bundle import DESCRIPTION_FILE, Bundle, find_folder, load_bundle, read_description
 from ..bundle.export import export_bundle
 from ..errors import BundleError, InputError
+from ..guards import protect_folder
 from .folder import PATTERNS
 from .layouts import build_empty
 from .store import KINDS, Model, Stored, export_model, open_model, save_autoencoder, save_model
@@ -106,9 +107,11 @@ def convert(
 
     Raises:
         BundleError: the source is no model, or a damaged one.
-        InputError: ``out`` is there or cannot be written to, or the conversion makes no sense.
+        InputError: ``out`` is there or cannot be written to, is or holds an input, or the conversion makes no sense.
     """
+    protect_folder(out, (source, base))
     model = open_any(source)
+    protect_folder(out, (model, base))
     if isinstance(model, Bundle):
         if to != "monai":
             raise InputError(f"{model.folder} is a DEMIST bundle already; it can be converted --to monai.")
@@ -116,6 +119,8 @@ def convert(
     if to == "demist":
         if model.unet_config is None:
             return [save_autoencoder(out, model, storage, overwrite=overwrite).folder]
+        if base is None and not isinstance(model, Stored):
+            protect_folder(out.with_name(out.name + "-vae"), (model,), "folder of the autoencoder")
         saved = save_model(out, model, base=base, storage=storage, overwrite=overwrite)
         return [saved.folder, saved.base.folder]
     if model.unet_config is None or model.autoencoder_config is None:

@@ -285,7 +285,7 @@ def _suggested(
         numbers = number_lesions(seen.lesions, max(settings.min_suggested_ml, settings.min_lesion_ml))
         found = numbers.with_array((numbers.array > 0).astype(np.uint8))
     mask = (labels_to_grid(found, grid).array > 0) & (True if outline is None else outline)
-    numbers = number_lesions(Volume(mask.astype(np.uint8), grid.affine))
+    numbers = number_lesions(grid.volume(mask.astype(np.uint8)))
     return Lesions(numbers, suggested=True, black_holes=_black_holes(numbers, images, fine))
 
 
@@ -333,7 +333,7 @@ def _assemble(
     for sentence in notes:
         log.info("%s", sentence)
     return Regions(
-        {key: Volume(mask.astype(np.uint8), grid.affine) for key, mask in kept.items()},
+        {key: grid.volume(mask.astype(np.uint8)) for key, mask in kept.items()},
         lesions, distance, settings, tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 

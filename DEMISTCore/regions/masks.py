@@ -89,7 +89,7 @@ def to_grid(mask: Volume, grid: Grid, name: str, notes: list[str], target: str =
         InputError: it holds something, but nothing on ``grid``.
     """
     if mask.grid.same_as(grid):
-        return Volume(mask.array, grid.affine, mask.path)
+        return grid.volume(mask.array, mask.path)
     label = describe(mask, name)
     moved = mask.resampled_to(grid, "nearest")
     if mask.array.any() and not moved.array.any():
@@ -106,7 +106,7 @@ def labels_to_grid(labels: Volume, grid: Grid) -> Volume:
     Smoother than nearest neighbours where voxels do not coincide, and right where voxels get larger.
     """
     if labels.grid.same_as(grid):
-        return Volume(labels.array, grid.affine)
+        return grid.volume(labels.array)
     values = [int(v) for v in np.unique(labels.array) if v]
     best, result = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     shares = {v: Volume((labels.array == v).astype(np.float32), labels.affine).resampled_to(grid).array for v in values}
@@ -115,7 +115,7 @@ def labels_to_grid(labels: Volume, grid: Grid) -> Volume:
         larger = inside & (share > best)
         result[larger] = value
         best[larger] = share[larger]
-    return Volume(result, grid.affine)
+    return grid.volume(result)
 
 
 def describe(volume: Volume, name: str) -> str:

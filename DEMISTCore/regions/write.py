@@ -82,4 +82,4 @@ def label_map(regions: Regions) -> Volume | None:
     for index, (key, _) in LABELS.items():
         if key in regions.masks:
             result[regions.masks[key].array > 0] = index
-    return Volume(result, first.affine)
+    return first.grid.volume(result)

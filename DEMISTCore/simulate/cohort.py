@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..guards import protect_folder
 from .anatomy import TEMPLATE, list_anatomies, load_anatomy
 from .bids import check_free, subject_done, write_description, write_subject
 from .protocol import draw_protocol
@@ -83,6 +84,7 @@ def simulate_cohort(
     if physics not in PHYSICS:
         raise InputError(f"Give --physics {' or '.join(PHYSICS)}, not {physics}.")
     root = Path(out)
+    protect_folder(root, (anatomies, lesion_masks), "data set")
     left_out = set(exclude)
     sources = [anatomies] if isinstance(anatomies, (str, Path)) else anatomies
     names = [name for source in sources for name in list_anatomies(source) if Path(name).name not in left_out]

@@ -91,7 +91,8 @@ def analyse(
 
     settings = settings if isinstance(settings, Settings) else Settings(regions=settings)
     settings = replace(settings, regions=settings.regions or RegionSettings())
-    folder = None if out is None else check_folder(Path(out), overwrite)
+    sources = (psr, lesions, t1w, flair, tissue, brain, uncertainty, samples, reference)
+    folder = None if out is None else check_folder(Path(out), overwrite, sources)
     clock = _Clock(progress)
     if suggest and lesions is not None:
         raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
@@ -121,7 +122,9 @@ def analyse(
             if source is not None:
                 inputs[name] = as_volume(source, name)
         masks = _read_masks({"lesion mask": lesions, "tissue map": tissue, "brain mask": brain}, notes)
+        masks = {name: mask.aligned_with(psr) for name, mask in masks.items()}
         inputs |= masks
+        notes += [sentence for volume in inputs.values() for sentence in volume.warnings]
         label = psr.path or "The PSR map"
         aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
 

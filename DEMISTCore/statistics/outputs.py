@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import write_json
+from ..guards import protect_files
 from ..volume import Volume, check_writable
 from .comparison import COLUMNS as COMPARISON_COLUMNS
 from .report import Analysis
@@ -24,14 +27,15 @@ OUTPUTS = (
 )  # fmt: skip
 
 
-def check_folder(out: Path, overwrite: bool) -> Path:
-    """``out``, unless it is a file, cannot be written to, or holds results that may not be replaced.
+def check_folder(out: Path, overwrite: bool, inputs: Iterable[Any] = ()) -> Path:
+    """``out``, unless it is a file, cannot be written to, or holds results that may not be replaced, or an input.
 
     Raises:
         InputError: one of these.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder (--out).")
+    protect_files({name: out / name for name in OUTPUTS}, inputs)
     for name in OUTPUTS:
         check_writable(out / name, overwrite=overwrite)
     return out

@@ -8,12 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..devices import peak_memory
 from ..errors import InputError
 from ..files import atomic_path, sha256, write_json
-from ..volume import Volume, check_writable
+from ..guards import protect_files
+from ..volume import Volume, check_holds, check_writable
 from .clock import Clock
 from .picture import draw
 from .result import Synthesis
@@ -70,19 +72,14 @@ def _stem(path: str | os.PathLike[str]) -> Path:
     raise InputError(f"{path} is no name for an image; use .nii.gz (or {', '.join(IMAGE_SUFFIXES[1:])}).")
 
 
-def check_outputs(
-    outputs: Mapping[str, Path], overwrite: bool, inputs: Sequence[Volume | str | os.PathLike | None]
-) -> None:
+def check_outputs(outputs: Mapping[str, Path], overwrite: bool, inputs: Sequence[Any]) -> None:
     """Check every file to be written now rather than after minutes of work.
 
     Raises:
         InputError: one is there already, is an input, or cannot be written.
     """
+    protect_files(outputs, inputs)
     taken: dict[Path, str] = {}
-    for source in inputs:
-        path = source.path if isinstance(source, Volume) else source
-        if isinstance(path, (str, os.PathLike)):
-            taken[Path(path).resolve()] = "an input"
     for kind, path in outputs.items():
         there = path.resolve()
         if there in taken:
@@ -90,6 +87,17 @@ def check_outputs(
         taken[there] = f"the {kind}"
         check_writable(path, overwrite=overwrite)
         _check_folder(path)
+
+
+def check_formats(outputs: Mapping[str, Path], t1w: Volume) -> None:
+    """Refuse formats that cannot say where the T1w's voxels lie, before the work.
+
+    Raises:
+        InputError: see :func:`DEMISTCore.volume.check_holds`.
+    """
+    for kind, path in outputs.items():
+        if kind not in ("sidecar", "preview"):
+            check_holds(path, t1w.grid)
 
 
 def _check_folder(path: Path) -> None:

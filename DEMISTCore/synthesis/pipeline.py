@@ -17,7 +17,7 @@ from ..volume import Volume, as_volume
 from .clock import Clock, Progress
 from .given import Mean
 from .memory import check_memory
-from .outputs import beside, check_outputs, list_outputs, write
+from .outputs import beside, check_formats, check_outputs, list_outputs, write
 from .plan import check_seeds, plan_sampling
 from .provenance import identity, provenance
 from .result import Synthesis
@@ -103,7 +103,7 @@ def synthesize(
         BundleError: a bundle that cannot be used.
     """
     clock = Clock(progress)
-    sources = (t1w, flair, brain_mask)
+    sources = (t1w, flair, brain_mask, bundle)
     outputs = list_outputs(out, uncertainty, preview)
     check_outputs(outputs, overwrite, sources)
     if write_samples and out is None:
@@ -124,6 +124,7 @@ def synthesize(
         inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
         if brain_mask is not None:
             inputs["brain mask"] = as_volume(brain_mask, "brain mask")
+        check_formats(outputs, inputs["T1w"])
         check_memory(model, inputs["T1w"], torch_device, dtype)
         reuse = reuse or Reuse()
         identities = {name: identity(volume, reuse) for name, volume in inputs.items()}
@@ -159,8 +160,8 @@ def synthesize(
             if keep_samples or write_samples:
                 samples.append(volume)
 
-    psr, spread = native.volumes(prepared.native.affine)
-    model_maps = on_grid.volumes(prepared.grid.affine)
+    psr, spread = native.volumes(prepared.native)
+    model_maps = on_grid.volumes(prepared.grid)
     known = {"kind": "standard deviation over seeds" if spread is not None else "none"}
     if means:
         deviation, known, unlike = _deviation(model, means[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..volume import Volume
+from ..volume import Grid, Volume
 
 
 class Spread:
@@ -27,9 +27,9 @@ class Spread:
         self._mean += delta / self.count
         self._squares += delta * (sample - self._mean)
 
-    def volumes(self, affine: np.ndarray) -> tuple[Volume, Volume | None]:
-        """Mean and standard deviation (ddof 1; None for one map alone), float32, with their place."""
-        mean = Volume(self._mean.astype(np.float32), affine)
+    def volumes(self, grid: Grid) -> tuple[Volume, Volume | None]:
+        """Mean and standard deviation (ddof 1; None for one map alone), float32, on ``grid``."""
+        mean = grid.volume(self._mean.astype(np.float32))
         if self.count < 2:
             return mean, None
-        return mean, Volume(np.sqrt(self._squares / (self.count - 1)).astype(np.float32), affine)
+        return mean, grid.volume(np.sqrt(self._squares / (self.count - 1)).astype(np.float32))

@@ -16,6 +16,7 @@ import torch
 from ..bundle import SAMPLING, Bundle, load_bundle, save_bundle
 from ..diffusion import NoiseSchedule
 from ..errors import BundleError, InputError
+from ..guards import protect_folder
 from ..networks.config import ModelConfig
 from ..networks.demist import build_demist
 from ..regions.network import TissueModel, build_network, save_network
@@ -52,8 +53,12 @@ def export(
     foundation it was trained on; where that is a published backbone (``--backbone``), it is written too.
 
     Raises:
-        InputError: runs of other stages, untrained or not belonging together; a bundle that exists.
+        InputError: runs of other stages, untrained or not belonging together; a bundle that exists, or an input in
+            its place.
     """
+    protect_folder(out, (runs, base, card), "bundle")
+    if base is None:
+        protect_folder(out.with_name(out.name + "-base"), (runs, card), "foundation bundle")
     found = {}
     for run in map(Run.read, runs):
         if run.stage == "segmentation" and len(runs) == 1:

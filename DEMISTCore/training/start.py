@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_json
+from ..guards import protect_folder
 from .checkpoint import Run
 from .settings import RESUMABLE, Settings, build, resolve, to_dict
 
@@ -40,6 +41,8 @@ def start(
         InputError: settings, data set, run folder or the earlier stage's run cannot be used as given.
     """
     out = Path(out)
+    tables = [word.partition("=")[2] for word in overrides if word.startswith("context=")]
+    protect_folder(out, (data, config, init, foundation, backbone, tables), "run folder")
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
         run.backbone = _absolute(backbone) or run.backbone

@@ -26,7 +26,10 @@ def data_files(path: str | os.PathLike[str]) -> list[Path]:
     """The further files that an image consists of, those that are there; [] for an image in one file."""
     path = Path(path)
     partner = pair_of(path)
-    names = [partner.name] if partner is not None else _names(path) or []
+    try:
+        names = [partner.name] if partner is not None else _names(path) or []
+    except (InputError, ValueError):  # reading it says why
+        return []
     return [path.with_name(name) for name in names if _plain(name) and path.with_name(name).is_file()]
 
 
@@ -47,8 +50,9 @@ def check_data_files(path: Path) -> None:
     """Refuse a header that points anywhere but to whole files beside it.
 
     Raises:
-        InputError: it names no data, an absolute path, another folder, a link that leads away, a pipe or device, or a
-            file that is not there.
+        InputError: it names an absolute path, another folder, a link that leads away, a pipe or device, or a file that
+            is not there.
+        ValueError: it is no such header, though its name says so.
     """
     for name in _names(path) or []:
         if not _plain(name):
@@ -120,7 +124,7 @@ def _names_of_nrrd(path: Path, lines: list[str]) -> list[str]:
                 return names + [name for name in lines[i + 1 :] if name.strip()]
             names += _expanded(path, value.strip())
     if sum(map(len, lines)) + len(lines) >= _LONGEST:
-        raise InputError(f"{path} is no NRRD image: its header does not end; export it again.")
+        raise ValueError("an NRRD header that does not end")
     return names
 
 
@@ -134,7 +138,7 @@ def _names_of_meta(path: Path, lines: list[str]) -> list[str]:
         if re.match(r"list\b", found[1], re.IGNORECASE):
             return [name.strip() for name in lines[i + 1 :] if name.strip()]
         return _expanded(path, found[1])
-    raise InputError(f"{path} is no MetaImage: its header names no data (ElementDataFile); export it again.")
+    raise ValueError("no MetaImage: its header names no data")
 
 
 def _expanded(path: Path, value: str) -> list[str]:

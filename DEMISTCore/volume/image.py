@@ -122,6 +122,18 @@ class Volume:
         write(self.with_array(array), path, description)
         return path
 
+    def aligned_with(self, grid: Grid | Volume) -> Volume:
+        """The same voxels on ``grid``, if they are its voxels by another account of its file; else the volume itself.
+
+        Where qform and sform of an image disagree, a mask drawn on it in 3D Slicer is saved where the qform puts it,
+        and the image is read where the sform does: voxel by voxel they belong together all the same.
+        """
+        target = grid.grid if isinstance(grid, Volume) else grid
+        there = target.forms.itk if target.forms is not None else None
+        if there is None or self.grid.same_as(target) or not self.grid.same_as(Grid(target.shape, there), 1e-2):
+            return self
+        return replace(self, affine=target.affine, forms=target.forms)
+
     def reoriented(self, axcodes: str = "RAS") -> Volume:
         """The same voxels with axes swapped and flipped to the nearest ``axcodes``; nothing is interpolated."""
         import nibabel as nib

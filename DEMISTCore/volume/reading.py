@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .causes import explain
+from .causes import damaged_gzip, explain
 from .checks import check_geometry, check_memory, three_dimensional
 from .forms import Forms
 
@@ -108,7 +108,12 @@ def _read_nibabel(path: Path) -> Loaded:
         forms, warnings = Forms(affine, place_in_itk(path)), []
         if not kind.__name__.startswith("Minc"):  # Analyze 7.5 in its dialects
             warnings.append(_no_orientation(path))
-    return Loaded(np.asanyarray(image.dataobj).reshape(shape), forms, warnings)
+    array = np.asanyarray(image.dataobj).reshape(shape)
+    if path.name.lower().endswith((".gz", ".mgz")):
+        damage = damaged_gzip(path)
+        if damage:
+            raise InputError(damage)
+    return Loaded(array, forms, warnings)
 
 
 def _open(path: Path) -> Any:
