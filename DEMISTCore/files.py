@@ -7,19 +7,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .commit import make_readable, staging, sweep, temporary_prefix
 from .errors import InputError
 
-
-def make_readable(path: str | os.PathLike[str]) -> None:
-    """Give a file the permissions of any other new file here: mkstemp and safetensors make private ones."""
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
+__all__ = ["atomic_folder", "atomic_path", "atomic_paths", "make_readable", "sha256", "write_json"]
 
 
 @contextmanager
@@ -35,7 +31,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + target.name, dir=target.parent)
+        sweep(target.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + _end(target.name), dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -47,6 +44,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _end(name: str) -> str:
+    """A name, or its end where the temporary one would be too long for a file system: suffixes are what counts."""
+    return name if len(os.fsencode(name)) <= 200 else name[-20:]
+
+
+@contextmanager
+def atomic_paths(paths: Sequence[str | os.PathLike[str]]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each of ``paths``; put all of them in place on success, none on failure.
+
+    What a writer leaves beside a temporary path (the data of a two-file format) goes along. A process that is killed
+    while the files are put in place has them all there after the next run, see :mod:`DEMISTCore.commit`.
+
+    Raises:
+        InputError: a folder cannot be created or written to, or the disk is full.
+    """
+    targets = [Path(path) for path in paths]
+    folders = list(dict.fromkeys(target.parent for target in targets))
+    if not folders:
+        yield []
+        return
+    with staging(*folders) as hidden:
+        yield [hidden[folders.index(target.parent)] / target.name for target in targets]
 
 
 @contextmanager
@@ -62,7 +83,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     building: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".tmp-{target.name}-", dir=target.parent))
+        sweep(target.parent)
+        building = Path(tempfile.mkdtemp(prefix=f"{temporary_prefix()}{_end(target.name)}-", dir=target.parent))
         building.chmod(0o755)
         yield building
         building.rename(target)
@@ -74,9 +96,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically, with keys in the order given."""
+    """Write ``content`` as indented JSON, atomically, with keys in the order given.
+
+    A path whose bytes are no UTF-8 holds lone surrogates in Python; they become JSON's escapes (backslash, u, four
+    digits), which every reader turns back into the same text.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

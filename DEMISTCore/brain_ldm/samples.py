@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_path, write_json
+from ..files import atomic_path, atomic_paths, write_json
 from ..preview import check_picture_name, save_figure
 
 if TYPE_CHECKING:
@@ -81,10 +81,11 @@ def write_sample(
         **request.conditions, seed=request.seed, steps=settings.steps, eta=settings.eta, shape=settings.shape,
         progress=progress,
     )  # fmt: skip
-    volume.write(out, description=DESCRIPTION)
-    write_json(sidecar, _provenance(model, request, settings, time.monotonic() - start))
-    if preview:
-        save_figure(picture(volume, request), preview)
+    with atomic_paths([out, sidecar, *([preview] if preview else [])]) as (image, told, *drawn):
+        volume.write(image, description=DESCRIPTION)
+        write_json(told, _provenance(model, request, settings, time.monotonic() - start))
+        for temporary in drawn:
+            save_figure(picture(volume, request), temporary)
     return volume
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import sha256
 from .card import default_card
@@ -48,7 +49,8 @@ def write_bundle(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
+        sweep(folder.parent)
+        building = Path(tempfile.mkdtemp(prefix=f"{temporary_prefix()}{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror}; choose a folder you can write to.") from error
     try:
@@ -64,24 +66,9 @@ def write_bundle(
         (building / CARD_FILE).write_text(default_card(info) if card is None else card, "utf-8")
         for document, path in documents.items():
             shutil.copyfile(path, building / Path(document).name)
-        _swap(building, folder)
+        commit([(building, folder)])
     except OSError as error:
         raise InputError(f"Cannot write {folder}: {error.strerror or error}; choose another folder.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return info
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; the old one is gone only when the new one is there."""
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".old-{folder.name}-", dir=folder.parent))
-    os.replace(folder, old)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

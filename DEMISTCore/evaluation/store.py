@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_path, write_json
+from ..files import atomic_paths, write_json
 from ..metrics import json_ready
 from .cases import TEST, Case
 from .figures import brain_box, levels
@@ -36,19 +36,19 @@ def read_result(out: Path, case: Case, method: str, fingerprint: str) -> dict[st
 
 
 def write_result(out: Path, case: Case, method: str, outcome: Outcome, content: dict[str, Any]) -> None:
-    """Write the numbers and, for the figure, the slice with most lesion; the numbers last, they mark it done."""
+    """Write the numbers and, for the figure, the slice with most lesion; both, or none."""
     path, picture = result_paths(out, case.group, case.name, method)
     lesions = case.lesions
     level = levels(lesions if lesions.any() else case.mask, 1)[0]
     across, along = brain_box(case.mask)
     cut = {"psr": outcome.psr, "truth": case.truth, "mask": case.mask, "lesions": lesions}
-    with atomic_path(picture) as temporary:
+    with atomic_paths([picture, path]) as (picture, path):
         np.savez_compressed(
-            temporary,
+            picture,
             aspect=case.grid.spacing[1] / case.grid.spacing[0],
             **{name: array[across, along, level].astype(np.float16) for name, array in cut.items()},
         )
-    write_json(path, json_ready(content))
+        write_json(path, json_ready(content))
 
 
 def _with_nan(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import atomic_path
+from ..commit import staging
 from .calibrated import LEVELS, region_calibration
 from .methods import Method, reference
 from .paired import paired_difference
@@ -70,14 +70,14 @@ def write_tables(rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], s
 
     tables = make_tables(rows, methods)
     for name, table in tables.items():
-        path = out / f"{name}.csv"
         if not len(table):
-            path.unlink(missing_ok=True)  # of an earlier evaluation, with other options
-            continue
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    with atomic_path(out / "summary.md") as temporary:
-        temporary.write_text(markdown(tables, methods, settings), encoding="utf-8")
+            (out / f"{name}.csv").unlink(missing_ok=True)  # of an earlier evaluation, with other options
+    with staging(out) as (hidden,):
+        for name, table in tables.items():
+            if len(table):
+                table.to_csv(hidden / f"{name}.csv", index=False, float_format="%.6g", errors="backslashreplace")
+        text = markdown(tables, methods, settings)
+        (hidden / "summary.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_tables(rows: Sequence[Mapping[str, Any]], methods: Sequence[Method]) -> dict[str, pd.DataFrame]:

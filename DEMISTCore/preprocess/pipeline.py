@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..commit import staging
 from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_files
@@ -298,8 +299,6 @@ def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwr
     folder = Path(folder)
     volumes = (prepared.t1w, prepared.flair, prepared.mask, prepared.native_mask)
     paths = [folder / name for name in _FILES]
-    for path, volume in zip(paths, volumes):
-        volume.write(path, description="DEMIST preprocess")
     report = {
         "t1w": str(prepared.t1w.path) if prepared.t1w.path else None,
         "flair": str(prepared.flair.path) if prepared.flair.path else None,
@@ -309,7 +308,10 @@ def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwr
         "steps": [{"name": s.name, "seconds": round(s.seconds, 3), "note": s.note} for s in prepared.steps],
         "warnings": prepared.warnings,
     }
-    write_json(paths[-1], report)
+    with staging(folder) as (hidden,):
+        for path, volume in zip(paths, volumes):
+            volume.write(hidden / path.name, description="DEMIST preprocess")
+        write_json(hidden / paths[-1].name, report)
     return paths
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_path, write_json
+from ..commit import staging
+from ..files import write_json
 from ..volume import Volume
 from .build import Regions
 from .settings import REGIONS
@@ -42,16 +43,21 @@ def write_regions(regions: Regions, folder: str | os.PathLike[str]) -> list[Path
     labels = label_map(regions)
     if labels is None:
         return []
+    with staging(folder) as (hidden,):
+        paths = _write(regions, labels, hidden)
+    return [folder / path.name for path in paths]
+
+
+def _write(regions: Regions, labels: Volume, folder: Path) -> list[Path]:
     lesions = regions.lesions
     paths = [labels.write(folder / "regions_dseg.nii.gz", description="DEMIST regions")]
     paths += [folder / "regions_dseg.tsv", folder / "regions_dseg.json"]
     suggested = lesions is not None and lesions.suggested
-    with atomic_path(paths[1]) as temporary:
-        rows = ["index\tname\tkey"]
-        for index, (key, name) in LABELS.items():
-            mark = " (suggested)" if suggested and key in ("lesion", "black_hole") else ""
-            rows.append(f"{index}\t{name}{mark}\t{key}")
-        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    rows = ["index\tname\tkey"]
+    for index, (key, name) in LABELS.items():
+        mark = " (suggested)" if suggested and key in ("lesion", "black_hole") else ""
+        rows.append(f"{index}\t{name}{mark}\t{key}")
+    paths[1].write_text("\n".join(rows) + "\n", encoding="utf-8")
     content = {
         "settings": asdict(regions.settings),
         "lesions": None if lesions is None else {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import atomic_path, write_json
 from ..volume import Volume
@@ -53,20 +54,16 @@ def subject_done(root: Path, name: str) -> bool:
 def write_subject(root: Path, name: str, subject: Subject, scans: list[Scan]) -> None:
     """Write one subject whole or not at all: its scans (a session for each of several scanners) and its truth.
 
-    Everything is written aside and then moved: the truth first, the scans last, so that a subject with scans has its
-    truth. What a killed run left aside is removed by the next.
+    Everything is written aside and then put in place together. What a killed run left aside is removed, or finished,
+    by the next.
     """
-    aside = root / f".tmp-{name}"
     truth = root / "derivatives" / "truth"
+    aside = root / f"{temporary_prefix()}{name}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        sweep(root)
         _write_scans(aside / "scans", name, scans)
         _write_truth(aside / "truth", name, subject, scans)
-        for old in (root / name, truth / name):
-            if old.exists():
-                shutil.rmtree(old)
-        (aside / "truth").rename(truth / name)
-        (aside / "scans").rename(root / name)
+        commit([(aside / "scans", root / name), (aside / "truth", truth / name)])
     except OSError as error:
         raise InputError(f"Cannot write {root / name}: {error.strerror}; choose a folder you can write to.") from error
     finally:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..commit import staging
 from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_files
@@ -44,7 +42,7 @@ def check_folder(out: Path, overwrite: bool, inputs: Iterable[Any] = ()) -> Path
 def write(
     analysis: Analysis, out: Path, reference: Volume | None, backdrop: tuple[str, Volume] | None, tsv: bool
 ) -> None:
-    """Write everything into a hidden folder beside the results, then move it into place; an error leaves nothing.
+    """Write everything into a hidden folder beside the results, then move it into place, all together or not at all.
 
     Args:
         analysis: its ``files`` are filled in.
@@ -56,31 +54,18 @@ def write(
     Raises:
         InputError: the folder cannot be written to.
     """
-    new = not out.exists()
+    earlier: list[Path] = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out))
-    except OSError as error:
-        raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
-    try:
-        files = _draw_and_write(analysis, hidden, reference, backdrop, tsv)
-        written = sorted(path.name for path in hidden.iterdir())
-        analysis.files.update({kind: out / path.name for kind, path in files.items()})
-        analysis.files["json"] = out / "statistics.json"
-        write_json(hidden / "statistics.json", analysis.summary())
-        for name in (*written, "statistics.json"):
-            os.replace(hidden / name, out / name)
-        for name in set(OUTPUTS) - {*written, "statistics.json"}:  # of an earlier analysis
-            (out / name).unlink(missing_ok=True)
-    except BaseException as error:
+        with staging(out, remove=earlier) as (hidden,):
+            files = _draw_and_write(analysis, hidden, reference, backdrop, tsv)
+            analysis.files.update({kind: out / path.name for kind, path in files.items()})
+            analysis.files["json"] = out / "statistics.json"
+            write_json(hidden / "statistics.json", analysis.summary())
+            written = {path.name for path in hidden.iterdir()}
+            earlier += [out / name for name in OUTPUTS if name not in written]
+    except BaseException:
         analysis.files.clear()
-        if isinstance(error, OSError):
-            raise InputError(f"Cannot write to {out}: {error.strerror}; choose a folder you can write to.") from error
         raise
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        if new and not any(out.iterdir()):
-            out.rmdir()
 
 
 def _draw_and_write(

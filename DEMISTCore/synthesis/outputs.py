@@ -6,14 +6,13 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..devices import peak_memory
 from ..errors import InputError
-from ..files import atomic_path, sha256, write_json
+from ..files import atomic_paths, sha256, write_json
 from ..guards import protect_files
 from ..volume import Volume, check_holds, check_writable
 from .clock import Clock
@@ -115,14 +114,14 @@ def _check_folder(path: Path) -> None:
 
 
 def write(result: Synthesis, clock: Clock) -> None:
-    """Write ``result.files`` under temporary names, then rename; an error before that leaves nothing.
+    """Write ``result.files`` aside, then put all in place together (:mod:`DEMISTCore.commit`); or none of them.
 
     What is known only now goes into the provenance: seconds, peak memory, hashes of what was written.
     """
     start = time.perf_counter()
     description = f"PSR (fraction) by DEMIST {__version__}; research estimate"
-    with ExitStack() as stack:
-        temporary = {kind: stack.enter_context(atomic_path(path)) for kind, path in result.files.items()}
+    with atomic_paths(list(result.files.values())) as paths:
+        temporary = dict(zip(result.files, paths))
         if "psr" in temporary:
             result.psr.write(temporary["psr"], description=description)
         if "uncertainty" in temporary:
