@@ -53,20 +53,20 @@ def _host() -> str:
 
 
 def abandoned(name: str, path: Path | None = None) -> bool:
-    """Whether a temporary name is that of a process that is no more; a name of another machine's never is.
+    """Whether a temporary name is that of a process that is no more.
 
     Args:
         name: of the file or folder.
-        path: where it is; names of earlier versions, which do not tell, are judged by its age.
+        path: where it is; another machine's, and those of earlier versions, which do not tell, are judged by its age.
     """
     owner = _OWNED.match(name)
-    if owner is None:
-        if path is None or not _NAMELESS.match(name):
-            return False
-        with contextlib.suppress(OSError):
-            return time.time() - path.lstat().st_mtime > _DAY
+    if owner is not None and owner[1] == _host():
+        return not _alive(int(owner[2]))
+    if path is None or not (owner or _NAMELESS.match(name)):
         return False
-    return owner[1] == _host() and not _alive(int(owner[2]))
+    with contextlib.suppress(OSError):
+        return time.time() - path.lstat().st_mtime > _DAY
+    return False
 
 
 def _alive(process: int) -> bool:
@@ -92,12 +92,19 @@ def _zombie(process: int) -> bool:
     return False
 
 
-def sweep(folder: str | os.PathLike[str]) -> None:
-    """Finish or remove what dead processes left half done in ``folder``; never raises for a file system's sake."""
+def sweep(folder: str | os.PathLike[str], *, sole: bool = False) -> None:
+    """Finish or remove what dead processes left half done in ``folder``; never raises for a file system's sake.
+
+    Args:
+        folder: need not be there.
+        sole: nobody but this process writes there (it holds the folder's lock), so that all others are dead.
+    """
     folder = Path(folder)
     left = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        left = [e.name for e in entries if e.name.startswith(".tmp-") and abandoned(e.name, folder / e.name)]
+        left = [e.name for e in entries if e.name.startswith(".tmp-")]
+    mine = temporary_prefix()
+    left = [name for name in left if (not name.startswith(mine) if sole else abandoned(name, folder / name))]
     for name in sorted(left, key=lambda name: not name.endswith(_JOURNAL)):
         with contextlib.suppress(OSError):
             if name.endswith(_JOURNAL):

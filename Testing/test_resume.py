@@ -59,7 +59,7 @@ def test_resumed_run_equals_an_uninterrupted_one(stage, bids, foundation, tmp_pa
     assert train_cli(stage, "--out", tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
-        assert train_cli(stage, "--out", tmp_path / "parts", *words) == 0
+        assert train_cli(stage, "--out", tmp_path / "parts", *words) == 128 + signal.SIGTERM
     assert checkpoint.step_of(Run.read(tmp_path / "parts").latest()) == 3
     assert train_cli(stage, "--out", tmp_path / "parts", "--resume") == 0
 
@@ -149,9 +149,9 @@ def test_moved_runs_find_each_other(bids, foundation, tmp_path):
 
 
 def test_signals_save_and_exit(bids, foundation, tmp_path):
-    """The real thing: child processes, SIGTERM and Ctrl-C."""
+    """The real thing: child processes, SIGTERM, Ctrl-C, and a terminal that is closed."""
     children = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         out = tmp_path / number.name
         words = ["regression", "--data", bids, "--out", out, "--config", "tiny", f"cache={foundation / 'cache'}",
                  "steps=100000", "log_every=1", "save_every=100000", "validate_every=100000"]  # fmt: skip
@@ -167,8 +167,8 @@ def test_signals_save_and_exit(bids, foundation, tmp_path):
             time.sleep(0.1)
         child.send_signal(number)
         _, errors = child.communicate(timeout=60)
-        assert child.returncode == (0 if number == signal.SIGTERM else 130), errors
-        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        assert child.returncode == 128 + number, errors
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
         assert f"Stopped by {name} after step" in errors
         assert "--resume" in errors
         assert "Traceback" not in errors

@@ -169,12 +169,14 @@ class AutoencoderStage:
         previews.draw(path, rows, title=f"{entry.name}, reconstruction")
 
 
-def read_patch(entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool) -> dict[str, np.ndarray]:
+def read_patch(
+    entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool, psr_range: float = PSR_RANGE
+) -> dict[str, np.ndarray]:
     """x (2, ...), y (1, ...) in units of the PSR range, brain (1, ...), labels (1, ...) of a patch, float32."""
     labels = crop(entry.labels, start, size)[None]
     sample = {
         "x": crop(entry.x, start, size).astype(np.float32),
-        "y": crop(entry.y, start, size)[None].astype(np.float32) / PSR_RANGE,
+        "y": crop(entry.y, start, size)[None].astype(np.float32) / psr_range,
         "labels": labels,
         "brain": (labels > 0).astype(np.float32),
     }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
 from ..networks.backbone import build_backbone
-from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.config import ModelConfig
 from . import previews
 from .data import Prepared, collate, random
 from .foundation import Foundation
@@ -78,7 +78,7 @@ class BackboneStage:
         self.model = ModelConfig(
             foundation.model.psr, foundation.model.condition, model.backbone, model.streams, model.mean
         )  # fmt: skip
-        self.settings, self.psr = settings, foundation.psr
+        self.settings, self.psr, self.psr_range = settings, foundation.psr, foundation.psr_range
         self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
@@ -131,8 +131,8 @@ class BackboneStage:
             self.objective.backbone, noise(truth.shape).to(device), self.schedule, self.settings.preview_steps,
             noise=noise,
         )  # fmt: skip
-        drawn = self.psr.decode(z / self.latent_scale)[0, 0].float() * PSR_RANGE
-        again = self.psr.decode(truth)[0, 0].float() * PSR_RANGE
+        drawn = self.psr.decode(z / self.latent_scale)[0, 0].float() * self.psr_range
+        again = self.psr.decode(truth)[0, 0].float() * self.psr_range
         rows = [
             ("held-out PSR", np.asarray(latents.prepared.y, np.float32), "psr"),
             ("reconstructed", again, "psr"),

@@ -10,12 +10,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache as remembered
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import sha256
+from .cache import is_whole, new_entry
 from .settings import AugmentSettings, PreprocessSettings, Settings
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ def prepare_cohort(sessions: Sequence[Session], settings: Settings, cache: Path)
     result = [_entry(session, settings.preprocess, cache) for session in sessions]
     todo: dict[str, list[tuple[Session, Prepared]]] = {}
     for session, entry in zip(sessions, result):
-        if not (entry.folder / "meta.json").is_file():
+        if not is_whole(entry.folder, "meta.json"):
             todo.setdefault(session.subject, []).append((session, entry))
     with tqdm(total=sum(map(len, todo.values())), desc="prepare", unit="session", disable=not todo) as bar:
         if settings.workers > 1 and len(todo) > 1:
@@ -264,7 +263,7 @@ def _digest(path: Path) -> str:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-@cache
+@remembered
 def _digest_of(path: Path, size: int, mtime: int) -> str:
     """Sessions of one subject share the truth: it is read once."""
     return sha256(path)
@@ -305,9 +304,7 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
     labels[~inside] = 0
     shares = _shares(session, grid, labels) if session.grey and session.white else None
 
-    entry.folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=entry.folder.parent))
-    try:
+    with new_entry(entry.folder) as temporary:
         np.save(temporary / "x.npy", prepared.array.astype(np.float16))
         arrays = {"y": y, "labels": labels} | ({} if shares is None else {"shares": shares})
         for name, array in arrays.items():
@@ -323,12 +320,6 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
             "warnings": list(prepared.warnings),
         }  # fmt: skip
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
-        if not entry.folder.exists():
-            os.replace(temporary, entry.folder)
-    except OSError as error:
-        raise InputError(f"Cannot write the cache {entry.folder}: {error.strerror or error}; set cache=.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:
@@ -347,7 +338,11 @@ def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:
 def _save_shared(path: Path, array: np.ndarray, siblings: Path) -> None:
     """Save; where another session of the subject holds the very same array, link to it instead."""
     for other in sorted(siblings.glob(f"[!.]*/{path.name}")):
-        if np.array_equal(np.load(other, mmap_mode="r"), array):
+        try:
+            same = np.array_equal(np.load(other, mmap_mode="r"), array)
+        except (OSError, ValueError):  # damaged: it is noticed when its own session is asked for
+            continue
+        if same:
             try:
                 os.link(other, path)
                 return

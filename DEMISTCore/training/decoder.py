@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..losses import PatchGAN, edge_loss
 from ..metrics import sharpness
 from ..networks.backbone import freeze
-from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.config import ModelConfig
 from . import previews
 from .autoencoder import DiscriminatorObjective, read_patch, spread_of
 from .data import Prepared, collate, pick, random, random_patch
@@ -70,6 +70,7 @@ class DecoderStage:
         self, settings: DecoderSettings, foundation: Foundation, train: Sequence[Prepared], held: Sequence[Prepared]
     ) -> None:
         self.model: ModelConfig = foundation.model
+        self.psr_range = foundation.psr_range
         self.settings, self.train, self.held = settings, train, held
         gan = None
         if settings.lambda_adversarial > 0:
@@ -94,7 +95,8 @@ class DecoderStage:
         for i in indices:
             rng = random(s.seed, "decoder", i)
             entry = self.train[pick(len(self.train), s.seed, "decoder", i)]
-            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
+            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
+                                self.psr_range)  # fmt: skip
             samples.append({
                 "y": sample["y"], "index": np.array(i),
                 "z_noise": rng.standard_normal((self.model.psr.latent_channels, *grid), np.float32),
@@ -116,7 +118,7 @@ class DecoderStage:
         """(y, brain, y_hat), each (X, Y, Z), of validation patch ``i``."""
         s, entries = self.settings, self.held or self.train
         rng, entry = random(s.seed, "validation", i), entries[i % len(entries)]
-        sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), False)
+        sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), False, self.psr_range)
         y = collate([{"y": sample["y"]}])["y"].to(device)
         y_hat = self.objective.psr.decode(self.objective.psr.encode(y)[0])[0, 0].float().cpu().numpy()
         return sample["y"][0], sample["brain"][0] > 0, y_hat
@@ -125,7 +127,7 @@ class DecoderStage:
         """One held-out patch: PSR, its reconstruction, the difference."""
         y, _, y_hat = self._reconstruct(0, device)
         rows = [
-            ("PSR", y * PSR_RANGE, "psr"), ("PSR again", y_hat * PSR_RANGE, "psr"),
-            ("difference", (y_hat - y) * PSR_RANGE, "difference"),
+            ("PSR", y * self.psr_range, "psr"), ("PSR again", y_hat * self.psr_range, "psr"),
+            ("difference", (y_hat - y) * self.psr_range, "difference"),
         ]  # fmt: skip
         previews.draw(path, rows, title=f"{(self.held or self.train)[0].name}, reconstruction")

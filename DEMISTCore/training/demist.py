@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
 from ..errors import DemistError, InputError
 from ..losses import edge_loss, tissue_mean_loss
-from ..networks.config import PSR_RANGE, MeanConfig, ModelConfig
+from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import STREAMS, Condition, Demist
 from ..networks.mean import PosteriorMean
 from . import previews
@@ -120,7 +120,7 @@ class DemistStage:
         self.settings, self.contexts = settings, contexts
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
-        self.autoencoder_hash = foundation.autoencoder_hash
+        self.autoencoder_hash, self.psr_range = foundation.autoencoder_hash, foundation.psr_range
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
         if self.latent_scale is None:  # a published backbone: to unit variance, as its own latents were
@@ -235,7 +235,7 @@ class DemistStage:
             if best is None or share > best[0]:
                 best = share, start, labels, origin
         _, start, labels, origin = best
-        y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32) / PSR_RANGE
+        y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32) / self.psr_range
         if crop.flip:
             y, labels = np.flip(y, 0), np.flip(labels, 0)
         return {"decode_start": np.array(start), "decode_y": y[None], "decode_labels": labels[None]}
@@ -276,7 +276,7 @@ class DemistStage:
         brain = crop_array(crop.latents.prepared.labels, origin, voxels) > 0
         y_hat = self._sample((1, self.model.psr.latent_channels, *crop.size), condition, context, device, seed)
         error = np.square(y_hat - y)[brain].mean() if brain.any() else np.nan
-        return float(-10 * np.log10(error / PSR_RANGE**2))
+        return float(-10 * np.log10(error / self.psr_range**2))
 
     def _sample(
         self, shape: Sequence[int], condition: object, context: Tensor | None, device: torch.device, seed: int
@@ -286,7 +286,7 @@ class DemistStage:
             lambda a, b: self.demist(a, b, condition, context=context), noise(shape).to(device), self.schedule,
             self.settings.preview_steps, noise=noise,
         )  # fmt: skip
-        return (self.objective.decoder.decode(z / self.latent_scale)[0, 0].float() * PSR_RANGE).cpu().numpy()
+        return (self.objective.decoder.decode(z / self.latent_scale)[0, 0].float() * self.psr_range).cpu().numpy()
 
     def preview(self, path: Path, device: torch.device) -> None:
         """A held-out subject: T1w, FLAIR, true PSR, a short sample, the difference."""

@@ -164,6 +164,7 @@ def _save_foundation(
             schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
             latent_scale=foundation.latent_scale,
             condition_scale=foundation.condition_scale,
+            psr_range=foundation.psr_range,
             spacing=run.settings.preprocess.spacing,
             training=training,
             documents=_logs(chain, Path(folder_of_logs)),
@@ -204,6 +205,7 @@ def _check_base(run: Run, base: Bundle) -> None:
     scales = read_scales(run.folder)
     ours, theirs = trained_on.backbone.state_dict(), base.backbone.state_dict()
     fits = math.isclose(scales["latent_scale"], base.latent_scale, rel_tol=1e-6) and ours.keys() == theirs.keys()
+    fits = fits and math.isclose(trained_on.psr_range, base.psr_range, rel_tol=1e-6)
     # Half precision differs by 2^-8 at most (bf16), other weights by far more.
     if not (fits and all(torch.allclose(ours[k].float(), theirs[k].float(), rtol=1e-2, atol=1e-3) for k in ours)):
         raise InputError(f"{run.folder} was not trained on {base.folder}; give the foundation that it names.")

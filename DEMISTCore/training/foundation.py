@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import BundleError, InputError
 from ..networks.autoencoder import build_autoencoder
 from ..networks.backbone import build_backbone, freeze
-from ..networks.config import ModelConfig
+from ..networks.config import PSR_RANGE, ModelConfig
 from .checkpoint import Run, part
 from .loop import frozen_hash
 
@@ -32,6 +32,8 @@ class Foundation:
     latent_scale: float | None
     condition_scale: float | None
     schedule: dict[str, Any] | None  # without "prediction", which the model's configuration says
+    psr_range: float = PSR_RANGE  # PSR (fraction) that the PSR autoencoder sees as 1
+    spacing: float | None = None  # voxel size (mm) of the grid that a bundle was trained on; None: not noted
     conditions: tuple[str, ...] = ()  # of a published conditional backbone, in the order in which it takes them
 
     @property
@@ -71,6 +73,12 @@ def foundation_of(run: Run) -> Foundation:
     """
     source = run.backbone_source
     below = read_foundation(run.foundation_source, need_backbone=run.stage == "demist" and not source)
+    here = run.settings.preprocess.spacing
+    if below.spacing is not None and abs(below.spacing - here) > 1e-3:
+        raise InputError(
+            f"{run.foundation} works on a grid of {below.spacing:g} mm and this stage on one of {here:g} mm; give "
+            f"preprocess.spacing={below.spacing:g}."
+        )
     return with_backbone(below, source) if source else below
 
 
@@ -111,7 +119,8 @@ def _from_run(run: Run, weights: str) -> Foundation:
         psr, condition = build_autoencoder(model.psr), build_autoencoder(model.condition)
         load(psr, part(tensors, "psr"), run.folder)
         load(condition, part(tensors, "condition"), run.folder)
-        return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None)
+        return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None,
+                          spacing=run.settings.preprocess.spacing)  # fmt: skip
     below = read_foundation(run.foundation_source)
     backbone = build_backbone(model.backbone)
     load(backbone, part(tensors, "backbone"), run.folder)
@@ -144,7 +153,8 @@ def _from_bundle(source: str | Path) -> Foundation:
     schedule.pop("prediction")
     return Foundation(
         str(source), bundle.config, freeze(bundle.autoencoder_psr), freeze(bundle.autoencoder_condition),
-        freeze(bundle.backbone), bundle.latent_scale, bundle.condition_scale, schedule,
+        freeze(bundle.backbone), bundle.latent_scale, bundle.condition_scale, schedule, bundle.psr_range,
+        bundle.spacing,
     )  # fmt: skip
 
 
@@ -212,6 +222,11 @@ def initialise(stage: Any, kind: str, source: str) -> None:
         return
     foundation = _from_bundle(source)
     if kind == "autoencoder":
+        if foundation.psr_range != PSR_RANGE:
+            raise InputError(
+                f"--init {source}: its PSR autoencoder takes a PSR of {foundation.psr_range:g} as 1, and this stage "
+                f"{PSR_RANGE:g}; begin from another bundle."
+            )
         load(objective.psr, foundation.psr.state_dict(), source)
         load(objective.condition, foundation.condition.state_dict(), source)
     else:

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..networks.autoencoder import encode
 from ..networks.config import PSR_RANGE
+from .cache import is_whole, new_entry
 from .data import Prepared, augment, clamp_start, pick, random
 from .foundation import Foundation
 from .loop import autocast
@@ -59,9 +59,11 @@ def encode_cohort(
         "precision": settings.precision,
         "augment": asdict(settings.augment) if augmentations else None, "seed": settings.seed if augmentations else 0,
     }  # fmt: skip
+    if foundation.psr_range != PSR_RANGE:  # only then: entries of the usual range keep their names
+        key["psr_range"] = foundation.psr_range
     root = cache / "latents" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     result = [Latents(entry, root / f"{entry.name}-{entry.key}") for entry in entries]
-    todo = [latents for latents in result if not (latents.folder / "c.npy").is_file()]
+    todo = [latents for latents in result if not is_whole(latents.folder, "c.npy")]
     device = pick_device(settings.device)
     psr, condition = foundation.psr.to(device), foundation.condition.to(device)
     done: dict[tuple[int, int], Path] = {}  # inode of y -> latents of the same y
@@ -75,15 +77,13 @@ def encode_cohort(
     for latents in tqdm(todo, desc="encode", unit="session", disable=not todo):
         entry = latents.prepared
         flips = (False, True) if settings.flip else (False,)
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
-        try:
+        with new_entry(latents.folder) as temporary:
             status = (entry.folder / "y.npy").stat()
             same = done.get((status.st_dev, status.st_ino))
             if same is not None:
                 _link(same, temporary / "z.npy")
             else:
-                y = np.asarray(entry.y, np.float32)[None] / PSR_RANGE
+                y = np.asarray(entry.y, np.float32)[None] / foundation.psr_range
                 np.save(temporary / "z.npy", np.stack([run(psr, np.flip(y, -3) if f else y) for f in flips]))
             copies = []
             for a in range(1 + augmentations):
@@ -92,13 +92,7 @@ def encode_cohort(
                     x = augment(x, settings.augment, random(settings.seed, "latents", entry.name, a))
                 copies.append([run(condition, np.flip(x, -3) if f else x) for f in flips])
             np.save(temporary / "c.npy", np.array(copies))
-            if not latents.folder.exists():  # else another process was faster
-                os.replace(temporary, latents.folder)
-            done[(status.st_dev, status.st_ino)] = latents.folder / "z.npy"
-        except OSError as error:
-            raise InputError(f"Cannot write the cache {root}: {error.strerror or error}; set cache=.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        done[(status.st_dev, status.st_ino)] = latents.folder / "z.npy"
     return result
 
 

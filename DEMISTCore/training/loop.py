@@ -135,19 +135,21 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         objectives[name], optimizers[name] = fabric.setup(objective, optimizer, move_to_device=False)
 
     # Where to start
-    step, elapsed, best = 0, 0.0, math.inf
-    if resume:
-        saved, average, state = checkpoint.load(run.latest())
+    step, elapsed, best, saved_at = 0, 0.0, math.inf, -1
+    at = dict.fromkeys(("validate", "preview"), step)  # the step that had it last
+    if resume and (loaded := checkpoint.newest(folder)) is not None:
+        saved, average, state = loaded
         _copy_tensors(weights, saved, run)
         _copy_tensors(ema.average, average, run)
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        fabric._precision.load_state_dict(state["precision"])
+        _load_optimizers(optimizers, fabric, state, run)
         step, elapsed, best = state["step"], state["elapsed"], state["best"]
+        saved_at = step
+        at = state.get("evaluated") or dict.fromkeys(at, step)
         log.info("Resumed at step %d (%.1f minutes).", step, elapsed / 60)
+    elif resume:
+        log.info("There is no checkpoint yet: the run begins anew.")
     started = time.monotonic() - elapsed
-    reporter = Reporter(folder, step, elapsed, s) if fabric.is_global_zero else Reporter.silent()
-    saved_at = step if resume else -1
+    reporter = Reporter(folder, step, elapsed, s, at["validate"]) if fabric.is_global_zero else Reporter.silent()
 
     def progress() -> float:
         by_steps = step / s.steps if s.steps else 0.0
@@ -159,6 +161,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         if saved_at != step and fabric.is_global_zero:
             state = {
                 "step": step, "elapsed": time.monotonic() - started, "best": best,
+                "evaluated": dict(at),
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
                 "precision": fabric._precision.state_dict(),
             }  # fmt: skip
@@ -190,7 +193,6 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
             best = score
             checkpoint.save_best(folder, step, score, ema.average)
 
-    at = dict.fromkeys(("validate", "preview"), step)  # the step that had it last
     with reporter, _Signals() as stop, ThreadPoolExecutor(1) as reader:
         following = reader.submit(batches, step)
         while True:
@@ -211,7 +213,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                 for i, batch in enumerate(present):
                     with fabric.no_backward_sync(objective, enabled=world > 1 and i + 1 < accumulate):
                         losses = objective(batch, done)
-                        _require_finite(losses, run, step)
+                        _require_finite(losses, run, step, batch)
                         if losses["loss"].requires_grad:
                             fabric.backward(losses["loss"] / accumulate)
                     for key, value in losses.items():
@@ -235,14 +237,14 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         following.cancel()
         save()  # before anything that could fail
         if not halt:
-            before = best
+            before = dict(at)
             evaluate(force=True)
-            saved_at = saved_at if best == before else -1
+            saved_at = saved_at if at == before else -1
             save()
     fabric.barrier()
     if halt:
         log.info("Stopped by %s after step %d and saved; continue with: %s", stop.name, step, resume_command(run))
-        return 130 if stop.number == signal.SIGINT else 0
+        return 128 + int(stop.number)  # as a shell says it, so that what comes after && does not run
     log.info("Done: %d steps in %.1f minutes, %s", step, (time.monotonic() - started) / 60, folder)
     return 0
 
@@ -324,14 +326,17 @@ def _fabric(s: Settings) -> Any:
 
 
 class _Signals:
-    """Note SIGTERM and Ctrl-C, to be obeyed after the step; a second Ctrl-C interrupts at once."""
+    """Note SIGTERM, SIGHUP and Ctrl-C, to be obeyed after the step; a second Ctrl-C interrupts at once."""
 
     number: int | None = None
 
     def __enter__(self) -> _Signals:
         self.previous = {}
+        wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGINT", "SIGHUP")]
         with contextlib.suppress(ValueError):  # not in the main thread: then the host application decides
-            self.previous = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
+            for n in filter(None, wanted):
+                if signal.getsignal(n) != signal.SIG_IGN or n == signal.SIGTERM:  # nohup means what it says
+                    self.previous[n] = signal.signal(n, self._note)
         return self
 
     def _note(self, number: int, frame: Any) -> None:
@@ -348,18 +353,18 @@ class _Signals:
 
     @property
     def name(self) -> str:
-        return "Ctrl-C" if self.number == signal.SIGINT else "SIGTERM"
+        return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
 
 
 class Reporter:
     """Progress bar, TensorBoard and ``metrics.csv`` (step, minutes, tag, value), means over ``log_every`` steps."""
 
-    def __init__(self, folder: Path, step: int, elapsed: float, settings: Settings) -> None:
+    def __init__(self, folder: Path, step: int, elapsed: float, settings: Settings, validated: int = 0) -> None:
         from tqdm import tqdm
 
         self.folder, self.settings, self.on = folder, settings, True
         self.csv_path = folder / "metrics.csv"
-        self._drop_rows_after(step)
+        self._drop_rows_after(step, validated)
         total = settings.steps
         self.bar = tqdm(total=total, initial=step, desc=folder.name, unit="step", dynamic_ncols=True, mininterval=1)
         self.sums: dict[str, float] = {}
@@ -419,33 +424,36 @@ class Reporter:
                 writer.writerow((step, f"{minutes:.3f}", tag, f"{value:.6g}"))
                 self.board.add_scalar(tag, value, step)
 
-    def _drop_rows_after(self, step: int) -> None:
-        """Rows written after the checkpoint that is resumed would appear twice."""
+    def _drop_rows_after(self, step: int, validated: int) -> None:
+        """Rows written after the checkpoint that is resumed would appear twice; a kill may have cut the last one."""
         if self.csv_path.exists():
             from ..files import atomic_path
 
-            lines = self.csv_path.read_text().splitlines(keepends=True)
-            kept = [line for i, line in enumerate(lines) if i == 0 or _row_step(line) <= step]
+            lines = self.csv_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for i, line in enumerate(lines) if i == 0 or _row_holds(line, step, validated)]
             with atomic_path(self.csv_path) as temporary:
                 temporary.write_text("".join(kept))
 
 
-def _row_step(line: str) -> float:
-    try:
-        return int(line.split(",", 1)[0])
-    except ValueError:
-        return math.inf
+def _row_holds(line: str, step: int, validated: int) -> bool:
+    words = line.split(",")
+    if len(words) != 4 or not line.endswith("\n") or not words[0].isdecimal():
+        return False
+    return int(words[0]) <= (validated if words[2].startswith("validation/") else step)
 
 
-def _require_finite(values: Mapping[str, Tensor], run: Run, step: int) -> None:
+def _require_finite(
+    values: Mapping[str, Tensor], run: Run, step: int, batch: Mapping[str, Tensor] | None = None
+) -> None:
     for name, value in values.items():
         if not bool(torch.isfinite(value).all()):
             found = checkpoint.checkpoints(run.folder)
             kept = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
-            raise DemistError(
-                f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. "
-                f"Lower lr= or use precision=fp32 in a new run, or go on from there with --resume."
-            )
+            bad = [k for k, v in (batch or {}).items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+            mend = "Lower lr= or use precision=fp32 in a new run, or go on from there with --resume."
+            if bad:
+                mend = f"The data ({bad[0]}) hold values that are no numbers: look for them in the images."
+            raise DemistError(f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. {mend}")
 
 
 @contextlib.contextmanager
@@ -482,6 +490,25 @@ def _copy_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], ru
         raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.")
     for name, value in source.items():
         target[name].copy_(value)
+
+
+def _load_optimizers(optimizers: Mapping[str, Any], fabric: Any, state: Mapping[str, Any], run: Run) -> None:
+    """Moments and step counts of all optimizers, and fp16's scale.
+
+    Raises:
+        InputError: they do not belong to these parameters.
+    """
+    try:
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    for key, value in optimizer.state.get(p, {}).items():
+                        if key != "step" and value.shape != p.shape:
+                            raise ValueError(f"{key} has another shape than its parameter")
+        fabric._precision.load_state_dict(state["precision"])
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.") from error
 
 
 def _mix(*numbers: int) -> int:

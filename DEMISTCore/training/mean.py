@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
 from ..losses import edge_loss, tissue_mean_loss
-from ..networks.config import PSR_RANGE, MeanConfig, ModelConfig
+from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
 from ..networks.mean import PosteriorMean, Seen
@@ -38,9 +38,9 @@ from .settings import MeanSettings
 class MeanObjective(nn.Module):
     """The network and its losses."""
 
-    def __init__(self, mean: PosteriorMean, settings: MeanSettings) -> None:
+    def __init__(self, mean: PosteriorMean, settings: MeanSettings, psr_range: float) -> None:
         super().__init__()
-        self.mean, self.settings = mean, settings
+        self.mean, self.settings, self.psr_range = mean, settings, psr_range
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z, noise (B, Cz, x, y, z), c and c_shape, known.
@@ -48,7 +48,7 @@ class MeanObjective(nn.Module):
         ``noise_level`` (B,) is how much of ``noise`` the true latents get before they are decoded, below 0: not at all.
         """
         s = self.settings
-        scale = PSR_RANGE / s.error_scale
+        scale = self.psr_range / s.error_scale
         seen = see(self.mean, batch)
         y_hat, spread = self.mean.decode(seen)
         inner = _inner(s.margin)
@@ -125,7 +125,8 @@ class MeanStage:
             self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
         self.autoencoder_hash = foundation.autoencoder_hash
         self.mean.decoder.start_from(getattr(foundation.psr, "shortcut", None), self.latent_scale)
-        self.objective = MeanObjective(self.mean, settings)
+        self.psr_range = foundation.psr_range
+        self.objective = MeanObjective(self.mean, settings, self.psr_range)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
         self.lr_factors: dict[str, float] = {}
         self._known = {latent.prepared.key: known_of(latent.prepared) for latent in latents}
@@ -171,7 +172,7 @@ class MeanStage:
         voxels = [a * factor for a in start]
         return {
             "x": crop(entry.x, voxels, size).astype(np.float32),
-            "y": crop(entry.y, voxels, size)[None].astype(np.float32) / PSR_RANGE,
+            "y": crop(entry.y, voxels, size)[None].astype(np.float32) / self.psr_range,
             "labels": crop(entry.labels, voxels, size)[None],
             "z": place.read(latents.z[0]) * np.float32(self.latent_scale),
             "c": np.asarray(latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
@@ -215,11 +216,11 @@ class MeanStage:
     def preview(self, path: Path, device: torch.device) -> None:
         """One held-out crop: T1w, FLAIR, PSR, the mean, its spread, the difference."""
         batch, y_hat, spread, sample = (v.cpu() if isinstance(v, Tensor) else v for v in self._fixed(0, device))
-        x, y = batch["x"][0].cpu(), batch["y"][0, 0].cpu() * PSR_RANGE
-        mean = y_hat[0, 0].float() * PSR_RANGE
+        x, y = batch["x"][0].cpu(), batch["y"][0, 0].cpu() * self.psr_range
+        mean = y_hat[0, 0].float() * self.psr_range
         rows = [
             ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), ("mean", mean, "psr"),
-            ("latent decoded", sample[0, 0].float() * PSR_RANGE, "psr"), ("spread", spread[0, 0].exp(), "image"),
+            ("latent decoded", sample[0, 0].float() * self.psr_range, "psr"), ("spread", spread[0, 0].exp(), "image"),
             ("difference", mean - y, "difference"),
         ]  # fmt: skip
         previews.draw(path, rows, title=(self.held or self.train)[0].prepared.name)

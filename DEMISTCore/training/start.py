@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
+import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..commit import sweep
 from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_folder
-from .checkpoint import Run
+from ..lock import LOCK_FILE, FolderLock
+from .checkpoint import Run, checkpoints
 from .settings import RESUMABLE, Settings, build, resolve, to_dict
 
 log = logging.getLogger(__name__)
@@ -42,14 +47,27 @@ def start(
     """
     out = Path(out)
     tables = [word.partition("=")[2] for word in overrides if word.startswith("context=")]
-    protect_folder(out, (data, config, init, foundation, backbone, tables), "run folder")
+    protect_folder(out, (data, config, init, foundation, backbone, mean, tables), "run folder")
+    if not resume:
+        _check_free(out)
+    elif not (out / "config.yaml").is_file():
+        raise InputError(f"{out} is not a training run: it has no config.yaml; leave out --resume to begin one.")
+    with _owned(out):
+        if not resume:
+            _check_free(out)
+        return _start(stage, out, data, config, overrides, resume, init, foundation, backbone, mean)
+
+
+def _start(
+    stage: str, out: Path, data: str | None, config: str | None, overrides: Sequence[str], resume: bool,
+    init: str | None, foundation: str | None, backbone: str | None, mean: str | None,
+) -> int:  # fmt: skip
+    """:func:`start` in a folder that is this process's own."""
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
         run.backbone = _absolute(backbone) or run.backbone
         run.mean = _absolute(mean) or run.mean
     else:
-        if _first_process() and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-            raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
         settings = resolve(stage, config, overrides)
         if not data:
             raise InputError("Say what to train on: --data takes a BIDS data set.")
@@ -65,6 +83,31 @@ def start(
     return _train(run, ready, resume)
 
 
+def _check_free(out: Path) -> None:
+    """InputError unless ``out`` is new, or holds nothing but what a run that never began has left."""
+    if not _first_process() or not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; choose another --out.")
+    found = [path.name for path in out.iterdir() if path.name != LOCK_FILE and not path.name.startswith(".tmp-")]
+    if found and (out / "config.yaml").is_file():
+        raise InputError(f"{out} is in use; add --resume to go on with it, or choose another --out.")
+    if found:
+        raise InputError(f"{out} is in use and is no training run ({sorted(found)[0]}); choose another --out.")
+
+
+@contextlib.contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """The run folder as this process's own; the further processes of a run share their first one's."""
+    if not _first_process():
+        yield
+        return
+    with FolderLock(out, "the training run"):
+        for folder in (out, out / "checkpoints", out / "previews"):
+            sweep(folder, sole=True)
+        yield
+
+
 def _first_process() -> bool:
     """False in the further processes of a run on several devices, which Fabric or SLURM start."""
     return not any(int(os.environ.get(name) or 0) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
@@ -76,21 +119,20 @@ def _absolute(source: str | None) -> str | None:
 
 
 def _train(run: Run, stage: Any, resume: bool) -> int:
-    from .foundation import SCALES
     from .loop import fit
 
-    if not resume and _first_process():
+    if _first_process():
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
-            run.write()
             if hasattr(stage, "scales"):
-                write_json(run.folder / SCALES, stage.scales)
+                _note_scales(run, stage.scales)
+            run.write()  # last: a folder with a configuration is a run
         except OSError as error:
             raise InputError(f"Cannot write {run.folder}: {error.strerror or error}.") from error
     if not _first_process():
         logging.getLogger().setLevel(logging.WARNING)
         return fit(stage, run, resume=resume)
-    handler = logging.FileHandler(run.folder / "train.log")
+    handler = logging.FileHandler(run.folder / "train.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger().addHandler(handler)
     try:
@@ -114,7 +156,6 @@ def _resumed(
         raise InputError(f"{out} is a run of {run.stage}, not of {stage}.")
     if config:
         raise InputError("--resume goes on with the run's own configuration; leave out --config.")
-    run.latest()
     before = to_dict(run.settings)
     after = to_dict(_overridden(stage, before, overrides))
     changed = [key for key in after if after[key] != before[key] and key not in RESUMABLE]
@@ -123,9 +164,32 @@ def _resumed(
             f"A resumed run goes on as it began: {changed[0]} cannot change; start a new run with --init {out}."
         )
     run.settings = build(stage, after)
-    run.data, run.foundation = data or run.data, foundation or run.foundation
-    run.write()
+    run.data, run.foundation = _absolute(data) or run.data, _absolute(foundation) or run.foundation
     return run
+
+
+def _note_scales(run: Run, scales: dict[str, Any]) -> None:
+    """Write the latent scales; those of a run that goes on must be what they were."""
+    from .foundation import SCALES, read_scales
+
+    if (run.folder / SCALES).exists() and checkpoints(run.folder):
+        before = read_scales(run.folder)
+        if any(not _same(before.get(key), value) for key, value in scales.items()):
+            raise InputError(f"{run.folder / SCALES} is not what the run began with; put it back, or start a new run.")
+        return
+    write_json(run.folder / SCALES, scales)
+
+
+def _same(a: Any, b: Any) -> bool:
+    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
+
+
+def _data_hash(train: Sequence[Any], held: Sequence[Any], contexts: Any) -> str:
+    """What a run is trained on: names and content of its sessions, on either side, and their conditions."""
+    sides = [[(entry.name, entry.key) for entry in side] for side in (train, held)]
+    table = {name: values.tolist() for name, values in (contexts or {}).items()}
+    return hashlib.sha256(json.dumps([sides, table], sort_keys=True).encode()).hexdigest()
 
 
 def _overridden(stage: str, tree: dict[str, Any], overrides: Sequence[str]) -> Settings:
@@ -177,6 +241,13 @@ def _assemble(run: Run, resume: bool) -> Any:
         contexts = read_contexts(s.context, foundation.conditions, [*train, *held])
     prepared = data.prepare_cohort([*train, *held], s, cache)
     train, held = prepared[: len(train)], prepared[len(train) :]
+    content = _data_hash(train, held, contexts)
+    if resume and run.data_hash not in (None, content):
+        raise InputError(
+            f"{run.data} does not hold the images that {run.folder} began with; give it those, or start a new run "
+            f"with --init {run.folder}."
+        )
+    run.data_hash = content
     log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
 
     if run.stage == "autoencoder":
@@ -215,7 +286,7 @@ def _assemble(run: Run, resume: bool) -> Any:
     # The model as it really is (the foundation decides its own part), so that config.yaml alone says it.
     if hasattr(stage, "model"):
         run.settings.model = stage.model.to_dict()
-    if run.init and not resume:
+    if run.init and not checkpoints(run.folder):
         from .foundation import initialise
 
         initialise(stage, run.stage, run.init)
