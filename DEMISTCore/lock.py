@@ -84,7 +84,7 @@ class FolderLock:
 
     def _take(self) -> None:
         while True:
-            stream = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the lock is held
+            stream = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
             try:
                 _lock(stream.fileno())
             except OSError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import atomic_path, atomic_paths, write_json
 from ..preview import check_picture_name, save_figure
+from ..schema import read_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,10 +143,15 @@ def read_requests(file: Path) -> list[Request]:
         InputError: not a readable table, an unknown column, a value that is no number in [0, 1], a name twice.
     """
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-            columns = list(rows[0]) if rows else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(file, 16 << 20), newline=""))
+        rows = list(reader)
+        columns = list(reader.fieldnames or ()) if rows else []
+        long = next((i for i, row in enumerate(rows) if None in row), None)
+        if long is not None:
+            raise ValueError(f"line {long + 2} has more values than the header has columns")
+        if len(rows) > 100_000:
+            raise ValueError("it has more than 100,000 lines")
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as a table ({error}); give a CSV file with a header line.") from error
     known = ("name", "seed", *NAMES)
     unknown = [column for column in columns if column not in known]
@@ -154,15 +162,15 @@ def read_requests(file: Path) -> list[Request]:
     for i, row in enumerate(rows):
         where = f"{file}, line {i + 2}"
         name = (row.get("name") or f"brain-{i + 1:04d}").strip()
-        if not re.fullmatch(r"[\w.+-]+", name):
+        if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.startswith("."):
             raise InputError(f"{where}: {name!r} is no file name; use letters, digits, '-' and '_'.")
         conditions = {key: _number(row[key], key, where) for key in NAMES if row.get(key)}
         seed = row.get("seed") or str(i)
-        if not seed.strip().isdigit():
+        if not re.fullmatch(r"[0-9]{1,18}", seed.strip()):
             raise InputError(f"{where}: seed is {seed!r}, and must be a whole number of at least 0.")
         requests.append(Request(name, **conditions, seed=int(seed)))
-    names = [request.name for request in requests]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    count = Counter(request.name for request in requests)
+    twice = next((name for name, times in count.items() if times > 1), None)
     if twice:
         raise InputError(f"{file} names {twice!r} twice; give each brain a name of its own.")
     return requests

@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import BundleError
 from ..files import sha256
+from ..schema import read_json, shown
+from .schema import find_problem
 
 FORMAT = "demist-bundle"
 FORMAT_VERSION = 1
@@ -31,7 +33,6 @@ KINDS = {
 }
 #: Kinds that are a delta over a base.
 DELTAS = ("demist", "ldm")
-_KEYS = {"name": str, "kind": str, "files": dict, "model": dict, "licence": str, "simulated": bool}
 
 
 @dataclass(eq=False)
@@ -69,40 +70,38 @@ def read_description(folder: Path) -> dict[str, Any]:
         hint = " (it looks like a MONAI bundle)" if (folder / "configs" / "metadata.json").is_file() else ""
         raise BundleError(f"{folder} is not a DEMIST bundle{hint}: it has no {DESCRIPTION_FILE}; give another folder.")
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is damaged (not JSON); get the bundle again.") from error
+        info = read_json(file)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error.strerror or error}); get the bundle again.") from error
+    except ValueError as error:
+        why = "not JSON" if "not JSON" in str(error) else error
+        raise BundleError(f"{file} is damaged ({why}); get the bundle again.") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise BundleError(f"{file} does not describe a DEMIST bundle; give another folder.")
     version = info.get("format_version")
-    if not isinstance(version, int) or version < 1:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleError(f"{file} is damaged (no format_version); get the bundle again.")
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"{file} is of bundle format {version}, newer than the {FORMAT_VERSION} this version of DEMIST knows; "
-            "update DEMIST."
+            f"{file} is of bundle format {shown(version)}, newer than the {FORMAT_VERSION} that this version of DEMIST "
+            "knows; update DEMIST."
         )
     if info.get("hash") != description_hash(info):
         raise BundleError(f"{file} was changed or damaged after it was saved (wrong hash); get the bundle again.")
     # The hash is right, so what follows are mistakes of whoever wrote it.
-    problems = [key for key, kind in _KEYS.items() if not isinstance(info.get(key), kind)]
-    if info.get("kind") not in KINDS:
-        problems.append("kind")
-    elif info["kind"] in DELTAS and not (
-        isinstance(info.get("base"), dict) and all(isinstance(info["base"].get(k), str) for k in ("name", "hash"))
-    ):
-        problems.append("base")
-    if problems:
-        raise BundleError(f"{file} lacks a valid {problems[0]!r}; it was not saved by DEMIST, save it again.")
+    kind = info.get("kind")
+    known = isinstance(kind, str) and kind in KINDS
+    problem = find_problem(info, kind in DELTAS) if known else f"its kind must be one of {', '.join(KINDS)}"
+    if problem:
+        raise BundleError(f"{file} is not valid: {problem}; it was not saved by DEMIST, save it again.")
     return info
 
 
 def description_hash(info: Mapping[str, Any]) -> str:
     """SHA-256 of a description without its own hash, in canonical JSON."""
     content = {key: value for key, value in info.items() if key != "hash"}
-    return hashlib.sha256(
-        json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def check_files(folder: Path, info: Mapping[str, Any]) -> None:

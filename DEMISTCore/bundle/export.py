@@ -39,14 +39,16 @@ def export_bundle(bundle: Bundle, out: Path) -> Path:
 
 
 def _inference(bundle: Bundle) -> dict[str, object]:
+    samples = bundle.sampling["mode"] == "sample"  # the mean has neither seeds nor steps
     return {
         "imports": ["$import DEMISTCore"],
         "bundle_root": ".",
         "model": f"$@bundle_root + '/models/{bundle.name}'",
         "t1w": "t1w.nii.gz", "flair": "flair.nii.gz", "out": "psr.nii.gz",
-        "seeds": bundle.sampling["seeds"], "steps": bundle.sampling["steps"], "device": "auto",
+        "mode": bundle.sampling["mode"], "seeds": bundle.sampling["seeds"] if samples else None,
+        "steps": bundle.sampling["steps"] if samples else None, "device": "auto",
         "skull_strip": "auto", "brain_mask": None, "overwrite": True,
-        "run": ["$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, seeds=@seeds, steps=@steps, "
+        "run": ["$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, mode=@mode, seeds=@seeds, steps=@steps, "
                 "device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, overwrite=@overwrite)"],
     }  # fmt: skip
 

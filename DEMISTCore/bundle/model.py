@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,10 @@ from .description import CARD_FILE, Described
 from .weights import read_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
 
     from ..diffusion import NoiseSchedule
     from ..networks.config import ModelConfig
@@ -71,13 +75,13 @@ class Bundle(Described):
     @cached_property
     def config(self) -> ModelConfig:
         """Shapes of all networks: the base's, with this bundle's streams."""
-        from ..networks.config import ModelConfig
+        from ..networks.limits import read_model
 
         model = dict(self._foundation.info["model"])
         model.update(self.info["model"])
         try:
-            return ModelConfig.from_dict(model)
-        except (TypeError, ValueError) as error:
+            return read_model(model)
+        except ValueError as error:
             raise self._error(f"has a model description that this version does not understand ({error})") from error
 
     @cached_property
@@ -136,7 +140,8 @@ class Bundle(Described):
     @property
     def spacing(self) -> float:
         """Voxel size of the model grid, mm."""
-        return float(self._get("spacing", self._foundation.info.get("spacing", 1.0)))
+        found = self._get("spacing", self._foundation.info.get("spacing"))
+        return 1.0 if found is None else float(found)
 
     @cached_property
     def autoencoder_psr(self) -> nn.Module:
@@ -185,7 +190,7 @@ class Bundle(Described):
 
     def _scale(self, key: str) -> float:
         value = self._foundation.info.get(key)
-        if not isinstance(value, (int, float)) or not value > 0:
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise self._error(f"has no usable {key}; save it again")
         return float(value)
 
@@ -194,14 +199,32 @@ class Bundle(Described):
 
     def _load(self, part: str, build: Any) -> Any:
         """Build a network and fill it with the weights of ``part``, frozen."""
-        import torch
 
         file = self.folder / f"{part}.safetensors"
         if file.name not in self.info["files"]:
             raise self._error(f"holds no {part}")
+        stored = read_weights(file)
+        self._check_fits(file, part, stored)
         module = build()
         own = module.streams_state_dict() if part == "streams" else module.state_dict()
-        stored = read_weights(file)
+        stored = {name: tensor.to(own[name].dtype) for name, tensor in stored.items()}
+        (module.load_streams_state_dict if part == "streams" else module.load_state_dict)(stored)
+        return module.requires_grad_(False).eval()
+
+    def _check_fits(self, file: Path, part: str, stored: Mapping[str, Tensor]) -> None:
+        """Weights against a network on the meta device: a description of a giant is noticed before it is built.
+
+        Raises:
+            BundleError: it cannot be built as described, or the weights are others than it has.
+        """
+        import torch
+
+        try:
+            with torch.device("meta"):
+                own = _state_of(self, part)
+        except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AssertionError, IndexError) as error:
+            words = " ".join(str(error).split())[:120]
+            raise self._error(f"has a model description that cannot be built ({words})") from error
         for what, names in (("misses", own.keys() - stored.keys()), ("has unknown", stored.keys() - own.keys())):
             if names:
                 raise self._error(
@@ -216,6 +239,18 @@ class Bundle(Described):
                 )
             if not torch.isfinite(tensor).all():
                 raise self._error(f"has NaN or infinite weights in {file.name} ({name}); train or download it again")
-        stored = {name: tensor.to(own[name].dtype) for name, tensor in stored.items()}
-        (module.load_streams_state_dict if part == "streams" else module.load_state_dict)(stored)
-        return module.requires_grad_(False).eval()
+
+
+def _state_of(bundle: Bundle, part: str) -> dict[str, Tensor]:
+    """Names and shapes of a part's weights, from the description alone; built on whatever device is in force."""
+    from ..networks.autoencoder import build_autoencoder
+    from ..networks.backbone import build_backbone
+    from ..networks.demist import Demist
+
+    config = bundle.config
+    if part == "streams":
+        demist = Demist(build_backbone(config.backbone), config.streams, config.condition.latent_channels)
+        return demist.streams_state_dict()
+    if part == "backbone":
+        return build_backbone(config.backbone).state_dict()
+    return build_autoencoder(config.psr if part == "autoencoder_psr" else config.condition).state_dict()

@@ -21,12 +21,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         BundleError: it cannot be read.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a hostile header, more than SafetensorError
         raise BundleError(f"{file} is not a readable safetensors file; get the bundle again.") from error
 
 

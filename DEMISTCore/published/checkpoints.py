@@ -47,12 +47,13 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a hostile header, more than SafetensorError
         raise BundleError(f"{file} is not a whole safetensors file; get it again.") from error
 
 
@@ -68,7 +69,9 @@ def _pickled(file: Path) -> Any:
             f"{file} holds pickled code or objects, not weights alone, and is refused; get the weights as safetensors "
             "or as a plain state dict."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged archive leads its reader to
         if "TorchScript" in str(error):
             raise BundleError(f"{file} is TorchScript, which is code, and is refused; get the state dict.") from error
         raise BundleError(f"{file} is truncated, damaged or no checkpoint; get it again.") from error
@@ -101,7 +104,11 @@ def fill(config: object, tensors: Mapping[str, Tensor], source: Path | str, what
     """
     import torch
 
-    network = build_empty(config)
+    try:
+        network = build_empty(config)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AssertionError, IndexError) as error:
+        words = " ".join(str(error).split())[:120]
+        raise BundleError(f"{source}: {what} cannot be built ({words}); get the model again.") from error
     given, wanted = keys.current(tensors), network.state_dict()
     _check(shapes(given), shapes(wanted), source, what)
     for name, tensor in given.items():

@@ -6,7 +6,6 @@ conditions) the words in them are read, and the rest is known.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from ..networks.limits import check_config
+from ..schema import read_json
 from .ddim import Scheduler
 
 if TYPE_CHECKING:
@@ -57,6 +58,19 @@ def read_configuration(file: Path) -> Configuration:
         BundleError: it is no such file, or describes networks that are not known here.
     """
     config = _read_json(file)
+    try:
+        found = _read(config, file)
+        for network in (found.autoencoder, found.unet, found.scheduler):
+            if network is not None:
+                check_config(network)
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BundleError(f"{file} cannot be read ({' '.join(str(error).split())[:120]}); get it again.") from error
+    return found
+
+
+def _read(config: dict[str, Any], file: Path) -> Configuration:
     nets = {
         part: _resolved(_one(config, target, file), config, file)
         for part, target in (("autoencoder", "AutoencoderKL"), ("unet", "DiffusionModelUNet"))
@@ -168,7 +182,7 @@ def inference_config(
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file, 1 << 20)
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} is not readable JSON; get the model again.") from error
     if not isinstance(config, dict):
@@ -190,7 +204,13 @@ def _one(config: Mapping[str, Any], target: str, file: Path) -> dict[str, Any] |
 def _resolved(entry: dict[str, Any] | None, config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """References to other entries (``"@latent_channels"``) replaced by what they say."""
 
+    left = 10_000  # references to lists of references: a few lines could stand for billions of values
+
     def value(x: Any, depth: int = 0) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise BundleError(f"{file} stands for too many values; get the model again.")
         if isinstance(x, str) and re.fullmatch(r"@\w+", x):
             if x[1:] not in config or depth > 8:
                 raise BundleError(f"{file} refers to {x}, which is not there; get the model again.")

@@ -25,6 +25,7 @@ from ..bundle import (
 )
 from ..errors import BundleError, InputError
 from ..files import atomic_folder
+from ..networks.limits import check_config
 from .checkpoints import fill, read_checkpoint
 from .ddim import Scheduler
 from .folder import PATTERNS, Published, read_folder, write_folder
@@ -133,8 +134,12 @@ class Stored:
 
     def _read(self, part: str, build: Callable[[dict[str, Any]], Any]) -> Any:
         try:
-            return build(dict(self.info["model"][part]))
-        except (KeyError, TypeError, ValueError) as error:
+            built = build(dict(self.info["model"][part]))
+            check_config(built)
+            if part == "scheduler":
+                _ = built.noise
+            return built
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             file = self.folder / DESCRIPTION_FILE
             raise BundleError(f"{file} describes its {part} in a way this version does not understand.") from error
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..bundle import Described
 from ..errors import BundleError, InputError
+from ..schema import number
 from ..volume import Volume
 from .holes import drop_islands
 from .masks import describe, labels_to_grid
@@ -127,14 +128,21 @@ class TissueModel(Described):
     @cached_property
     def network(self) -> nn.Module:
         """The network with its weights."""
+        import torch
+
         from ..published.checkpoints import read_checkpoint
 
         file = self.folder / f"{PART}.safetensors"
-        network = build_network(self.info["model"]["channels"])
-        own, stored = network.state_dict(), read_checkpoint(file)
+        stored = read_checkpoint(file)
+        with torch.device("meta"):  # a description of a giant is noticed before it is built
+            own = build_network(self.info["model"]["channels"]).state_dict()
         wrong = sorted(set(own) ^ set(stored)) or [k for k in own if own[k].shape != stored[k].shape]
         if wrong:
             raise BundleError(f"{file} does not fit its own description ({wrong[0]}); get the bundle again.")
+        wrong = [k for k, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+        if wrong:
+            raise BundleError(f"{file} has NaN or infinite weights ({wrong[0]}); get the bundle again.")
+        network = build_network(self.info["model"]["channels"])
         network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in stored.items()})
         return network.requires_grad_(False).eval()
 
@@ -164,11 +172,27 @@ def _open(folder: str) -> TissueModel:
         raise BundleError(f"{path} is a {info['kind']} bundle, not a tissue network; give one of kind {PART}.")
     check_files(path, info)
     model = info["model"]
-    if not (len(model.get("channels", ())) == 6 and len(model.get("patch", ())) == 3):
-        raise BundleError(f"{path} has a model description that this version does not understand; get it again.")
+    try:
+        _check_model(model)
+    except ValueError as error:
+        raise BundleError(f"{path} has a model description that this version does not understand ({error}); get it "
+                          "again.") from None  # fmt: skip
     if model.get("classes") != [name for name, _ in CLASSES.values()]:
         raise BundleError(f"{path} tells other classes apart than this version knows; update DEMIST.")
     return TissueModel(path, info)
+
+
+def _check_model(model: Mapping[str, Any]) -> None:
+    """ValueError where widths, patch or threshold are not what a network can be built from."""
+    for key, count, low, high in (("channels", 6, 1, 4096), ("patch", 3, 32, 1024)):
+        values = model.get(key)
+        if not isinstance(values, list) or len(values) != count:
+            raise ValueError(f"{key} must be {count} numbers")
+        for value in values:
+            number(value, key, low, high, whole=True)
+    if any(n % 32 for n in model["patch"]):
+        raise ValueError("patch must be multiples of 32")
+    number(model.get("lesion_threshold", 0.5), "lesion_threshold", 0, 1)
 
 
 @dataclass(frozen=True, eq=False)

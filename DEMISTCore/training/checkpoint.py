@@ -220,7 +220,7 @@ def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str
             log.warning("Going on from %s instead.", path)
         return loaded
     if there:
-        raise InputError(f"Every checkpoint in {folder / 'checkpoints'} is damaged; start a new run, another --out.")
+        raise InputError(f"Every checkpoint in {folder / 'checkpoints'} is damaged; start a new run elsewhere.")
     return None
 
 
@@ -266,7 +266,7 @@ def _read_best(path: Path) -> dict[str, Tensor]:
     except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
-        raise InputError(f"{path} is damaged: it has changed since it was written; take the last weights or train again.")
+        raise InputError(f"{path} is damaged (changed since it was written); use the last weights, or train again.")
     return tensors
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..schema import read_text, shown
 
 if TYPE_CHECKING:
     from .data import Prepared, Session
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEUTRAL = 0.5
+TABLE_BYTES = 16 << 20
 _SUBJECT, _SESSION = ("participant_id", "subject"), ("session_id", "session")
 
 
@@ -62,9 +64,13 @@ def read_contexts(
 
 def _read(table: Path, conditions: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
     try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(table, TABLE_BYTES)
+        return _rows(table, text, conditions)
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"Cannot read context={table}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _rows(table: Path, text: str, conditions: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
     reader = csv.DictReader(text.splitlines(), delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
     names = reader.fieldnames or ()
     who = next((name for name in _SUBJECT if name in names), None)
@@ -97,7 +103,7 @@ def _value(text: str | None, name: str, where: str) -> float:
         value = float("nan")
     if not 0 <= value <= 1:
         raise InputError(
-            f"{where}: {name} is {text!r}, and must be a number from 0 to 1 (a percentile of UK Biobank; sex 0 female, "
-            "1 male)."
+            f"{where}: {name} is {shown(text)}, and must be a number from 0 to 1 (a percentile of UK Biobank; sex 0 "
+            "female, 1 male)."
         )
     return value

@@ -17,8 +17,8 @@ from ..bundle import SAMPLING, Bundle, load_bundle, save_bundle
 from ..diffusion import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..guards import protect_folder
-from ..networks.config import ModelConfig
 from ..networks.demist import build_demist
+from ..networks.limits import read_model
 from ..regions.network import TissueModel, build_network, save_network
 from .checkpoint import Run, part, step_of
 from .foundation import Foundation, foundation_of, load, read_foundation, read_scales
@@ -176,7 +176,7 @@ def _export_demist(
     run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str,
     sampling: dict[str, Any],
 ) -> Bundle:
-    model = ModelConfig.from_dict(run.settings.model)
+    model = read_model(run.settings.model)
     _check_base(run, base)
     demist = build_demist(model)
     trained = {name.removeprefix("demist."): value for name, value in run.weights(weights).items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from ..errors import BundleError, InputError
 from ..networks.autoencoder import build_autoencoder
 from ..networks.backbone import build_backbone, freeze
 from ..networks.config import PSR_RANGE, ModelConfig
+from ..networks.limits import read_model
+from ..schema import number, read_json, text
 from .checkpoint import Run, part
 from .loop import frozen_hash
 
@@ -113,7 +114,7 @@ def _from_run(run: Run, weights: str) -> Foundation:
         raise InputError(f"{run.folder} is a run of {run.stage}; --foundation takes an autoencoder or backbone run.")
     if run.stage == "decoder":
         return _with_decoder(run, weights)
-    model = ModelConfig.from_dict(run.settings.model)
+    model = read_model(run.settings.model)
     tensors = run.weights(weights)
     if run.stage == "autoencoder":
         psr, condition = build_autoencoder(model.psr), build_autoencoder(model.condition)
@@ -161,8 +162,12 @@ def _from_bundle(source: str | Path) -> Foundation:
 def read_scales(folder: Path) -> dict[str, Any]:
     """The latent scales of a diffusion run."""
     try:
-        return json.loads((folder / SCALES).read_text())
-    except (OSError, ValueError) as error:
+        scales = read_json(folder / SCALES, 1 << 16)
+        for name in ("latent_scale", "condition_scale"):
+            number(scales[name], name, 1e-9, 1e9)
+        text(scales["autoencoder"], "autoencoder")
+        return scales
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder} has no readable {SCALES}; train that stage again.") from error
 
 

@@ -26,6 +26,7 @@ from ..losses import edge_loss, tissue_mean_loss
 from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
+from ..networks.limits import read_model
 from ..networks.mean import PosteriorMean, Seen
 from . import previews
 from .checkpoint import Run, part
@@ -269,7 +270,7 @@ def read_mean(source: str | Path, foundation: Foundation, weights: str = "ema") 
         run = Run.read(source)
         if run.stage != "mean":
             raise InputError(f"{source} is a run of {run.stage}; --mean takes a run of mean, or a bundle that has one.")
-        config = ModelConfig.from_dict(run.settings.model).mean
+        config = read_model(run.settings.model).mean
         scale, of = read_scales(run.folder)["latent_scale"], read_scales(run.folder)["autoencoder"]
         if of != foundation.autoencoder_hash:
             raise InputError(f"{source} was trained on the latents of other autoencoders than {foundation.source}'s.")

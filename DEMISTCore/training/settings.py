@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..schema import read_text, shown
+from .limits import check_expansion, check_settings
 
+#: Largest YAML that is read.
+YAML_BYTES = 128 << 10
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
@@ -289,7 +293,10 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def build(stage: str, tree: Mapping[str, Any]) -> Settings:
     """Settings from a fully resolved mapping (a run's ``config.yaml``)."""
-    settings = _construct(STAGES[stage], tree)
+    try:
+        settings = _construct(STAGES[stage], tree)
+    except RecursionError:
+        raise InputError("The settings are nested too deeply.") from None
     if settings.steps is None and settings.max_minutes is None:
         raise InputError("Say how long to train: steps=... or max_minutes=... (or both; the first to end ends it).")
     for name, choices in _CHOICES.items():
@@ -299,19 +306,12 @@ def build(stage: str, tree: Mapping[str, Any]) -> Settings:
     for name in _POSITIVE:
         for owner in (settings, settings.preprocess):
             value = getattr(owner, name, None)
-            if value is not None and min(value if isinstance(value, tuple) else (value,), default=1) <= 0:
+            if value is not None and not min(value if isinstance(value, tuple) else (value,), default=1) > 0:
                 raise InputError(f"{name} must be above 0, not {value}.")
-    for name in ("patch", "crop", "decode"):
-        value = getattr(settings, name, None)
-        if value is not None and len(value) != 3:
-            raise InputError(f"{name} needs three numbers, for example [64, 64, 64], not {list(value)}.")
+    check_settings(settings)
     focus = getattr(settings, "focus", (0.0, 1.0))
-    if len(focus) != 2 or not 0 <= focus[0] < focus[1] <= 1:
+    if not focus[0] < focus[1]:
         raise InputError(f"focus needs two rising numbers from 0 to 1, for example [0.05, 0.45], not {list(focus)}.")
-    if not 0 <= getattr(settings, "focus_share", 0.0) <= 1:
-        raise InputError(f"focus_share must be from 0 to 1, not {settings.focus_share}.")
-    if not 0 <= settings.ema < 1:
-        raise InputError(f"ema must be at least 0 and below 1, not {settings.ema}.")
     return settings
 
 
@@ -335,13 +335,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = _load_yaml(Path(path).read_text(encoding="utf-8"))
+        content = _load_yaml(read_text(path, YAML_BYTES))
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise InputError(f"{path} is not valid YAML{where}; mend or remove it.") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{path} is not valid YAML ({why}); mend or remove it.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -380,12 +383,12 @@ def _parse(text: str, override: str) -> Any:
 
     try:
         return _load_yaml(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"The value of {override!r} is not valid; write for example key=3 or key=[1,2,3].") from error
 
 
 def _load_yaml(text: str) -> Any:
-    """YAML 1.1, except that 010 is text (a subject's name), not the octal number 8, and 1e-4 a number, not text."""
+    """YAML 1.1 of bounded size, except that 010 is text (a subject's name), not 8, and 1e-4 a number, not text."""
     import re
 
     import yaml
@@ -401,7 +404,13 @@ def _load_yaml(text: str) -> Any:
     Loader.add_implicit_resolver(number, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
     exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
-    return yaml.load(text, Loader)
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        check_expansion(node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -495,10 +504,10 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if hint is float:
         try:
             return float(value) if not isinstance(value, bool) else _wrong(name, value, "a number")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return _wrong(name, value, "a number")
     return str(value) if isinstance(value, (str, int)) else _wrong(name, value, "text")
 
 
 def _wrong(name: str, value: Any, wanted: str) -> Any:
-    raise InputError(f"{name} must be {wanted}, not {value!r}.")
+    raise InputError(f"{name} must be {wanted}, not {shown(value)}.")

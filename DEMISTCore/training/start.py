@@ -200,15 +200,15 @@ def _overridden(stage: str, tree: dict[str, Any], overrides: Sequence[str]) -> S
 
 def _assemble(run: Run, resume: bool) -> Any:
     """Data and networks: everything up to the first step."""
-    from ..networks.config import ModelConfig
+    from ..networks.limits import read_model
     from . import data
 
     s = run.settings
     sessions = data.index(run.data)
     train, held = data.split(sessions, s)
     try:
-        model = ModelConfig.from_dict(s.model)
-    except (ValueError, TypeError) as error:
+        model = read_model(s.model)
+    except ValueError as error:
         raise InputError(f"The model's settings do not fit together: {error}") from error
 
     # What needs torch comes after what can fail quickly.
