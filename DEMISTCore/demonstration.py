@@ -357,7 +357,10 @@ def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
 def _write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
     import csv
 
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.DictWriter(stream, _REGION_COLUMNS)
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, MemoryShortage
 
 if TYPE_CHECKING:
     import torch
@@ -157,14 +157,14 @@ def require_memory(needed: int, device: torch.device | None, what: str) -> None:
     """Refuse work that would not fit, before it starts.
 
     Raises:
-        InputError: less than ``needed`` bytes are free; the sentence says how much is.
+        MemoryShortage: less than ``needed`` bytes are free; the sentence says how much is.
     """
     free = available_memory(device)
     if free < needed:
         where = "GPU memory" if device is not None and device.type == "cuda" else "memory"
         mend = "use --device cpu or a larger GPU" if where == "GPU memory" else "close other programs or use a machine"
         mend += "" if where == "GPU memory" else " with more"
-        raise InputError(
+        raise MemoryShortage(
             f"Too little memory: {what} needs about {needed / 2**30:.1f} GiB of {where} and "
             f"{free / 2**30:.1f} GiB are free; {mend}."
         )

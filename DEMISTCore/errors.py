@@ -11,8 +11,20 @@ class InputError(DemistError):
     """A file, option or image that cannot be used as given."""
 
 
+class MemoryShortage(InputError):
+    """What was asked for does not fit into memory; less of it, or another machine, does."""
+
+
 class BundleError(DemistError):
     """A model bundle that is missing, damaged, foreign or does not fit."""
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal asked the process to end; unwinds the stack as Ctrl-C does. ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class Cancelled(DemistError):

@@ -98,6 +98,8 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
         name, equals, source = word.partition("=")
         if not (name and equals and source):
             raise InputError(f"--compare takes NAME=BUNDLE, not {word!r}.")
+        if name in compare:
+            raise InputError(f"--compare names {name!r} twice; give each bundle a name of its own.")
         compare[name] = source
     out = evaluate(
         args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,

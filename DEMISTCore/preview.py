@@ -116,9 +116,13 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) ->
         InputError: a suffix that is no picture's, or a folder that cannot be written to.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     path = check_picture_name(path)
     undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    for words in figure.findobj(Text):  # file names are titles: no formulas, and any letter may be in them
+        words.set_text(words.get_text().encode("utf-8", "backslashreplace").decode("utf-8"))
+        words.set_parse_math(False)
     canvas = FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         canvas.print_figure(

@@ -195,7 +195,7 @@ def test_the_child_finds_the_core_and_slicers_python(monkeypatch, tmp_path, loop
     process.start()
     program, arguments, environment = channel.started
     assert Path(program) == launcher
-    assert arguments == ["-m", "DEMISTCore.worker"]
+    assert arguments == ["-P", "-m", "DEMISTCore.worker"]
     first, *rest = environment["PYTHONPATH"].split(os.pathsep)
     assert (Path(first) / "DEMISTCore" / "__init__.py").is_file()
     assert rest == ["elsewhere"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import write_json
+from ..schema import read_json
 
 Means = dict[int, float]
 
@@ -74,8 +75,9 @@ def cohort_means(
     known: dict[str, dict[str, float]] = {}
     if cache is not None and Path(cache).is_file():
         try:
-            known = json.loads(Path(cache).read_text(encoding="utf-8"))
-        except ValueError:
+            known = {key: {str(int(k)): float(v) for k, v in means.items()}
+                     for key, means in read_json(Path(cache)).items()}  # fmt: skip
+        except (OSError, ValueError, TypeError, AttributeError):
             known = {}  # a damaged cache is made again
     result, found = {}, {}
     for subject, (psr_path, labels_path) in truths.items():

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import atomic_path, atomic_paths, write_json
 from ..preview import check_picture_name, save_figure
-from ..schema import read_text
+from ..schema import read_json, read_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -242,7 +242,7 @@ def _made(model: BrainLDM, request: Request, settings: Settings, out: Path) -> b
     if not out.exists():
         return False
     try:
-        told: Mapping[str, Any] = json.loads(sidecar_of(out).read_text(encoding="utf-8"))
+        told: Mapping[str, Any] = read_json(sidecar_of(out))
         wanted = json.loads(json.dumps(_provenance(model, request, settings, 0.0)))
         return all(told[key] == wanted[key] for key in ("model", "request", "settings"))
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,22 @@ import numpy as np
 
 from ..files import atomic_paths, write_json
 from ..metrics import json_ready
+from ..schema import read_json
 from .cases import TEST, Case
 from .figures import brain_box, levels
 from .methods.method import Outcome
 
+#: Arrays of an example slice.
+PICTURE = ("psr", "truth", "mask", "lesions")
+
 
 def result_paths(out: Path, group: str, session: str, method: str) -> tuple[Path, Path]:
-    """Where a method's numbers and its example slice for one session of the data set ``group`` lie."""
-    slug = "".join(c if c.isalnum() else "-" for c in method.lower()).strip("-")
+    """Where a method's numbers and its example slice for one session of the data set ``group`` lie.
+
+    Part of a hash tells names apart of which the readable part is the same: a person may call models "A+" and "A-".
+    """
+    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in method.lower()).strip("-")[:60]
+    slug += f"-{hashlib.sha256(method.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
     folder = out / ("subjects" if group == TEST else group) / session
     return folder / f"{slug}.json", folder / f"{slug}.npz"
 
@@ -27,12 +37,14 @@ def read_result(out: Path, case: Case, method: str, fingerprint: str) -> dict[st
     """The numbers, if they are there and made with the same inputs, settings and weights; else None."""
     path, picture = result_paths(out, case.group, case.name, method)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or content.pop("fingerprint", None) != fingerprint or not picture.is_file():
-        return None
-    return {key: _with_nan(value) for key, value in content.items()}
+        content = read_json(path)
+        if content.pop("fingerprint") != fingerprint or content["method"] != method:
+            return None
+        with np.load(picture, allow_pickle=False) as cut:
+            _ = [cut[name] for name in PICTURE]
+        return {key: _with_nan(value) for key, value in content.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None  # not there, of other settings, or damaged: made again
 
 
 def write_result(out: Path, case: Case, method: str, outcome: Outcome, content: dict[str, Any]) -> None:

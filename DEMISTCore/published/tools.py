@@ -8,6 +8,7 @@ from ..bundle import DESCRIPTION_FILE, Bundle, find_folder, load_bundle, read_de
 from ..bundle.export import export_bundle
 from ..errors import BundleError, InputError
 from ..guards import protect_folder
+from ..schema import printable
 from .folder import PATTERNS
 from .layouts import build_empty
 from .store import KINDS, Model, Stored, export_model, open_model, save_autoencoder, save_model
@@ -75,7 +76,10 @@ def verify(source: str | Path) -> str:
         for part in parts:
             _ = model.demist if part == "streams" else getattr(model, part)
         _ = model.config
+        if "backbone" in parts or model.kind == "demist":  # what sampling needs besides weights
+            _ = model.schedule, model.latent_scale, model.condition_scale, model.psr_range, model.sampling
         return f"{model.folder}: whole ({', '.join(parts)})."
+    _ = model.scheduler if model.unet_config is not None else None
     parts = []
     if model.autoencoder_file is not None:
         _ = model.autoencoder
@@ -130,4 +134,4 @@ def convert(
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"{name + ':':<13} {value}" for name, value in rows)
+    return "\n".join(f"{printable(name) + ':':<13} {printable(str(value))}" for name, value in rows)

@@ -57,7 +57,7 @@ def _write(regions: Regions, labels: Volume, folder: Path) -> list[Path]:
     for index, (key, name) in LABELS.items():
         mark = " (suggested)" if suggested and key in ("lesion", "black_hole") else ""
         rows.append(f"{index}\t{name}{mark}\t{key}")
-    paths[1].write_text("\n".join(rows) + "\n", encoding="utf-8")
+    paths[1].write_text("\n".join(rows) + "\n", encoding="utf-8", errors="backslashreplace")
     content = {
         "settings": asdict(regions.settings),
         "lesions": None if lesions is None else {

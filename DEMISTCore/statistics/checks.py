@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import sha256
+from ..schema import read_json
 from ..volume import Volume, as_volume
 
 #: What is said below every figure and table.
@@ -120,7 +120,7 @@ def _sidecar(path: Path) -> Any:
             name = name[: -len(suffix)]
             break
     try:
-        return json.loads(path.with_name(name + ".json").read_text(encoding="utf-8"))
+        return read_json(path.with_name(name + ".json"))
     except (OSError, ValueError):
         return None
 

@@ -135,7 +135,10 @@ def describe(values: np.ndarray) -> dict[str, float]:
 def write_table(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> Path:
     """Write rows as CSV, or as TSV (missing values ``n/a``, as BIDS wants it) if ``path`` ends in ``.tsv``."""
     tabs = path.suffix == ".tsv"
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream, delimiter="\t" if tabs else ",", lineterminator="\n")
         writer.writerow(columns)
         for row in rows:

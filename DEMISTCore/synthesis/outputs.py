@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..commit import sweep, temporary_prefix
 from ..devices import peak_memory
 from ..errors import InputError
 from ..files import atomic_paths, sha256, write_json
@@ -104,12 +105,19 @@ def _check_folder(path: Path) -> None:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
+    if not path.name.lower().endswith((".nii", ".nii.gz", ".json", ".png", ".pdf", ".svg")):
+        try:
+            str(path.absolute()).encode("utf-8")
+        except UnicodeEncodeError as error:  # SimpleITK takes names as text
+            raise InputError(f"{path} has letters that are no UTF-8; choose another name, or .nii.gz.") from error
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+        sweep(folder)
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=folder) as trial:
+            (Path(trial) / path.name).touch()  # too long, or with letters that this file system does not know?
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"Cannot write {path}: {error.strerror or error}; choose a folder you can write to."
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}; choose a folder you can write to, or "
+            "another name."
         ) from error
 
 

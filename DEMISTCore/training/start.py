@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commit import sweep
-from ..errors import InputError
+from ..errors import InputError, Terminated
 from ..files import write_json
 from ..guards import protect_folder
 from ..lock import LOCK_FILE, FolderLock
@@ -298,7 +298,7 @@ def _sigterm_interrupts() -> Iterator[None]:
     """While data are prepared, SIGTERM is as Ctrl-C: temporary files are removed on the way out."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        raise Terminated(number)
 
     try:
         previous = signal.signal(signal.SIGTERM, interrupt)

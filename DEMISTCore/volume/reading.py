@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, MemoryShortage
 from .causes import damaged_gzip, explain
 from .checks import check_geometry, check_memory, three_dimensional
 from .forms import Forms
@@ -44,7 +44,7 @@ def read(path: Path) -> Loaded:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(f"{path} is too large for this machine's memory; resample it or crop it.") from error
+        raise MemoryShortage(f"{path} is too large for this machine's memory; resample it or crop it.") from error
     except Exception as error:
         log.debug("Reading %s failed", path, exc_info=True)
         raise InputError(explain(path, error)) from error

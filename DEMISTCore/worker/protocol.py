@@ -27,6 +27,8 @@ from threading import Lock
 from typing import Any
 
 from ..errors import DemistError
+from ..schema import parse_json, shown
+from .fields import check_request
 
 PROTOCOL = 1
 JOBS = ("hello", "synthesize", "statistics", "regions", "brain_ldm", "simulate")
@@ -49,29 +51,37 @@ def decode(line: bytes) -> dict[str, Any]:
     """A request from a line.
 
     Raises:
-        ProtocolError: not JSON, no object, no whole number as ``id``, or an unknown ``do``.
+        ProtocolError: not JSON, no object, no whole number as ``id``, an unknown ``do``, or a field of another type
+            than :mod:`.fields` says.
     """
     if len(line) > MAX_LINE:
         raise ProtocolError(f"A line of {len(line):,} bytes is no request; one has at most {MAX_LINE:,}.")
     try:
-        request = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError):
+        request = parse_json(line.decode("utf-8"))
+    except ValueError:
         raise ProtocolError(f"This line is not JSON: {_shown(line)}; send one JSON object a line.") from None
     if not isinstance(request, dict):
         raise ProtocolError(f"This line is no JSON object: {_shown(line)}; send one JSON object a line.")
     number, do = request.get("id"), request.get("do")
     if not isinstance(number, int) or isinstance(number, bool):
-        raise ProtocolError(f"A request needs a whole number as its id, not {number!r}.")
-    if do not in (*JOBS, *CONTROLS):
-        raise ProtocolError(f"There is no job {do!r}; choose {', '.join((*JOBS, *CONTROLS))}.", number)
+        raise ProtocolError(f"A request needs a whole number as its id, not {shown(number)}.")
+    if not isinstance(do, str) or do not in (*JOBS, *CONTROLS):
+        raise ProtocolError(f"There is no job {shown(do)}; choose {', '.join((*JOBS, *CONTROLS))}.", number)
     if do == "cancel" and not isinstance(request.get("target"), int):
         raise ProtocolError("Say which job to cancel: its id as target.", number)
+    try:
+        check_request(request)
+    except ValueError as error:
+        raise ProtocolError(f"This request cannot be used: {error}.", number) from None
     return request
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message as a line; numbers that JSON does not know (NaN, infinities) become null."""
-    return json.dumps(_plain(message), ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    """A message as a line; numbers that JSON does not know (NaN, infinities) become null.
+
+    ASCII, all else as JSON's escapes: a path whose bytes are no UTF-8 holds lone surrogates, which no encoding takes.
+    """
+    return json.dumps(_plain(message), ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
 
 
 class Sender:
@@ -103,5 +113,4 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(line: bytes) -> str:
-    text = line.decode("utf-8", "replace").strip()
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return shown(line[:200].decode("utf-8", "replace").strip())

@@ -7,11 +7,13 @@ A watcher looks for the parent as well: another child of the parent may hold the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import queue
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -19,10 +21,11 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import BundleError, Cancelled, DemistError, InputError
+from ..cli import sentence
+from ..errors import BundleError, Cancelled, DemistError, MemoryShortage
 from .context import Context
 from .exchange import disk_sentence
-from .protocol import PROTOCOL, ProtocolError, Sender, decode
+from .protocol import MAX_LINE, PROTOCOL, ProtocolError, Sender, decode
 from .warm import Warm
 
 #: Folders that a parent makes for a worker, and that it may remove when the parent is dead, begin like this.
@@ -74,27 +77,49 @@ class Worker:
         except Cancelled:
             self._send(number, "cancelled")
         except Exception as error:
-            kind, message = explain(error)
-            more = {}
-            if kind == "internal":
-                more["traceback"] = traceback.format_exc()
-                print(more["traceback"], file=sys.stderr, flush=True)
-            self._send(number, "error", kind=kind, message=message, **more)
+            self._say_failure(number, error)
         finally:
             self.current = None
             with self._lock:
                 del self._cancelled[number]
 
+    def _say_failure(self, number: int | None, error: Exception) -> None:
+        """An error of a job as a message; whatever is wrong with the error itself, one is sent."""
+        more = {}
+        try:
+            kind, message = explain(error)
+            if kind == "internal":
+                more["traceback"] = "".join(traceback.format_exception(error))
+        except Exception:
+            kind, message = "internal", f"DEMIST failed unexpectedly ({type(error).__name__}); see the log."
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if more:
+                print(more["traceback"], file=sys.stderr, flush=True)
+        self._send(number, "error", kind=kind, message=message, **more)
+
     # --- reader thread -------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
-            for line in self._source:
-                if line.strip():
-                    self._take(line)
+            while line := self._source.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE and not line.endswith(b"\n"):
+                    self._send(None, "error", kind="input",
+                               message=f"A line of more than {MAX_LINE:,} bytes is no request.")  # fmt: skip
+                    while rest := self._source.readline(1 << 16):
+                        if rest.endswith(b"\n"):
+                            break
+                elif line.strip():
+                    self._take_safely(line)
         except (OSError, ValueError):
             pass
         self._leave()
+
+    def _take_safely(self, line: bytes) -> None:
+        """No line ends the worker, and with it the jobs that wait."""
+        try:
+            self._take(line)
+        except Exception as error:
+            self._say_failure(None, error)
 
     def _take(self, line: bytes) -> None:
         try:
@@ -140,11 +165,23 @@ class Worker:
             if gone:
                 self._leave()
 
-    def _leave(self) -> None:
+    def _leave(self, code: int = 0) -> None:
         """End at once, in the middle of a computation if need be; images of a patient do not stay behind."""
         if self._private is not None and self._private.name.startswith(FOLDER_PREFIX):
             shutil.rmtree(self._private, ignore_errors=True)
-        os._exit(0)
+        os._exit(code)
+
+    def leave_on_signals(self) -> None:
+        """Signals that end a process clean up first. Another thread waits for them: the main one may be computing."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows: the watcher sees the parent's end
+            return
+        numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+        def wait() -> None:
+            self._leave(128 + signal.sigwait(numbers))
+
+        threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 class _LogSender(logging.Handler):
@@ -155,7 +192,11 @@ class _LogSender(logging.Handler):
         self._send, self._worker = send, worker
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._send(self._worker.current, "log", level=record.levelname.lower(), text=record.getMessage())
+        try:
+            text = record.getMessage()
+        except Exception:  # a message that does not fit its arguments
+            text = str(record.msg)
+        self._send(self._worker.current, "log", level=record.levelname.lower(), text=text)
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -163,14 +204,15 @@ def explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, BundleError):
         return "bundle", str(error)
     if isinstance(error, DemistError):
-        memory = isinstance(error, InputError) and "memory" in str(error).lower() and "free" in str(error)
-        return ("memory" if memory else "input"), str(error)
+        return ("memory" if isinstance(error, MemoryShortage) else "input"), str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "memory", "There is not enough memory; close other programs, use fewer seeds, or another device."
     if isinstance(error, ModuleNotFoundError):
         return "dependency", f"The Python package {error.name} is missing; install DEMIST's dependencies and try again."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)):
-        return "input", disk_sentence(Path(error.filename or "a file"), error)
+        return "input", disk_sentence(Path(os.fsdecode(error.filename or "a file")), error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return "input", sentence(error)
     words = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and "out of memory" in words.lower():
         return "memory", "There is not enough memory; close other programs, use fewer seeds, or another device."
@@ -196,4 +238,5 @@ def main(private: str | None = None) -> int:
             worker._leave()
 
     worker = Worker(os.fdopen(source, "rb"), Sender(write), folder)
+    worker.leave_on_signals()
     return worker.run()

@@ -42,7 +42,7 @@ class Channel(Protocol):
 
 
 class WorkerProcess:
-    """``PythonSlicer -m DEMISTCore.worker``, started when first needed; see :mod:`DEMISTCore.worker.protocol`.
+    """``PythonSlicer -P -m DEMISTCore.worker``, started when first needed; see :mod:`DEMISTCore.worker.protocol`.
 
     Signals: ``messageReceived(dict)``; ``textReceived(str)``: a line of its standard error, or one on its output that
     is no message; ``ended(code, text)``: the process is gone, with the last lines it wrote.
@@ -85,7 +85,7 @@ class WorkerProcess:
         channel.onErrorOutput = self._onErrorOutput
         # A channel that was given up must not end its successor.
         channel.onEnded = lambda code, text: self._onEnded(channel, code, text)
-        arguments = ["-m", "DEMISTCore.worker"]
+        arguments = workerArguments()
         if self._folder is not None:
             arguments += ["--folder", str(self._folder)]
         channel.start(pythonProgram(), arguments, environment())
@@ -93,7 +93,8 @@ class WorkerProcess:
     def send(self, message: dict[str, Any]) -> None:
         """Send a request; starts the child if need be."""
         self.start()
-        self._channel.write(json.dumps(message, ensure_ascii=False).encode("utf-8") + b"\n")
+        # ASCII: a path whose bytes are no UTF-8 becomes JSON's escapes.
+        self._channel.write(json.dumps(message).encode("ascii") + b"\n")
 
     def stop(self, timeoutMs: int = 0) -> None:
         """End the child: politely if ``timeoutMs`` is above 0 (blocking as long as that), then, or else, at once."""
@@ -158,11 +159,23 @@ def pythonProgram() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
+def workerArguments() -> list[str]:
+    """How the worker is started: never with modules out of the working directory, where a ``json.py`` may lie.
+
+    Python knows ``-P`` from 3.11 on; before, the entry is taken off the path by hand.
+    """
+    if sys.version_info >= (3, 11):
+        return ["-P", "-m", "DEMISTCore.worker"]
+    start = "import sys; del sys.path[0]; import runpy; runpy.run_module('DEMISTCore.worker', run_name='__main__')"
+    return ["-c", start]
+
+
 def environment() -> dict[str, str]:
     """What the child's environment needs besides ours."""
     path = [str(coreFolder()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        "PYTHONSAFEPATH": "1",  # for the worker's own children
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         # Slicer's own ITK plugins do not fit into the ITK of another SimpleITK.
