@@ -7,7 +7,7 @@ in that mode: the mean where the bundle has one, else the first seed's sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,8 +116,10 @@ def demist(
         on_grid = [case.to_grid(sample) for sample in samples]
         outcomes = {names[0]: Outcome(on_grid[0])}
         if len(names) > 1:
+            # Not the mean of the maps there: interpolation clips overshoot, so the two differ.
+            mean = case.to_grid(samples.mean(0, dtype=np.float64))
             deviation = case.to_grid(samples.std(0, ddof=1, dtype=np.float64))
-            outcomes[names[1]] = _mean(on_grid, deviation)
+            outcomes[names[1]] = Outcome(mean, deviation, len(samples), None, _region_interval(on_grid))
         return outcomes
 
     settings = {"bundle": bundle.hash, "precision": str(dtype), **plan} | ({"variant": knocked} if knocked else {})
@@ -147,14 +149,14 @@ def sampling_plan(
     return plan | {key: value for key, value in (("steps", steps), ("sampler", sampler)) if value is not None}
 
 
-def _mean(samples: Sequence[np.ndarray], deviation: np.ndarray) -> Outcome:
-    """The mean of samples (X, Y, Z) on the comparison grid, and what their spread says of voxels and regions."""
-    seeds = len(samples)
+def _region_interval(
+    samples: Sequence[np.ndarray],
+) -> Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]]:
+    """What samples (X, Y, Z) on the comparison grid say of the mean of a region."""
 
-    def region_interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
+    def interval(region: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
         means = np.array([float(sample[region].mean(dtype=np.float64)) for sample in samples])
-        ends = student_intervals(means.mean(), means.std(ddof=1), seeds, levels)
+        ends = student_intervals(means.mean(), means.std(ddof=1), len(samples), levels)
         return {level: (float(low), float(high)) for level, (low, high) in ends.items()}
 
-    # Bringing maps to the grid is linear: the mean of those there is the mean brought there.
-    return Outcome(np.mean(samples, 0, dtype=np.float64), deviation, seeds, None, region_interval)
+    return interval
