@@ -32,6 +32,7 @@ from DEMISTCore.networks import (
     sample_latent,
 )
 from DEMISTCore.networks.autoencoder import ChannelNorm, fold_voxels, unfold_voxels
+from DEMISTCore.networks.knowledge import KNOWN_WIDTH
 from DEMISTCore.networks.streams import GatedCrossAttention, positions
 from DEMISTCore.networks.wiring import Site
 
@@ -581,8 +582,9 @@ def test_parameter_table():
 def test_the_papers_network_runs_on_paper():
     with torch.device("meta"):
         model = build_demist(PRESETS["brats"])
-        z = torch.empty(1, 8, 36, 44, 28)
-        output = model(z, torch.empty(1, dtype=torch.long), model.condition(torch.empty(1, 8, 36, 44, 28)))
+        z, c = torch.empty(1, 8, 36, 44, 28), torch.empty(1, 8, 36, 44, 28)
+        seen = model.mean.see(torch.empty(1, 2, 144, 176, 112), c, torch.empty(1, KNOWN_WIDTH))
+        output = model(z, torch.empty(1, dtype=torch.long), model.condition(c, seen=seen))
     assert output.shape == z.shape
     # self-attention at two levels, two blocks each: 2 x 2 down, 1 middle, 2 x 3 up
     assert len(model.semantic.index) == 11

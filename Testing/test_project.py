@@ -214,7 +214,8 @@ def test_documented_options_exist():
     for command in COMMANDS:
         stages = ("",)
         if command.endswith(".train"):
-            stages = ("autoencoder", "backbone", "demist", "decoder", "segmentation", "regression", "export")
+            stages = ("autoencoder", "backbone", "mean", "demist", "decoder", "segmentation", "regression", "calibrate",
+                      "export")  # fmt: skip
         for stage in stages:
             argv = [sys.executable, "-m", command, *([stage] if stage else []), "--help"]
             helps[f"{command} {stage}".strip()] = subprocess.run(

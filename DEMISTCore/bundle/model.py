@@ -245,12 +245,11 @@ def _state_of(bundle: Bundle, part: str) -> dict[str, Tensor]:
     """Names and shapes of a part's weights, from the description alone; built on whatever device is in force."""
     from ..networks.autoencoder import build_autoencoder
     from ..networks.backbone import build_backbone
-    from ..networks.demist import Demist
+    from ..networks.demist import build_demist
 
     config = bundle.config
     if part == "streams":
-        demist = Demist(build_backbone(config.backbone), config.streams, config.condition.latent_channels)
-        return demist.streams_state_dict()
+        return build_demist(config).streams_state_dict()
     if part == "backbone":
         return build_backbone(config.backbone).state_dict()
     return build_autoencoder(config.psr if part == "autoencoder_psr" else config.condition).state_dict()

@@ -87,7 +87,7 @@ class Bend(nn.Module):
 
     def forward(self, h: Tensor, knowledge: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return the bent features (B, C, X, Y, Z); ``keep`` (B,) is 0 where dropout took the stream."""
-        with torch.autocast(h.device.type, enabled=False):
+        with torch.autocast("cpu" if h.is_meta else h.device.type, enabled=False):
             knowledge = knowledge.float()
             scale, shift = self.film(knowledge).chunk(2, 1)
             change = torch.diag_embed(scale) + (self.up * self.gate(knowledge)[:, None]) @ self.down
