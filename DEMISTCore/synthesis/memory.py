@@ -34,6 +34,11 @@ def model_memory(bundle: Bundle, shape: Sequence[int], dtype: torch.dtype) -> in
         p.numel() for m in (bundle.autoencoder_psr, bundle.autoencoder_condition, bundle.demist) for p in m.parameters()
     )
     images = 60 * int(np.prod(shape))  # condition, result, their copies
+    if config.mean is not None:
+        # Maps are decoded by the mean network, whole; its features stay while samples are drawn. At two voxels a level
+        # has an eighth of the image's positions; six such tensors are alive in a block, one level's stay.
+        fine = config.mean.channels[0] * int(np.prod(shape)) // 8 * 4
+        return max(6 * fine, encoding, sampling + fine) + weights + images
     return max(decoding, encoding, sampling) + weights + images
 
 
