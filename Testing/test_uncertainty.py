@@ -8,6 +8,7 @@ import json
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,6 +271,22 @@ def test_same_seed_same_calibration():
     again = samples_of((subject(k) for k in range(9)), seed=1)
     assert fit_samples(samples, 1) == fit_samples(again, 1)
     assert fit_samples(samples, 1).levels == (0.5, 0.8, 0.9)  # 95 % takes 19
+
+
+def test_scans_of_one_person_count_as_one():
+    samples = samples_of((subject(k) for k in range(9)), seed=1)
+    named = [replace(kept, subject=f"person {k}") for k, kept in enumerate(samples)]
+    assert fit_samples(named, 1) == fit_samples(samples, 1)
+    twice = fit_samples([*named, *named], 1)
+    assert (twice.subjects, twice.levels) == (9, (0.5, 0.8, 0.9))
+    assert fit_samples([*samples, *samples], 1).subjects == 18
+    with pytest.raises(ValueError, match="9 subjects or more, not 8"):
+        fit_samples([*named[:8], *named[:8]])
+    # Nothing was learned by repeating: the largest of nine errors is still the 90 % quantile of whole tissues.
+    told, once = (
+        c.quantiles["region"].at(2, np.array([100.0]), np.array([0.12])) for c in (twice, fit_samples(named, 1))
+    )
+    assert told == pytest.approx(once, rel=0.05)
 
 
 def test_subjects_without_lesions():

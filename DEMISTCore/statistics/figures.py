@@ -91,7 +91,8 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     """
     whole = [row for row in rows if row["lesion"] is None and math.isfinite(row["median"])]
     single = [row for row in rows if row["lesion"] is not None and math.isfinite(row["mean"])]
-    figure, (axes,) = _canvas(max(5.5, 1.05 * len(whole) + 1.2), 5.0, 1, title, footer)
+    width = max(5.5, 1.05 * len(whole) + 1.2)
+    figure, (axes,) = _canvas(width, 5.0, 1, title, footer)
     for k, row in enumerate(whole):
         colour = COLOURS.get(row["region"], "0.5")
         stats = {"med": row["median"], "q1": row["p25"], "q3": row["p75"], "whislo": row["p5"], "whishi": row["p95"],
@@ -116,9 +117,10 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     axes.grid(axis="y", alpha=0.3)
     explained = "Boxes: quartiles and median; whiskers: 5th to 95th percentile; diamonds: means."
     explained += " Points: means of single lesions." if len(single) > 1 else ""
+    lines = textwrap.wrap(explained, int(14.5 * (width - 0.8)))
     if any(_has_interval(row) for row in whole):
-        explained += "\nError bars: 90 % intervals of the true means."
-    axes.set_title(explained, fontsize=_SMALL)
+        lines.append("Error bars: 90 % intervals of the true means.")
+    axes.set_title("\n".join(lines), fontsize=_SMALL)
     return figure
 
 

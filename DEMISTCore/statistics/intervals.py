@@ -19,8 +19,8 @@ LEVEL = 0.9
 _LESIONS = ("lesion", "black_hole")
 
 NO_CALIBRATION = (
-    "The bundle that made the map has no calibration: intervals are absent (columns mean_ci90_low and mean_ci90_high "
-    "are empty)."
+    "The map was made without a calibration (its bundle has none, or it is one of samples): intervals are absent "
+    "(columns mean_ci90_low and mean_ci90_high are empty)."
 )
 NO_MAP = (
     "The map's model is calibrated, but its uncertainty map was not given and does not lie beside it: intervals are "

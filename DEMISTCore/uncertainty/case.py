@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ class Case:
         mask: (X, Y, Z) not 0 in the brain.
         voxel_ml: volume of a voxel, mL.
         ood: distance from the training data, None if the model gives none.
+        subject: whose scan it is, where there are several of one person: these count as one. None: somebody else's
+            than all others.
     """
 
     mean: np.ndarray
@@ -39,6 +41,7 @@ class Case:
     mask: np.ndarray
     voxel_ml: float
     ood: float | None = None
+    subject: str | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.mean)
@@ -62,7 +65,7 @@ class Sample:
         weight: (N,) how many voxels of the brain each stands for.
         scale: the relative error that the whole brain shares, sum m e / sum m^2.
         lags_mm, correlation: correlation of local errors by distance.
-        voxel_ml, ood: of the case.
+        voxel_ml, ood, subject: of the case.
         region_kind, region_mean, region_error, region_ml: (R,) of each region.
         region_voxels: (R, 2, PER_REGION) mean and local SD of voxels drawn of each, with repeats in small ones.
     """
@@ -82,6 +85,14 @@ class Sample:
     region_error: np.ndarray
     region_ml: np.ndarray
     region_voxels: np.ndarray
+    subject: str | None = None
+
+
+def subjects_of(samples: Sequence[Sample]) -> np.ndarray:
+    """(n,) number of the subject of each, from 0 in order of appearance."""
+    known: dict[object, int] = {}
+    names = (number if kept.subject is None else f"subject {kept.subject}" for number, kept in enumerate(samples))
+    return np.array([known.setdefault(name, len(known)) for name in names], np.intp)
 
 
 def samples_of(cases: Iterable[Case], seed: int = 0) -> list[Sample]:
@@ -138,7 +149,7 @@ def sample(case: Case, rng: np.random.Generator) -> Sample:
     return Sample(
         m[kept], s[kept], e[kept], label[kept], weight, scale, lags, correlation, case.voxel_ml, case.ood,
         np.array(kinds), np.array(means), np.array(errors), np.array(sizes),
-        np.array(voxels, np.float32).reshape(-1, 2, PER_REGION),
+        np.array(voxels, np.float32).reshape(-1, 2, PER_REGION), case.subject,
     )  # fmt: skip
 
 

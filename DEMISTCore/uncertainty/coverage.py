@@ -29,8 +29,8 @@ def evaluate_calibration(calibration: Calibration, cases: Iterable[Case], seed: 
 
     Returns:
         ``voxels`` and ``regions``: lists of rows with ``part`` (tissue; or kind and size of region), ``level``,
-        ``coverage`` (mean over subjects of their share), ``standard_error`` (from subject to subject),
-        ``width`` (mean width, fraction), ``subjects``; ``spread``: by tissue the rank correlation of SD and |error|
+        ``coverage`` (mean over scans of their share), ``standard_error`` (from scan to scan), ``width`` (mean width,
+        fraction), ``subjects`` (scans that have the part); ``spread``: by tissue the rank correlation of SD and |error|
         (Spearman) and ``ause``, the area under the sparsification error curve (Ilg et al., ECCV 2018): mean |error|
         of what is left when the most uncertain share is taken away, above what is left when the worst is, in units of
         the mean |error| of all (0: perfect order; about 0.5 to 0.8: the SD says nothing).

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import draw, model
 from .calibration import KINDS, Calibration, Quantiles
-from .case import Case, Sample, samples_of
+from .case import Case, Sample, samples_of, subjects_of
 from .conformal import conformal_quantile, subjects_needed
 
 #: Levels that intervals are made for, as far as there are subjects enough.
@@ -38,7 +38,7 @@ def fit_calibration(cases: Iterable[Case], seed: int = 0) -> Calibration:
     subjects (cross-conformal prediction: Vovk, *Ann Math Artif Intell* 74:9, 2015). So few subjects serve for both.
 
     Args:
-        cases: 9 subjects or more (90 % intervals), 19 for 95 % intervals.
+        cases: of 9 subjects or more (90 % intervals), 19 for 95 % intervals.
         seed: of what is drawn: voxels, regions, folds.
 
     Raises:
@@ -49,7 +49,7 @@ def fit_calibration(cases: Iterable[Case], seed: int = 0) -> Calibration:
 
 def fit_samples(samples: Sequence[Sample], seed: int = 0) -> Calibration:
     """As :func:`fit_calibration`, from what :func:`.case.samples_of` kept of the cases."""
-    count = len(samples)
+    count = len(np.unique(subjects_of(samples)))
     levels = tuple(level for level in LEVELS if count >= subjects_needed(level))
     if 0.9 not in levels:
         raise ValueError(f"Intervals of 90 % take {subjects_needed(0.9)} subjects or more, not {count}; add subjects.")
@@ -66,24 +66,24 @@ def _fit(
     samples: Sequence[Sample], seed: int, levels: tuple[float, ...], edges: np.ndarray, lesion_weight: float
 ) -> tuple[Calibration, float]:
     """A calibration, and what share of lesion voxels its 90 % intervals hold (1 without lesions)."""
-    count = len(samples)
+    who = subjects_of(samples)
+    count = int(who.max()) + 1
     limit, power = _distances(samples), 1.0
-    order = np.random.default_rng((seed, count)).permutation(count)
-    folds = [order[start :: min(_FOLDS, count)] for start in range(min(_FOLDS, count))]
-    voxel_scores: list[np.ndarray] = [np.empty(0)] * count
-    region_scores: list[np.ndarray] = [np.empty(0)] * count
-    for fold in folds:
-        held = set(fold.tolist())
-        others = [s for i, s in enumerate(samples) if i not in held]
+    fold_of = (np.random.default_rng((seed, count)).permutation(count) % _FOLDS)[who]
+    voxel_scores: list[np.ndarray] = [np.empty(0)] * len(samples)
+    region_scores: list[np.ndarray] = [np.empty(0)] * len(samples)
+    for fold in range(_FOLDS):
+        others = [s for s, of in zip(samples, fold_of) if of != fold]
         fitted = _parameters(others, edges, levels, lesion_weight)
-        for i in fold:
+        for i in np.flatnonzero(fold_of == fold):
             voxel_scores[i], region_scores[i] = voxel_score(fitted, samples[i]), region_score(fitted, samples[i])
     if limit is not None:
         power = _power(samples, voxel_scores, limit)
-    fitted = replace(_parameters(samples, edges, levels, lesion_weight), ood_limit=limit, ood_power=power)
+    fitted = _parameters(samples, edges, levels, lesion_weight)
+    fitted = replace(fitted, subjects=count, ood_limit=limit, ood_power=power)
     wide = [fitted.widening(s.ood) for s in samples]
     voxel_scores = [score / w for score, w in zip(voxel_scores, wide)]
-    subjects = np.repeat(np.arange(count), [len(s.mean) for s in samples])
+    subjects = np.repeat(who, [len(s.mean) for s in samples])
     scores, means = np.concatenate(voxel_scores), np.concatenate([s.mean for s in samples])
     weights = np.concatenate([_voxel_weights(s, lesion_weight) for s in samples])
     bins = np.searchsorted(edges, means)
@@ -174,13 +174,16 @@ def _edges(samples: Sequence[Sample], needed: int) -> np.ndarray:
     bins = len(_MEAN_EDGES) + 1
     counts = np.array([np.bincount(np.searchsorted(_MEAN_EDGES, s.mean), minlength=bins) for s in samples])
     edges: list[float] = []
-    gathered = np.zeros(len(samples), np.intp)
-    for place, column in enumerate(counts.T):
+    who = subjects_of(samples)
+    by_subject = np.zeros((int(who.max()) + 1, bins), np.intp)
+    np.add.at(by_subject, who, counts)
+    gathered = np.zeros(len(by_subject), np.intp)
+    for place, column in enumerate(by_subject.T):
         gathered = gathered + column
         enough = gathered.sum() >= _LEAST_VOXELS and (gathered > 0).sum() >= needed
         if enough and place < len(_MEAN_EDGES):
             edges.append(_MEAN_EDGES[place])
-            gathered = np.zeros(len(samples), np.intp)
+            gathered = np.zeros(len(by_subject), np.intp)
         elif not enough and place == len(_MEAN_EDGES):
             edges = edges[:-1]
     return np.array(edges)
@@ -214,7 +217,7 @@ def _region_quantiles(
     samples: Sequence[Sample], scores: Sequence[np.ndarray], levels: tuple[float, ...], needed: int
 ) -> dict[str, Quantiles]:
     """By kind, class of size and, for regions, class of mean; a class of too few subjects has the next wider one's."""
-    subject = np.repeat(np.arange(len(samples)), [len(s.region_mean) for s in samples])
+    subject = np.repeat(subjects_of(samples), [len(s.region_mean) for s in samples])
     kind, mean, volume = (
         np.concatenate([getattr(s, name) for s in samples]) for name in ("region_kind", "region_mean", "region_ml")
     )
