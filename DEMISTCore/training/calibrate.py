@@ -87,21 +87,23 @@ def calibrate(
     except ValueError as error:
         raise InputError(f"These data sets do not tell what is typical: {error}") from error
 
-    def cases(entries: Sequence[data.Prepared]) -> Iterator[Case]:
-        for entry in entries:
+    def cases(folder: str | Path) -> Iterator[Case]:
+        for entry in prepared[str(folder)]:
             mean = _mean(bundle, entry, where, dtype)
             truth, labels = np.asarray(entry.y, np.float32), np.asarray(entry.labels)
             inside, voxel_ml = (np.asarray(entry.x) != 0).any(0), bundle.spacing**3 / 1000
-            yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, typical.distance(mean.described))
+            distance, person = typical.distance(mean.described), f"{folder} {entry.subject}"
+            yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, distance, person)
 
     try:
-        calibration = fit_calibration(_told(cases(fitted), len(fitted)))
+        everyone = (case for folder in datasets for case in cases(folder))
+        calibration = fit_calibration(_told(everyone, len(fitted)))
     except ValueError as error:
         raise InputError(f"These data sets give no calibration: {error}") from error
     report = {}
     for folder in check:
-        entries = prepared[str(folder)]
-        report[Path(folder).name] = evaluate_calibration(calibration, _told(cases(entries), len(entries)))
+        count = len(prepared[str(folder)])
+        report[Path(folder).name] = evaluate_calibration(calibration, _told(cases(folder), count))
     _write(bundle, out, {
         "calibration": calibration.to_dict(), "typical": typical.to_dict(),
         "data": [Path(folder).name for folder in datasets], "sessions": len(fitted), "preprocess": asdict(preprocess),
