@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import sha256
 from ..schema import read_json
-from ..volume import Volume, as_volume
+from ..volume import Volume, as_volume, data_hashes
 
 #: What is said below every figure and table.
 RESEARCH_USE = "Research use only, not for clinical use."
@@ -74,7 +74,7 @@ def support(psr: Volume) -> np.ndarray:
 def identity(volume: Volume) -> dict[str, Any]:
     """Which file, with what content."""
     if volume.path is not None and Path(volume.path).is_file():
-        return {"file": str(volume.path), "sha256": sha256(volume.path)}
+        return {"file": str(volume.path), "sha256": sha256(volume.path), **data_hashes(volume.path)}
     return {"file": None, "shape": list(volume.shape)}
 
 

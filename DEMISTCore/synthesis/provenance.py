@@ -12,7 +12,7 @@ import numpy as np
 from .. import __version__
 from ..bundle import Bundle
 from ..files import sha256
-from ..volume import Volume, data_files
+from ..volume import Volume, data_hashes
 from .reuse import Reuse
 
 if TYPE_CHECKING:
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 def identity(volume: Volume, reuse: Reuse) -> dict[str, Any]:
     """What file, with what content."""
     if volume.path is not None and Path(volume.path).is_file():
-        return {"file": str(volume.path), "sha256": sha256(volume.path), **data_identity(volume.path)}
+        return {"file": str(volume.path), "sha256": sha256(volume.path), **data_hashes(volume.path)}
     return {"file": None, "array_sha256": reuse.content(volume)}
-
-
-def data_identity(path: Path) -> dict[str, Any]:
-    """Hashes of the data files of a header, whose own hash says nothing of them; {} for an image in one file."""
-    files = data_files(path)
-    return {"data_sha256": {file.name: sha256(file) for file in files}} if files else {}
 
 
 def provenance(

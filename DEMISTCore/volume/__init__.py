@@ -13,7 +13,7 @@ its place, which what is written on that grid repeats.
 """
 
 from .checks import SPACING_RANGE
-from .detached import data_files
+from .detached import data_files, data_hashes
 from .forms import Forms
 from .grid import Grid
 from .image import Volume, as_volume, check_writable
@@ -23,5 +23,5 @@ from .writing import check_holds
 
 __all__ = [
     "SPACING_RANGE", "Forms", "Grid", "Order", "Volume", "as_volume", "check_holds", "check_writable", "data_files",
-    "from_sitk", "resample", "to_sitk",
+    "data_hashes", "from_sitk", "resample", "to_sitk",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import sha256
 
 #: A header longer than this is none.
 _LONGEST = 1 << 20
@@ -31,6 +32,12 @@ def data_files(path: str | os.PathLike[str]) -> list[Path]:
     except (InputError, ValueError):  # reading it says why
         return []
     return [path.with_name(name) for name in names if _plain(name) and path.with_name(name).is_file()]
+
+
+def data_hashes(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
+    """``{"data_sha256": {name: hash}}`` of :func:`data_files`, of which the header's own hash says nothing; or {}."""
+    files = data_files(path)
+    return {"data_sha256": {file.name: sha256(file) for file in files}} if files else {}
 
 
 def pair_of(path: Path) -> Path | None:

@@ -85,13 +85,13 @@ def read_forms(path: Path, image: nib.Nifti1Pair, raw: Nifti1Header, itk: np.nda
         if matrix is not None:
             matrix[:3] *= scale
     if sentence:
-        # ITK believes the units, so its account is off by that factor.
         warnings.append(sentence)
-        itk = None
     if codes["sform"] <= 0 and codes["qform"] <= 0:
         warnings.append(f"{path} says nothing about its orientation (sform and qform unset); check left and right.")
     elif invertible(affine):
-        warnings += _disagreement(path, affine, qform if goes_by == "sform" else None, itk, goes_by, shape)
+        # ITK believes the units: where they are wrong, its account is off by that factor, and that has been said.
+        believed = None if sentence else itk
+        warnings += _disagreement(path, affine, qform if goes_by == "sform" else None, believed, goes_by, shape)
     return Forms(affine, itk, kept), warnings
 
 

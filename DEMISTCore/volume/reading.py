@@ -102,7 +102,9 @@ def _read_nibabel(path: Path) -> Loaded:
         forms, warnings = read_forms(path, image, _raw_header(image), place_in_itk(path))
     elif kind.__name__ == "MGHHeader":
         forms, warnings = Forms(affine), []
-        if not int(image.header["goodRASFlag"]):
+        with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+            place_is_good = stream.read(30)[28:] != b"\0\0"  # nibabel fills in a default where it is not
+        if not place_is_good:
             warnings.append(_no_orientation(path))
     else:
         forms, warnings = Forms(affine, place_in_itk(path)), []
