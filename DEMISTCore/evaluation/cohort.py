@@ -100,10 +100,10 @@ def evaluate(
 
     check_device_name(device)
     out = Path(out)
-    _check_folder(out)
     protect_folder(
         out, (data, shifted, bundle, regression_from, compare, lookup_from, linear), "folder of the results"
     )  # fmt: skip
+    _check_folder(out)
     cohorts = {TEST: index(data)} | ({SHIFTED: index(shifted)} if shifted is not None else {})
     sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)

@@ -129,6 +129,8 @@ def _wrong_suffix(path: Path, start: bytes) -> str | None:
     what, suffixes = found
     if what == "DICOM":
         return f"{path} is a DICOM file under another name; convert the series to NIfTI first (dcm2niix)."
+    if what.startswith("HDF5") and not name.endswith(".mnc"):
+        return f"{path} is an HDF5 file, of which only MINC 2 (.mnc) is read; convert the image to NIfTI."
     wanted = tuple(_zipped(suffix) for suffix in suffixes) if zipped else suffixes
     if what == "NIfTI" and name.endswith((".img", ".img.gz")):  # pairs may hold whole files
         return None
@@ -235,4 +237,6 @@ def _looks_like_text(start: bytes) -> bool:
 def _plain_text(path: Path, start: bytes) -> str | None:
     if not _looks_like_text(start):
         return None
+    if start.startswith((b"NRRD", b"ObjectType", b"NDims")):
+        return f"{path} cannot be read as an image: its header is damaged or incomplete; copy or export it again."
     return f"{path} cannot be read as an image: it holds text; give the image itself, or copy it again."
