@@ -422,3 +422,31 @@ def test_a_moved_image_forgets_what_its_file_said():
     assert volume.grid.volume(VOXELS).forms is None
     with pytest.raises(ValueError, match="do not fit a grid"):
         Grid(SHAPE, OBLIQUE).volume(np.zeros((2, 2, 2)))
+
+
+def test_regions_of_a_map_with_two_places_lie_over_it_in_both_readers(tmp_path):
+    """What is measured on a map is written on its grid: labels and lesion numbers, which are drawn in 3D Slicer too."""
+    from DEMISTCore.statistics import analyse
+
+    shape = (24, 24, 24)
+    sform = np.diag([2.0, 2.0, 2.0, 1.0])
+    qform = sform.copy()
+    qform[:3, 3] += (0, 20, -21)
+    tissue = np.full(shape, 3, np.uint8)
+    lesions = np.zeros(shape, np.uint8)
+    lesions[10:14, 10:14, 10:14] = 1
+    psr = np.where(lesions > 0, 0.06, 0.12).astype(np.float32)
+    psr += np.random.default_rng(0).normal(0, 0.005, shape).astype(np.float32)
+    files = {}
+    for name, array in (("psr", psr), ("tissue", tissue)):
+        files[name] = save(tmp_path / f"{name}.nii.gz", array, sform, qform, (2, 1))
+    files["lesions"] = save(tmp_path / "lesions.nii.gz", lesions, qform, qform)  # drawn and saved in 3D Slicer
+    analysis = analyse(files.pop("psr"), **files, out=tmp_path / "statistics")
+    assert any("disagree by up to 29 mm" in sentence for sentence in analysis.notes)
+    assert not any("resampled" in sentence for sentence in analysis.notes)
+    numbers = nib.load(tmp_path / "statistics" / "lesions_dseg.nii.gz")
+    assert np.array_equal(np.asanyarray(numbers.dataobj) > 0, lesions > 0)
+    for name in ("regions_dseg.nii.gz", "lesions_dseg.nii.gz"):
+        for reader in (in_nibabel, in_itk):
+            written = reader(tmp_path / "statistics" / name)
+            assert apart(written, reader(tmp_path / "psr.nii.gz"), shape) <= NEAR_MM
