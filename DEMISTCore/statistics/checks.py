@@ -146,5 +146,5 @@ def _description(path: Path) -> str:
 
     try:
         return bytes(nib.load(path).header["descrip"]).decode("utf-8", "replace")
-    except (OSError, KeyError, nib.filebasedimages.ImageFileError):
+    except (OSError, KeyError, ValueError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError):
         return ""
