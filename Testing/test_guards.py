@@ -27,6 +27,8 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 NO_PATHS = {
     "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude",
 }  # fmt: skip
+#: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
+CACHES = {"evaluate prepared", "calibrate cache"}
 CONTENT = b"age\n0.5\n"  # something to keep; a table, because one command reads it before it looks where to write
 
 
@@ -80,6 +82,7 @@ def _leaves(words: tuple[str, ...], main: object, parser: argparse.ArgumentParse
         return
     values = [action for action in parser._actions if action.nargs != 0 and not action.choices]
     paths = [action for action in values if action.type in (None, str, Path) and action.dest not in NO_PATHS]
+    paths = [a for a in paths if f"{words[-1]} {a.dest}" not in CACHES]
     writes = tuple(a for a in paths if a.dest in WRITTEN or f"{words[-1]} {a.dest}" in WRITTEN)
     reads = tuple(a for a in paths if a not in writes)
     if writes:

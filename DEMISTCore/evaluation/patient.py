@@ -138,9 +138,8 @@ def evaluate_patient(
     out = Path(out)
     written = ("psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv",
                "patient_regions.csv", "patient.png")  # fmt: skip
-    protect_files(
-        {name: out / name for name in written}, (t1w, flair, lesions, bundle, linear, settings.get("brain_mask"))
-    )  # fmt: skip
+    read = (t1w, flair, lesions, bundle, linear, lookup_from, settings.get("brain_mask"))
+    protect_files({name: out / name for name in written}, read)
     for name in ("patient.json", "patient.csv", "patient_regions.csv", "patient.png"):
         check_writable(out / name, overwrite=overwrite)
     t1w, flair, lesion_volume = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR"), as_volume(lesions, "lesion mask")

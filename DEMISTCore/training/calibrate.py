@@ -21,6 +21,7 @@ from ..bundle import DESCRIPTION_FILE, Bundle, check_target, description_hash, l
 from ..devices import pick_device, pick_dtype
 from ..errors import BundleError, InputError
 from ..files import atomic_folder
+from ..guards import protect_folder
 from ..networks.knowledge import describe
 from ..synthesis.given import encode, predict_mean
 from ..uncertainty import Case, evaluate_calibration, fit_calibration
@@ -66,6 +67,7 @@ def calibrate(
     Raises:
         InputError: no mean network, too few subjects, or a folder that cannot be used.
     """
+    protect_folder(out, (source, datasets, trained_on, check), "calibrated bundle")
     try:
         bundle = load_bundle(source)
     except BundleError as error:
