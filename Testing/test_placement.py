@@ -353,6 +353,20 @@ def test_maps_of_a_scan_with_two_places_lie_over_it_in_both_readers(head, tiny_b
         assert apart(reader(masks[0].write(tmp_path / "native.nii.gz")), reader(t1w), scan.shape) <= NEAR_MM
 
 
+def test_what_is_prepared_once_is_prepared_again_for_another_place(tmp_path):
+    """The same voxels where nibabel sees them in one place, but ITK in two: a result of one is none of the other."""
+    from DEMISTCore.synthesis.reuse import Reuse
+
+    moved = OBLIQUE.copy()
+    moved[:3, 3] += (29, 0, 0)
+    names = {"a": (OBLIQUE, moved, (2, 1)), "b": (OBLIQUE, OBLIQUE, (2, 1)), "c": (OBLIQUE, OBLIQUE, (2, 1))}
+    a, b, c = (Volume.read(save(tmp_path / f"{name}.nii", VOXELS, *place)) for name, place in names.items())
+    reuse = Reuse()
+    assert np.array_equal(a.affine, b.affine)
+    assert reuse.content(a) != reuse.content(b)
+    assert reuse.content(b) == reuse.content(c)
+
+
 def test_sheared_axes_are_refused_where_they_cannot_be_said(tmp_path):
     """Case 11: corners were 15 mm off in .nrrd and .mha."""
     affine = OBLIQUE.copy()

@@ -40,6 +40,12 @@ class Forms:
     itk: np.ndarray | None = None
     header: Mapping[str, Any] | None = None
 
+    def tobytes(self) -> bytes:
+        """All of it as bytes, to tell one from another."""
+        parts = [self.affine.tobytes(), b"" if self.itk is None else self.itk.tobytes()]
+        parts += [name.encode() + np.asarray(value).tobytes() for name, value in sorted((self.header or {}).items())]
+        return b"".join(parts)
+
     def of(self, affine: np.ndarray) -> bool:
         """True if ``affine`` (4, 4) is still the place that these forms speak of."""
         return bool(np.allclose(affine, self.affine, rtol=0, atol=1e-6))
