@@ -28,6 +28,7 @@ from ..devices import pick_device
 from ..errors import DemistError, InputError
 from . import checkpoint
 from .checkpoint import Run
+from .ranks import check_launcher, starting
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -303,6 +304,7 @@ def check_machine(s: Settings) -> str:
     Raises:
         InputError: lightning is not installed, the device is not there, or it has no fp16 training.
     """
+    check_launcher(s.nodes)
     if importlib.util.find_spec("lightning") is None:
         raise InputError('Training needs lightning; install it with: pip install "demist[train]"')
     device = pick_device(s.device).type
@@ -320,8 +322,14 @@ def _fabric(s: Settings) -> Any:
     precision = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[s.precision]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fabric = Fabric(accelerator=check_machine(s), devices=s.devices, num_nodes=s.nodes, precision=precision)
-        fabric.launch()
+        world = s.devices * s.nodes
+        # Some parameters have no part in some steps (an estimate that trains alone at first, losses of weight 0).
+        strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+        fabric = Fabric(
+            accelerator=check_machine(s), devices=s.devices, num_nodes=s.nodes, precision=precision, strategy=strategy
+        )
+        with starting(world):
+            fabric.launch()
     return fabric
 
 
