@@ -224,7 +224,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "says"),
     [(BOMB, "more than"), ("a: &a [*a]", "part of"), ("[" * 5000, "nested|YAML"), ("a: " + "x" * 200_000, "larger"),
-     ("{" * 40 + "}" * 40, "nested|YAML"), ("- 1", "key: value"), ("steps: !!binary aGk=", "steps must be"),
+     ("{" * 40 + "}" * 40, "nested|YAML"), ("- 1", "key: value"), ("lr: !!binary aGk=", "lr must be"),
      ("a: 2001-99-99", "YAML|Unknown")],
 )  # fmt: skip
 def test_yaml_that_stands_for_too_much(text, says, tmp_path):

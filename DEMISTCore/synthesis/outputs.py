@@ -85,8 +85,8 @@ def check_outputs(outputs: Mapping[str, Path], overwrite: bool, inputs: Sequence
         if there in taken:
             raise InputError(f"{path} is {taken[there]} already; give the {kind} another name.")
         taken[there] = f"the {kind}"
-        check_writable(path, overwrite=overwrite)
         _check_folder(path)
+        check_writable(path, overwrite=overwrite)
 
 
 def check_formats(outputs: Mapping[str, Path], t1w: Volume) -> None:
@@ -102,15 +102,15 @@ def check_formats(outputs: Mapping[str, Path], t1w: Volume) -> None:
 
 def _check_folder(path: Path) -> None:
     """Try to write where ``path`` will be: permission bits do not tell of read-only and network file systems."""
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
     if not path.name.lower().endswith((".nii", ".nii.gz", ".json", ".png", ".pdf", ".svg")):
         try:
             str(path.absolute()).encode("utf-8")
         except UnicodeEncodeError as error:  # SimpleITK takes names as text
             raise InputError(f"{path} has letters that are no UTF-8; choose another name, or .nii.gz.") from error
     try:
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
         sweep(folder)
         with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=folder) as trial:
             (Path(trial) / path.name).touch()  # too long, or with letters that this file system does not know?

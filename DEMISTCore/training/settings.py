@@ -404,6 +404,11 @@ def _load_yaml(text: str) -> Any:
     Loader.add_implicit_resolver(number, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
     exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    depth = 0
+    for bracket in re.findall(r"[][{}]", text):  # the parser itself recurses, and slowly
+        depth = max(depth + (1 if bracket in "[{" else -1), 0)
+        if depth > 100:
+            raise ValueError("it is nested too deeply")
     loader = Loader(text)
     try:
         node = loader.get_single_node()
