@@ -235,6 +235,7 @@ def test_killed_early_and_late(words, tmp_path, monkeypatch, when):
             train_cli(*words, "--out", out)
     assert not (out / "best.safetensors").exists()
     if when == "before config.yaml":
+        out.mkdir()
         (out / LOCK_FILE).write_text("{}")  # as a real kill leaves it
         (out / ".tmp-00000000-1-config.yaml").write_text("x")
         assert train_cli("regression", "--out", out, "--resume") == 2

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DEMISTCore.errors import BundleError, InputError
+from DEMISTCore.errors import BundleError, InputError, MemoryShortage
 from DEMISTCore.volume import Volume
 from DEMISTCore.worker import exchange, protocol, samples
 from DEMISTCore.worker.preview import Preview
@@ -186,7 +186,8 @@ def test_errors_have_a_kind_and_one_sentence():
 
     for error, kind, word in (
         (InputError("x is bad; mend it."), "input", "mend"),
-        (InputError("Too little memory: x needs 9 GiB and 1 GiB are free; close."), "memory", "GiB"),
+        (InputError("/free/memory/t1w.nii: Too little memory of what it was."), "input", "memory"),
+        (MemoryShortage("Too little memory: x needs 9 GiB and 1 GiB are free; close."), "memory", "GiB"),
         (BundleError("no bundle"), "bundle", "no bundle"),
         (MemoryError(), "memory", "not enough memory"),
         (OutOfMemoryError("CUDA"), "memory", "not enough memory"),
