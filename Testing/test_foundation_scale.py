@@ -36,7 +36,7 @@ def bids(tmp_path_factory):
 @pytest.fixture
 def base(tiny_bundle, tmp_path):
     """A foundation bundle whose autoencoder sees PSR 0.4 as 1, on a grid of 1 mm."""
-    folder = tmp_path / "other-base"
+    folder = tmp_path / "tiny-base"
     shutil.copytree(tiny_bundle.parent / "tiny-base", folder)
     info = json.loads((folder / "bundle.json").read_text())
     info |= {"psr_range": 0.4, "spacing": 1.0}

@@ -91,6 +91,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     # The hash is right, so what follows are mistakes of whoever wrote it.
     kind = info.get("kind")
     known = isinstance(kind, str) and kind in KINDS
+    if known and isinstance(info.get("files"), dict):
+        _check_names(folder, info)
     problem = find_problem(info, kind in DELTAS) if known else f"its kind must be one of {', '.join(KINDS)}"
     if problem:
         raise BundleError(f"{file} is not valid: {problem}; it was not saved by DEMIST, save it again.")
@@ -106,9 +108,8 @@ def description_hash(info: Mapping[str, Any]) -> str:
 
 def check_files(folder: Path, info: Mapping[str, Any]) -> None:
     """Every weight file is there, whole, and what was saved."""
+    _check_names(folder, info)
     for name, entry in info["files"].items():
-        if Path(name).name != name or not name.endswith(".safetensors") or name[:-12] not in KINDS[info["kind"]]:
-            raise BundleError(f"Bundle {folder} lists a file it should not have ({name!r}); get it again.")
         file = folder / name
         if not file.is_file():
             raise BundleError(f"Bundle {folder} is incomplete: {name} is missing; get it again.")
@@ -120,6 +121,12 @@ def check_files(folder: Path, info: Mapping[str, Any]) -> None:
             )
         if sha256(file) != entry["sha256"]:
             raise BundleError(f"{file} is damaged or was changed (wrong SHA-256); get the bundle again.")
+
+
+def _check_names(folder: Path, info: Mapping[str, Any]) -> None:
+    for name in info["files"]:
+        if Path(name).name != name or not name.endswith(".safetensors") or name[:-12] not in KINDS[info["kind"]]:
+            raise BundleError(f"Bundle {folder} lists a file it should not have ({shown(name)}); get it again.")
 
 
 def _is_lfs_pointer(file: Path) -> bool:

@@ -89,6 +89,13 @@ def _sampling(value: Any) -> None:
         number(weight, f"sampling.guidance.{stream}", -100, 100)
 
 
+def _schedule(value: Any) -> None:
+    try:
+        check_schedule(value)
+    except ValueError as error:
+        raise ValueError(f"it has a noise schedule that this version does not understand ({error})") from None
+
+
 def _simulated(value: Any) -> None:
     if not isinstance(value, bool):
         raise ValueError("simulated must be true or false")
@@ -110,7 +117,7 @@ _NEEDED: dict[str, Callable[[Any], Any]] = {
 }
 _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "version": lambda v: text(v, "version"),
-    "schedule": check_schedule,
+    "schedule": _schedule,
     "latent_scale": lambda v: number(v, "latent_scale", 1e-6, 1e6),
     "condition_scale": lambda v: number(v, "condition_scale", 1e-6, 1e6),
     "psr_range": lambda v: number(v, "psr_range", 1e-3, 10),

@@ -14,7 +14,7 @@ from ..schema import check_fields, shown
 _SHARE, _WEIGHT, _COUNT = (0, 1), (0, 1e6), (1, 1_000_000)
 BOUNDS: dict[str, tuple[float, float]] = {
     "validation": (0, 0.999), "seed": (0, (1 << 63) - 1), "steps": (1, 1_000_000_000), "max_minutes": (1e-6, 1e7),
-    "batch": (1, 4096), "accumulate": (1, 65536), "lr": (1e-12, 10), "betas": (0, 0.999999), "weight_decay": (0, 1e3),
+    "batch": (1, 4096), "accumulate": (1, 65536), "lr": (1e-12, 10), "betas": (0, 1), "weight_decay": (0, 1e3),
     "warmup": (0, 1_000_000_000), "lr_end": _SHARE, "ema": (0, 0.9999999), "clip": (0, 1e9), "devices": (1, 1024),
     "nodes": (1, 65536), "threads": (0, 512), "workers": (1, 512), "log_every": (1, 1_000_000_000),
     "validate_every": (1, 1_000_000_000), "preview_every": (1, 1_000_000_000), "save_every": (1, 1_000_000_000),

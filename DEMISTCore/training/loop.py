@@ -305,6 +305,8 @@ def check_machine(s: Settings) -> str:
         InputError: lightning is not installed, the device is not there, or it has no fp16 training.
     """
     check_launcher(s.nodes)
+    if max(s.betas) >= 1:
+        raise InputError(f"betas must be below 1 to train, not {list(s.betas)}.")
     if importlib.util.find_spec("lightning") is None:
         raise InputError('Training needs lightning; install it with: pip install "demist[train]"')
     device = pick_device(s.device).type

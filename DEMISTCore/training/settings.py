@@ -308,6 +308,8 @@ def build(stage: str, tree: Mapping[str, Any]) -> Settings:
             value = getattr(owner, name, None)
             if value is not None and not min(value if isinstance(value, tuple) else (value,), default=1) > 0:
                 raise InputError(f"{name} must be above 0, not {value}.")
+    if not 0 <= settings.ema < 1:
+        raise InputError(f"ema must be at least 0 and below 1, not {settings.ema}.")
     check_settings(settings)
     focus = getattr(settings, "focus", (0.0, 1.0))
     if not focus[0] < focus[1]:
