@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a folder holds anything but a lock and what a process has left that ended before it really began."""
+    return any(path.name != LOCK_FILE and not path.name.startswith(".tmp-") for path in folder.iterdir())
+
+
 class FolderLock:
     """Holds ``folder`` for this process while the block runs; a second one is refused in one sentence.
 

@@ -597,3 +597,36 @@ def test_messages_of_two_threads_do_not_mix():
     lines = out.getvalue().splitlines()
     assert len(lines) == 800
     assert all(len(json.loads(line)["text"]) == 500 for line in lines)
+
+
+# --- hostile lines, odd names, signals --------------------------------------------------------------------------------
+
+
+def test_no_line_and_no_name_ends_the_worker(child):
+    child.raw(b'{"id": 1, "do": "' + b"x" * (2 * protocol.MAX_LINE) + b'"}\n')
+    message, _ = child.until(None, "error")
+    assert message["kind"] == "input"
+    assert "no request" in message["message"]
+    name = os.fsdecode(b"/nowhere/caf\xe9.npy")
+    number = child.ask("regions", t1w={"npy": name, "affine": np.eye(4).tolist()})
+    message, _ = child.until(number, "error")
+    assert message["kind"] == "input"
+    assert name in message["message"]
+    number = child.ask("synthesize", t1w=7)
+    message, _ = child.until(number, "error")
+    assert message["kind"] == "input"
+    assert "t1w must be" in message["message"]
+    child.until(child.ask("hello"), "done")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_clean_up(number, tmp_path):
+    private = tmp_path / "DEMIST-x"
+    private.mkdir()
+    (private / "t1w.npy").write_bytes(b"a patient")
+    child = Child(private, "--folder", str(private))
+    child.until(child.ask("hello"), "done")
+    child.process.send_signal(number)
+    assert child.process.wait(LONG) == 128 + number
+    assert not private.exists()

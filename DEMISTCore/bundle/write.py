@@ -14,7 +14,8 @@ from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import sha256
 from .card import default_card
-from .description import CARD_FILE, DESCRIPTION_FILE, description_hash
+from .description import CARD_FILE, DELTAS, DESCRIPTION_FILE, description_hash
+from .schema import find_problem
 from .weights import write_weights
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ def write_bundle(
     """Write weights, description, card and documents, whole or not at all; return the description with its hashes.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or the description says what none may.
         ValueError: weights that cannot be stored as asked.
     """
+    if problem := find_problem({**info, "files": {}}, info["kind"] in DELTAS):
+        raise InputError(f"{folder} cannot be saved: {problem}.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent)

@@ -26,6 +26,7 @@ from .. import __version__, metrics
 from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_folder
+from ..lock import LOCK_FILE, FolderLock
 from .cases import GAP_MM, GRIDS, SHIFTED, TEST, Case, check_preprocess
 from .measure import measure
 from .methods import Context, Method, choose_methods
@@ -123,25 +124,25 @@ def evaluate(
         "data_range": metrics.DATA_RANGE, "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM,
         "notes": context.notes, "methods": {name: method.settings for method in methods for name in method.names},
     }  # fmt: skip
-    write_json(out / _MARK, settings)
-
     from tqdm import tqdm
 
-    rows = []
-    total = sum(map(len, sessions.values())) * len(methods)
-    with tqdm(total=total, desc="evaluate", unit="map", disable=not progress) as bar:
-        for group, those in sessions.items():
-            for session in those:
-                case = Case(
-                    session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device),
-                    Path(prepared or out / "prepared"), group,
-                )  # fmt: skip
-                for method in methods:
-                    bar.set_postfix_str(f"{group} {case.name}: {method.names[0]}")
-                    rows += _measured(case, method, out)
-                    bar.update()
-    write_tables(rows, methods, settings, out)
-    draw_figures(rows, methods, settings, out)
+    with FolderLock(out, "the evaluation"):
+        write_json(out / _MARK, settings)
+        rows = []
+        total = sum(map(len, sessions.values())) * len(methods)
+        with tqdm(total=total, desc="evaluate", unit="map", disable=not progress) as bar:
+            for group, those in sessions.items():
+                for session in those:
+                    case = Case(
+                        session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device),
+                        Path(prepared or out / "prepared"), group,
+                    )  # fmt: skip
+                    for method in methods:
+                        bar.set_postfix_str(f"{group} {case.name}: {method.names[0]}")
+                        rows += _measured(case, method, out)
+                        bar.update()
+        write_tables(rows, methods, settings, out)
+        draw_figures(rows, methods, settings, out)
     return out
 
 
@@ -192,8 +193,9 @@ def _check_folder(out: Path) -> None:
     """A new folder, an empty one, or that of an evaluation to go on with."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder.")
-    begun = {"prepared", "linear.npz", *(f"lookup{end}.json" for end in ("", f"-{TEST}", f"-{SHIFTED}"))}
-    strange = out.is_dir() and any(path.name not in begun for path in out.iterdir())
+    begun = {LOCK_FILE, "prepared", "linear.npz", *(f"lookup{end}.json" for end in ("", f"-{TEST}", f"-{SHIFTED}"))}
+    there = [path.name for path in out.iterdir()] if out.is_dir() else []
+    strange = any(name not in begun and not name.startswith(".tmp-") for name in there)
     if strange and not (out / _MARK).is_file():
         raise InputError(f"{out} is in use and holds no evaluation to go on with; give another folder.")
 

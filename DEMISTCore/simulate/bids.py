@@ -11,6 +11,7 @@ from .. import __version__
 from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import atomic_path, write_json
+from ..lock import in_use
 from ..volume import Volume
 from .protocol import Protocol
 from .scanner import Scan
@@ -29,7 +30,7 @@ def check_free(root: Path, *, overwrite: bool = False) -> None:
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file; give a folder for the data set.")
-    if root.exists() and any(root.iterdir()) and not overwrite:
+    if root.exists() and in_use(root) and not overwrite:
         raise InputError(f"{root} is not empty; give a new folder, --resume or --overwrite.")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..guards import protect_folder
+from ..lock import FolderLock
 from .anatomy import TEMPLATE, list_anatomies, load_anatomy
 from .bids import check_free, subject_done, write_description, write_subject
 from .protocol import draw_protocol
@@ -100,7 +101,10 @@ def simulate_cohort(
     )  # fmt: skip
     people = [(f"sub-{i + 1:0{digits}d}", i, names[i % len(names)]) for i in range(subjects)]
     todo = [person for person in people if not (resume and subject_done(root, person[0]))]
-    with tqdm(total=subjects, initial=subjects - len(todo), desc="simulate", unit="subject") as bar:
+    with (
+        FolderLock(root, "the data set"),
+        tqdm(total=subjects, initial=subjects - len(todo), desc="simulate", unit="subject") as bar,
+    ):
         for _ in _each(one, todo, min(workers, max(len(todo), 1))):
             bar.update()
     return root
