@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import metrics
+from ..commit import staging
 from ..errors import InputError
 from ..files import atomic_path, write_json
 from ..guards import protect_files
@@ -164,12 +165,13 @@ def evaluate_patient(
     )  # fmt: skip
     described = describe(result, outlined, label)
     described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
-    write_json(out / "patient.json", metrics.json_ready(described))
-    _write_csv(described["judged"], out / "patient.csv")
-    _write_csv([_flat(name, row) for name, row in described["regions"].items()], out / "patient_regions.csv")
     from ..preview import save_figure
 
-    save_figure(_draw(result, outlined, described), out / "patient.png")
+    with staging(out) as (hidden,):
+        write_json(hidden / "patient.json", metrics.json_ready(described))
+        _write_csv(described["judged"], hidden / "patient.csv")
+        _write_csv([_flat(name, row) for name, row in described["regions"].items()], hidden / "patient_regions.csv")
+        save_figure(_draw(result, outlined, described), hidden / "patient.png")
     return described
 
 
