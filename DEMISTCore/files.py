@@ -95,6 +95,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(building, ignore_errors=True)
 
 
+def is_hidden(path: str | os.PathLike[str]) -> bool:
+    """True for names that begin with a dot: macOS's ``._scan.nii.gz`` (a Finder note, no scan), and what was being
+    written here when the power went (``.tmp-``); folders are searched without them."""
+    return os.path.basename(os.fspath(path)).startswith(".")
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as indented JSON, atomically, with keys in the order given.
 

@@ -67,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
         "--skull-strip", choices=("auto", "deepbet", "none"), default="auto",
         help="auto looks whether the skull is off already (default: %(default)s)",
     )  # fmt: skip
+    steps.add_argument(
+        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
+    )
     p.add_argument("-v", "--verbose", action="store_true", help="say more")
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return p
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             register=not args.no_register,
             skull_strip=args.skull_strip,
             bias_correct=not args.no_bias_correct,
+            any_brain_volume=args.any_brain_volume,
             uncertainty=args.uncertainty,
             write_samples=args.samples,
             preview=args.preview,

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from DEMISTCore.cli import run
 from DEMISTCore.errors import Cancelled, InputError
-from DEMISTCore.preprocess import Prepared, bias, brainmask, intensity, model_grid, normalise, prepare
+from DEMISTCore.preprocess import Prepared, bias, brainmask, contrast, intensity, model_grid, normalise, prepare
 from DEMISTCore.preprocess.__main__ import main
 from DEMISTCore.preprocess.registration import register_rigid
 from DEMISTCore.volume import Grid, Volume
@@ -473,7 +473,10 @@ def test_none_keeps_everything_but_empty_background():
     p = quick(t1w, flair, brain_mask=None, skull_strip="none")
     assert np.mean((p.native_mask.array > 0) == brain_on(t1w.grid)) > 0.999
     whole = pair(skull=True)
-    assert quick(*whole, brain_mask=None, skull_strip="none").native_mask.array.all()
+    everything = {"brain_mask": None, "skull_strip": "none"}
+    assert quick(*whole, **everything, any_brain_volume=True).native_mask.array.all()
+    with pytest.raises(InputError, match="--any-brain-volume"):  # 8 litres
+        quick(*whole, **everything)
 
 
 def test_masks_may_lie_on_other_grids():
@@ -542,9 +545,9 @@ def test_swapped_and_doubled_images_draw_a_warning():
     assert any("look swapped" in w for w in quick(flair, t1w).warnings)
     assert any("almost the same image" in w for w in quick(t1w, t1w).warnings)
     inside = plain().mask.array > 0
-    contrast = intensity.deep_over_rim(*plain().array, inside, 3.0)
-    assert contrast > 0.1
-    assert intensity.deep_over_rim(*plain().array[::-1], inside, 3.0) == pytest.approx(-contrast)
+    apart = contrast.deep_over_rim(*plain().array, inside, intensity.depth(inside, 3.0))
+    assert apart > 0.1
+    assert contrast.deep_over_rim(*plain().array[::-1], inside, intensity.depth(inside, 3.0)) == pytest.approx(-apart)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------

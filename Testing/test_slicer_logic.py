@@ -459,6 +459,7 @@ def test_pairs_are_found_by_name(tmp_path):
         "bids/sub-1_ses-1_T1w.nii.gz", "bids/sub-1_ses-1_FLAIR.nii.gz", "bids/sub-1_ses-2_T1w.nii.gz",
         "bids/sub-1_ses-2_FLAIR.nii.gz", "bids/sub-1_ses-2_T1w.json", "plain/T1.nii", "plain/t2flair.nrrd",
         "half/T1w.nii.gz", "odd/mprage.mha", "odd/FLAIR_axial.mha", "none/bold.nii.gz",
+        "odd/._mprage.mha", "odd/._FLAIR_axial.mha", "bids/._sub-1_ses-1_T1w.nii.gz",
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

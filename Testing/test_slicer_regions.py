@@ -345,3 +345,27 @@ def test_scene_saved_and_loaded(psr, tmp_path, kind):
     Tables.exportCsv(table, path)
     with open(path, encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 4
+
+
+# --- lesions drawn on the FLAIR ------------------------------------------------------------------------------------
+
+
+def test_lesions_drawn_on_the_flair_are_written_on_its_grid(scene, tmp_path):
+    from DEMISTSlicerLib.Exchange import affineInFrameOf
+    from DEMISTSlicerLib.RunInputs import RunInputs
+
+    t1 = volume(np.zeros(SHAPE, np.float32), grid((1, 1, 1), rigid((0, 0, 0), (0, 0, 0))), "T1w")
+    flair = volume(np.zeros(SHAPE, np.float32), grid((1, 1, 2.5), rigid((0.1, 0, 0.2), (4, -3, 2))), "FLAIR")
+    for drawnOn in (flair, t1):
+        mask = masks()["lesion"]
+        lesions = Segmentation.regionsToSegmentation({"lesion": mask}, drawnOn)
+        writing = RunInputs({"t1w": t1, "flair": flair, "lesions": lesions}, frame=t1).write(tmp_path)
+        while True:
+            try:
+                next(writing)
+            except StopIteration as end:
+                told = end.value
+                break
+        # On the grid that it was drawn on, so that it can go where registration takes its image.
+        np.testing.assert_allclose(told["lesions"]["affine"], affineInFrameOf(drawnOn, t1))
+        np.testing.assert_array_equal(np.load(told["lesions"]["npy"]) > 0, mask > 0)

@@ -108,7 +108,10 @@ class Case:
         start = time.perf_counter()
         mask = None if self.preprocess == "full" else self.session.mask
         correct = self.preprocess != "simulated"
-        options = {"register": correct, "bias_correct": correct, "spacing": self.spacing, "multiple": self.multiple}
+        options = {
+            "register": correct, "bias_correct": correct, "spacing": self.spacing, "multiple": self.multiple,
+            "any_brain_volume": self.preprocess != "full",  # the data set's own mask is its word
+        }  # fmt: skip
 
         def make() -> Prepared:
             from ..preprocess import prepare

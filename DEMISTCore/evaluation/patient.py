@@ -7,6 +7,7 @@ white matter. Tissues come from a simple rule, documented at :func:`tissues`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from ..commit import staging
 from ..errors import InputError
 from ..files import atomic_path, write_json
 from ..guards import protect_files
+from ..preprocess.placing import Places, place
+from ..regions import read_mask
 from ..volume import Volume, as_volume
 from .judged import judge_patient
 from .methods.local import FILE, fitted
@@ -117,7 +120,8 @@ def evaluate_patient(
 
     Args:
         t1w, flair: as for :func:`DEMISTCore.synthesize`.
-        lesions: lesion mask, > 0.5 inside, on any grid in the T1w's space.
+        lesions: lesion mask: 0 and 1, labels or fractions, on any grid in the T1w's space, or on the FLAIR's own grid:
+            then it goes where registration takes the FLAIR.
         out: folder.
         bundle, seeds, progress: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well.
         linear, lookup_from, preprocess: for the linear model and the T1w/FLAIR ratio, see
@@ -143,13 +147,14 @@ def evaluate_patient(
     protect_files({name: out / name for name in written}, read)
     for name in ("patient.json", "patient.csv", "patient_regions.csv", "patient.png"):
         check_writable(out / name, overwrite=overwrite)
-    t1w, flair, lesion_volume = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR"), as_volume(lesions, "lesion mask")
-    lesion_volume = lesion_volume.aligned_with(t1w)
-    outlined = Volume((np.nan_to_num(lesion_volume.array) > 0.5).astype(np.uint8), lesion_volume.affine)
-    label = lesion_volume.path or "The lesion mask"
+    t1w, flair = as_volume(t1w, "T1w"), as_volume(flair, "FLAIR")
+    notes: list[str] = []
+    outlined = read_mask(lesions, "lesion mask", notes).aligned_with(t1w)
+    label = outlined.path or "The lesion mask"
     if not outlined.array.any():
         raise InputError(f"{label} is empty; give a mask with lesions, above 0.5 inside.")
-    if not outlined.resampled_to(t1w.grid, "nearest").array.any():
+    places = Places({"T1w": t1w.grid}, flair.grid)
+    if not places.follows_flair(outlined.grid) and not outlined.resampled_to(t1w.grid, "nearest").array.any():
         raise InputError(f"{label} does not overlap the T1w; give a mask in the T1w's space.")
     model = load_bundle(bundle or DEFAULT_BUNDLE)
     rival = None
@@ -163,8 +168,10 @@ def evaluate_patient(
         t1w, flair, out=out / "psr.nii.gz", bundle=model, seeds=seeds, uncertainty=several, overwrite=overwrite,
         progress=progress, **settings,
     )  # fmt: skip
+    outlined = place(outlined, "lesion mask", replace(places, motion=result.prepared.flair_motion), notes)
     described = describe(result, outlined, label)
     described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
+    described["warnings"] = [*result.provenance["warnings"], *notes]
     from ..preview import save_figure
 
     with staging(out) as (hidden,):
@@ -250,6 +257,7 @@ def report(described: dict[str, Any]) -> str:
     for row in described["judged"]:
         medians = "".join(f"{row[key]:>8.3f}" if key in row else "" for key in ("wm", "near", "gm", "csf", "lesion"))
         lines.append(f"{row['image']:<32}{row['auc']:>10.3f}{medians}")
+    lines += [f"warning: {sentence}" for sentence in described["warnings"]]
     lines.append(described["statement"])
     return "\n".join(lines)
 

@@ -18,12 +18,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--t1w", required=True, help="T1w image (NIfTI, NRRD, ...)")
     p.add_argument("--flair", required=True, help="FLAIR image, on any grid in the same space")
     p.add_argument("--out-dir", required=True, help="folder for t1w, flair, mask, native_mask (.nii.gz), steps.json")
-    p.add_argument("--brain-mask", help="brain mask in the T1w's space, on any grid; default: found by itself")
+    p.add_argument("--brain-mask", help="brain mask in the T1w's space, or on the FLAIR's grid")
     p.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto", help="how the brain is found")
     p.add_argument("--no-register", action="store_true", help="trust the positions in the headers")
     p.add_argument("--no-bias-correct", action="store_true", help="leave out N4")
     p.add_argument("--spacing", type=float, default=1.0, help="voxel size of the model grid, mm")
     p.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="shape of the model grid; default: fits")
+    p.add_argument(
+        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
+    )
     p.add_argument("--device", default="cpu", help="where deepbet runs: cpu, cuda, cuda:1, mps")
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     p.add_argument("--verbose", action="store_true", help="log what each step sees")
@@ -47,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spacing=args.spacing,
         shape=None if args.shape is None else tuple(args.shape),
         device=args.device,
+        any_brain_volume=args.any_brain_volume,
     )
     for path in write_prepared(prepared, args.out_dir, overwrite=args.overwrite):
         print(path)

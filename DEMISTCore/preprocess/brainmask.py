@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..volume import Volume
+from ..volume import Grid, Volume
 from .checks import describe
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ _BACKGROUND_SHARE = 0.2
 #: Brains, real and simulated, reach 0.7 and 1.0; heads and slabs of heads begin at 1.9 or, with thick fat, at 1.4.
 _BRAIN_SPREAD, _BRAIN_SHELL = 1.2, 1.2
 
+#: See :func:`solid`. The aqueduct is 2 mm wide; ventricles lie deeper than sulci, but for the Sylvian fissures' floor.
+_PASSAGE, _DEEP_GAP = 4.0, 10.0
+#: Air (mm) that is left around the head for deepbet.
+_MARGIN = 20.0
+#: Pieces of a given mask below this share of the largest are specks.
+_PIECE = 0.01
+
 
 def background(array: np.ndarray) -> tuple[float, np.ndarray]:
     """The most common value on the faces of the box, and the voxels that (nearly) hold it."""
@@ -40,26 +47,86 @@ def background(array: np.ndarray) -> tuple[float, np.ndarray]:
     return value, np.abs(array - value) <= tolerance
 
 
-def foreground(array: np.ndarray) -> np.ndarray:
+def foreground(array: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -> np.ndarray:
     """All that is not constant background, holes filled; everything, if there is no such background."""
     empty = background(array)[1]
     if empty.mean() < 0.05 or empty.all():
         return np.ones(array.shape, bool)
-    return largest_filled(~empty)
+    return largest_filled(~empty, spacing)
 
 
-def largest_filled(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of ``mask`` (faces touching), with its holes filled."""
+def largest_filled(mask: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -> np.ndarray:
+    """The largest connected piece of ``mask`` (faces touching), without gaps inside: see :func:`solid`."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask)
     if count == 0:
         return np.zeros(mask.shape, bool)
     piece = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    box = ndimage.find_objects(piece.view(np.uint8))[0]
-    result = np.zeros(mask.shape, bool)
-    result[box] = ndimage.binary_fill_holes(piece[box])
+    return solid(piece, spacing)
+
+
+def solid(mask: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -> np.ndarray:
+    """``mask`` without gaps inside: enclosed holes, and ventricles that open outwards through a narrow passage only.
+
+    What depends on depth in the brain (ventricles are fluid far from the surface) must not hang on one voxel: a
+    single open one makes a surface in the middle of the brain. So holes are filled, and then all that lies deeper
+    than :data:`_DEEP_GAP` in the mask whose passages narrower than :data:`_PASSAGE` were closed. Sulci, which are as
+    narrow but not as deep, stay open.
+
+    Args:
+        mask: bool (X, Y, Z).
+        spacing: voxel size, mm.
+    """
+    from scipy import ndimage
+
+    spacing = np.broadcast_to(spacing, 3)
+    if not mask.any():
+        return mask.copy()
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    result = mask.copy()
+    steps = max(1, round(_PASSAGE / 2 / float(spacing.max())))
+    inside = _without_holes(np.pad(mask[box], steps + 1))
+    closed = _without_holes(ndimage.binary_closing(inside, iterations=steps))
+    gaps = np.argwhere(closed & ~inside)
+    if len(gaps):
+        # Depth to 2 mm is enough to tell ventricles from sulci, and eight times as fast.
+        strides = np.maximum(1, np.floor(2.0 / spacing).astype(int))
+        coarse = closed[tuple(slice(None, None, int(stride)) for stride in strides)]
+        depth = ndimage.distance_transform_edt(coarse, sampling=spacing * strides)
+        gaps = gaps[depth[tuple((gaps // strides).T)] > _DEEP_GAP]
+        inside[tuple(gaps.T)] = True
+    result[box] = inside[(slice(steps + 1, -steps - 1),) * 3]
     return result
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """All that the background at the corner cannot reach: ``binary_fill_holes`` of a padded mask, a tenth the time."""
+    from scipy import ndimage
+
+    outside = ndimage.label(~mask)[0]
+    return outside != outside[0, 0, 0]
+
+
+def cleaned(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, int, int]:
+    """A given brain mask as own ones are: without gaps inside and without specks.
+
+    Pieces stay if they hold :data:`_PIECE` of the largest: hemispheres may be apart, and so may the cerebellum.
+
+    Returns:
+        The mask (bool), how many voxels were filled, and how many left out.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3), bool))
+    kept = mask
+    if count > 1:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        kept = (sizes >= _PIECE * sizes.max())[labels]
+    filled = solid(kept, spacing)
+    added = int(np.count_nonzero(filled & ~mask))
+    return filled, added, int(np.count_nonzero(mask & ~filled))
 
 
 def recognise_stripped(t1w: Volume) -> Volume | None:
@@ -73,7 +140,7 @@ def recognise_stripped(t1w: Volume) -> Volume | None:
     empty = background(t1w.array)[1]
     if empty.mean() < _BACKGROUND_SHARE:
         return None
-    inside = largest_filled(~empty)
+    inside = largest_filled(~empty, t1w.spacing)
     low, high = _BRAIN_ML
     if not low <= np.count_nonzero(inside) * t1w.grid.voxel_volume_ml <= high:
         return None
@@ -103,8 +170,41 @@ def _deepbet(device: str) -> BrainExtraction:
     return extraction
 
 
+def find_head(t1w: Volume, grid: Grid) -> np.ndarray:
+    """All of the T1w that is not air, with what it encloses: bool (X, Y, Z) on ``grid``.
+
+    However wide the empty margins are: they have no say in how bright the head is.
+    """
+    level, empty = background(t1w.array)
+    image = t1w.resampled_to(grid, fill=float(t1w.array.min())).array
+    content = t1w.array if empty.mean() < _BACKGROUND_SHARE or empty.all() else t1w.array[~empty]
+    low, high = min(level, float(np.percentile(content, 1.0))), float(np.percentile(content, 99.0))
+    return largest_filled(image > low + 0.1 * (high - low), grid.spacing)
+
+
+def cropped_to_head(volume: Volume) -> Volume:
+    """The image without margins of air wider than :data:`_MARGIN`; deepbet looks at the whole box, and loses its way
+    in a head that is lost in it (90 mm of air on each side gave 3776 ml of brain)."""
+    from scipy import ndimage
+
+    coarse = volume.grid.isotropic(4.0)
+    box = ndimage.find_objects(find_head(volume, coarse).astype(np.uint8))
+    if not box:
+        return volume
+    ends = coarse.to_world(np.array(np.meshgrid(*((s.start - 0.5, s.stop - 0.5) for s in box[0]))).reshape(3, -1).T)
+    index = volume.grid.to_index(ends)
+    margin = _MARGIN / np.array(volume.spacing)
+    low = np.maximum(np.floor(index.min(0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(index.max(0) + margin) + 1, volume.shape).astype(int)
+    if not (high > low).all():
+        return volume
+    affine = volume.affine.copy()
+    affine[:3, 3] = volume.grid.to_world(low)
+    return Volume(np.ascontiguousarray(volume.array[tuple(map(slice, low, high))]), affine, volume.path)
+
+
 def extract_brain(t1w: Volume, device: str = "cpu") -> Volume:
-    """The brain (0 or 1) by deepbet, at 1 mm on the T1w's own axes in RAS order.
+    """The brain (0 or 1) by deepbet, at 1 mm on the T1w's own axes in RAS order, around the head.
 
     Raises:
         InputError: no brain found, or the device is not there.
@@ -112,7 +212,7 @@ def extract_brain(t1w: Volume, device: str = "cpu") -> Volume:
     import torch
 
     # deepbet expects the nearest RAS order and looks at nearest neighbours: even voxels serve it best.
-    volume = t1w.resampled_to(t1w.grid.isotropic(1.0))
+    volume = cropped_to_head(t1w.resampled_to(t1w.grid.isotropic(1.0)))
     try:
         extraction = _deepbet(device)
     except (RuntimeError, AssertionError) as error:

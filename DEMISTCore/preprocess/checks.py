@@ -14,10 +14,34 @@ from ..volume import Grid, Volume, as_volume
 EXTENT_RANGE = (16.0, 1000.0)
 #: Voxel sizes (mm) the model grid may have.
 MODEL_SPACING_RANGE = (0.3, 8.0)
+#: Voxels the model grid may have along each axis.
+MODEL_SIDE_RANGE = (8, 1024)
 #: A larger share of NaN or infinite voxels is refused, a smaller one replaced by zero.
 NON_FINITE_LIMIT = 0.01
 #: Less of the T1w's box than this inside the FLAIR's box: not a pair.
 OVERLAP_LIMIT = 0.02
+
+
+def check_grid_options(spacing: float, shape: tuple[int, int, int] | None, multiple: int) -> None:
+    """Refuse a model grid that cannot be.
+
+    Raises:
+        InputError: voxel size, shape or multiple out of range; the sentence gives the range.
+    """
+    low, high = MODEL_SPACING_RANGE
+    if not low <= spacing <= high:
+        raise InputError(f"A model grid of {spacing:g} mm makes no sense here; choose {low:g} to {high:g} mm.")
+    if shape is not None and (len(shape) != 3 or not all(_whole(n, *MODEL_SIDE_RANGE) for n in shape)):
+        raise InputError(
+            f"The shape of the model grid is three whole numbers from {MODEL_SIDE_RANGE[0]} to {MODEL_SIDE_RANGE[1]}, "
+            f"not {' '.join(map(str, shape))}; leave it out to fit the brain."
+        )
+    if not _whole(multiple, 1, MODEL_SIDE_RANGE[1]):
+        raise InputError(f"The sides of the model grid are multiples of 1 or more, not of {multiple}.")
+
+
+def _whole(number: object, low: int, high: int) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and low <= number <= high
 
 
 def load_image(x: Volume | str | os.PathLike[str], name: str, warnings: list[str]) -> Volume:

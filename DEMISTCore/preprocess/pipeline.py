@@ -8,11 +8,8 @@ afterwards, on the model grid, where both images are isotropic.
 
 from __future__ import annotations
 
-import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,30 +22,17 @@ from ..files import write_json
 from ..guards import protect_files
 from ..volume import Grid, Order, Volume, as_volume, check_writable
 from . import checks
+from .brain import check_covers, check_extent, check_volume, find_brain, require_brain
+from .contrast import contrast_warnings, name_warnings
 from .intensity import normalise
-
-log = logging.getLogger(__name__)
+from .placing import Places, place
+from .recorder import Progress, Recorder, Step
+from .zero import bring_to_zero
 
 Source = Volume | str | os.PathLike  # an image, or the file it is in
-Progress = Callable[[str, float], None]
-
-#: Brains outside this range (ml) are possible but draw a warning.
-USUAL_BRAIN_ML = (300.0, 2300.0)
 
 # What write_prepared writes.
 _FILES = ("t1w.nii.gz", "flair.nii.gz", "mask.nii.gz", "native_mask.nii.gz", "steps.json")
-# Rough shares of the run time, for the progress callback only.
-_WEIGHTS = {"read": 2, "brain mask": 9, "registration": 8, "slices": 1, "resampling": 5, "bias field": 5,
-            "normalisation": 1}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the preparation: what, how long (seconds), and what came of it ("off" if switched off)."""
-
-    name: str
-    seconds: float
-    note: str = ""
 
 
 @dataclass(eq=False)
@@ -64,6 +48,7 @@ class Prepared:
         steps: what was done, in order, with times.
         warnings: sentences for the user.
         flair_motion: (4, 4) rigid motion in RAS mm that took the FLAIR onto the T1w; identity if not registered.
+        flair_native: the FLAIR's own grid as scanned, before that motion; None if unknown.
     """
 
     t1w: Volume
@@ -74,6 +59,7 @@ class Prepared:
     steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     flair_motion: np.ndarray = field(default_factory=lambda: np.eye(4))
+    flair_native: Grid | None = None
 
     @property
     def array(self) -> np.ndarray:
@@ -118,6 +104,7 @@ def prepare(
     shape: tuple[int, int, int] | None = None,
     multiple: int = 16,
     device: str = "cpu",
+    any_brain_volume: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Bring a raw T1w and FLAIR of any orientation, spacing and grid to the model grid.
@@ -125,7 +112,8 @@ def prepare(
     Args:
         t1w: image or file; its grid is the one results return to.
         flair: image or file, anywhere near the T1w in world space.
-        brain_mask: image or file, > 0.5 inside, on any grid in the T1w's space; used as it is.
+        brain_mask: image or file: 0 and 1, labels, or fractions (0.5 and more count). In the T1w's space on any grid,
+            or on the FLAIR's own grid: then it goes where the FLAIR goes. Gaps are filled, specks left out.
         register: rigid registration of the FLAIR to the T1w. Off: world coordinates are trusted.
         skull_strip: "auto" takes the outline of images that are skull-stripped already and runs deepbet on others;
             "deepbet" always runs it; "none" takes all that is not empty background as brain.
@@ -134,6 +122,7 @@ def prepare(
         shape: shape of the model grid; None fits it to the brain.
         multiple: the fitted shape is rounded up to multiples of this.
         device: where deepbet runs: "cpu", "cuda", "cuda:1", "mps".
+        any_brain_volume: a person says that a brain outside :data:`.brain.POSSIBLE_BRAIN_ML` is right.
         progress: called with the stage that begins and the share of the work done (0 to 1); it may raise
             (:class:`~DEMISTCore.errors.Cancelled`) to stop.
 
@@ -145,10 +134,8 @@ def prepare(
     """
     if skull_strip not in ("auto", "deepbet", "none"):
         raise InputError(f"Unknown skull_strip {skull_strip!r}; choose auto, deepbet or none.")
-    low, high = checks.MODEL_SPACING_RANGE
-    if not low <= spacing <= high:
-        raise InputError(f"A model grid of {spacing:g} mm makes no sense here; choose {low:g} to {high:g} mm.")
-    run = _Recorder(progress)
+    checks.check_grid_options(spacing, shape, multiple)
+    run = Recorder(progress)
 
     with run.step("read") as note:
         t1 = checks.load_image(t1w, "T1w", run.warnings)
@@ -158,58 +145,82 @@ def prepare(
             brain_mask = as_volume(brain_mask, "brain mask").aligned_with(t1)
             run.warnings += brain_mask.warnings
         note.append("; ".join(f"{n} {_grid_note(v)}" for n, v in (("T1w", t1), ("FLAIR", fl))))
+        for sentence in name_warnings(t1, fl):
+            run.warn(sentence)
+        zeroed = [bring_to_zero(volume, name) for volume, name in ((t1, "T1w"), (fl, "FLAIR"))]
+        for found in zeroed:
+            if found.warning:
+                run.warn(found.warning)
+        t1, fl = (found.volume for found in zeroed)
+        t1_factors, fl_factors = (bias_correct and found.true for found in zeroed)
 
     with run.step("brain mask") as note:
-        brain = _brain(t1, brain_mask, skull_strip, device, note)
+        said: list[str] = []
+        found = find_brain(t1, fl, brain_mask, skull_strip, device, note, said)
+        # A mask on the FLAIR's grid goes with the FLAIR, so the FLAIR must find its way without it.
+        seen = find_brain(t1, fl, None, skull_strip, device, note, said) if found.on_flair and register else found
+        for sentence in said:
+            run.warn(sentence)
+        brain = found.volume
 
     motion = np.eye(4)
     with run.step("registration") as note:
         if register:
             from .registration import register_rigid
 
-            result = register_rigid(t1, fl, brain, tick=run.tick)
+            result = register_rigid(t1, fl, seen.volume, tick=run.tick)
             motion = result.motion
             note.append(result.note)
             if result.warning:
                 run.warn(result.warning)
         else:
             note.append("off")
+    if found.on_flair:
+        brain = place(brain, "brain mask", Places({"T1w": t1.grid}, fl.grid, motion), said := [])
+        check_covers(t1, brain, str(found.given), said)
+        for sentence in said:
+            run.warn(sentence)
+    flair_native = fl.grid
     fl = Volume(fl.array, motion @ fl.affine, fl.path)
 
     with run.step("slices") as note:
         if bias_correct:
             from .bias import even_out_slices
 
-            t1, t1_odd = even_out_slices(t1, brain)
-            fl, fl_odd = even_out_slices(fl, brain)
-            found = [f"{name} by {odd:.1%}" for name, odd in (("T1w", t1_odd), ("FLAIR", fl_odd)) if odd]
-            note.append("odd and even slices differed: " + ", ".join(found) if found else "even")
+            t1, t1_odd = even_out_slices(t1, brain) if t1_factors else (t1, 0.0)
+            fl, fl_odd = even_out_slices(fl, brain) if fl_factors else (fl, 0.0)
+            odd = [f"{name} by {share:.1%}" for name, share in (("T1w", t1_odd), ("FLAIR", fl_odd)) if share]
+            note.append("odd and even slices differed: " + ", ".join(odd) if odd else "even")
         else:
             note.append("off")
 
     with run.step("resampling") as note:
         native_brain = brain.resampled_to(t1).array >= 0.5
-        _require_brain(native_brain, t1, brain_mask)
+        require_brain(native_brain, t1, found)
         covered = Volume(np.ones(fl.shape, np.uint8), fl.affine).resampled_to(t1, "nearest").array > 0
         _check_coverage(native_brain, covered, fl, run)
         native_brain &= covered
         native_mask = t1.grid.volume(native_brain.astype(np.uint8))
+        volume = check_volume(native_mask, t1, found, any_brain_volume, said := [])
+        check_extent(native_mask, said)
+        for sentence in said:
+            run.warn(sentence)
         grid = model_grid(native_mask, spacing, shape, multiple)
         t1_model = t1.resampled_to(grid, "bspline").array
         fl_model = fl.resampled_to(grid, "bspline").array
         inside = brain.resampled_to(grid).array >= 0.5
         for image in (t1, fl):
             inside &= Volume(np.ones(image.shape, np.uint8), image.affine).resampled_to(grid, "nearest").array > 0
-        _check_volume(native_mask, inside, grid, run)
+        _check_grid(volume, inside, grid, run)
         note.append(f"model grid {' x '.join(map(str, grid.shape))} at {spacing:g} mm")
 
     with run.step("bias field") as note:
         if bias_correct:
             from .bias import correct_bias
 
-            t1_model, t1_range = correct_bias(t1_model, inside, spacing)
+            t1_model, t1_range = correct_bias(t1_model, inside, spacing) if t1_factors else (t1_model, 0.0)
             run.tick(0.5)
-            fl_model, fl_range = correct_bias(fl_model, inside, spacing)
+            fl_model, fl_range = correct_bias(fl_model, inside, spacing) if fl_factors else (fl_model, 0.0)
             note.append(f"N4 evened out {t1_range:.0%} in the T1w and {fl_range:.0%} in the FLAIR")
         else:
             note.append("off")
@@ -222,7 +233,8 @@ def prepare(
                     f"{checks.describe(volume, name)} is constant inside the brain; check that the mask and the "
                     "image belong together."
                 )
-        _check_contrasts(pair, inside, spacing, run)
+        for sentence in contrast_warnings(*pair, inside, spacing, t1_factors):
+            run.warn(sentence)
 
     run.done()
     return Prepared(
@@ -234,6 +246,7 @@ def prepare(
         steps=run.steps,
         warnings=run.warnings,
         flair_motion=motion,
+        flair_native=flair_native,
     )
 
 
@@ -331,76 +344,7 @@ def check_target(
         check_writable(Path(folder) / name, overwrite=overwrite)
 
 
-class _Recorder:
-    """Times steps, collects warnings, reports progress."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.steps: list[Step] = []
-        self.warnings: list[str] = []
-        self._progress = progress or (lambda stage, fraction: None)
-        self._stage, self._before = "", 0.0
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[list[str]]:
-        """Time a step; what the body appends to the list becomes its note."""
-        self._stage = name
-        self._progress(name, self._before)
-        note: list[str] = []
-        start = time.perf_counter()
-        yield note
-        self.steps.append(Step(name, time.perf_counter() - start, "; ".join(note)))
-        self._before = min(1.0, self._before + _WEIGHTS[name] / sum(_WEIGHTS.values()))
-        log.info("%-14s %5.1f s  %s", name, self.steps[-1].seconds, self.steps[-1].note)
-
-    def tick(self, fraction: float) -> None:
-        """Report progress within the step."""
-        self._progress(self._stage, self._before + fraction * _WEIGHTS[self._stage] / sum(_WEIGHTS.values()))
-
-    def done(self) -> None:
-        """Report the end."""
-        self._progress("prepared", 1.0)
-
-    def warn(self, sentence: str) -> None:
-        """Keep a sentence for the user."""
-        self.warnings.append(sentence)
-        log.warning("%s", sentence)
-
-
-def _brain(t1w: Volume, given: Source | None, skull_strip: str, device: str, note: list[str]) -> Volume:
-    """The brain as a float volume, 0.5 and more inside, on any grid in the T1w's space."""
-    if given is not None:
-        mask = as_volume(given, "brain mask")
-        inside = np.nan_to_num(mask.array.astype(np.float32)) > 0.5
-        if not inside.any():
-            raise InputError(f"{checks.describe(mask, 'brain mask')} is empty; give a mask that covers the brain.")
-        same = mask.grid.same_as(t1w.grid)
-        note.append("given" if same else "given, resampled from its own grid")
-        return Volume(inside.astype(np.float32), mask.affine, mask.path)
-    from . import brainmask
-
-    if skull_strip == "none":
-        note.append("off; all but the empty background is kept")
-        return t1w.with_array(brainmask.foreground(t1w.array).astype(np.float32))
-    if skull_strip == "auto":
-        stripped = brainmask.recognise_stripped(t1w)
-        if stripped is not None:
-            note.append("the T1w is skull-stripped already")
-            return stripped
-    note.append("deepbet")
-    return brainmask.extract_brain(t1w, device)
-
-
-def _require_brain(native_brain: np.ndarray, t1w: Volume, given: Source | None) -> None:
-    if native_brain.any():
-        return
-    label = checks.describe(t1w, "T1w")
-    if given is not None:
-        name = given.path or "The brain mask" if isinstance(given, Volume) else given
-        raise InputError(f"{name} does not overlap {label}; give a mask in the T1w's space.")
-    raise InputError(f"No brain was found in {label}; give a brain mask (--brain-mask).")
-
-
-def _check_coverage(brain: np.ndarray, covered: np.ndarray, flair: Volume, run: _Recorder) -> None:
+def _check_coverage(brain: np.ndarray, covered: np.ndarray, flair: Volume, run: Recorder) -> None:
     """Say so if the FLAIR does not show all of the brain."""
     missing = 1.0 - np.count_nonzero(brain & covered) / np.count_nonzero(brain)
     label = checks.describe(flair, "FLAIR")
@@ -410,25 +354,13 @@ def _check_coverage(brain: np.ndarray, covered: np.ndarray, flair: Volume, run: 
         run.warn(f"{label} does not show {missing:.0%} of the brain in the T1w; that part of the result stays empty.")
 
 
-def _check_volume(native_mask: Volume, inside: np.ndarray, grid: Grid, run: _Recorder) -> None:
-    """Draw attention to brains of unlikely size and to grids that cut the brain."""
-    volume = np.count_nonzero(native_mask.array) * native_mask.grid.voxel_volume_ml
-    low, high = USUAL_BRAIN_ML
-    if not low <= volume <= high:
-        run.warn(f"The brain mask holds {volume:.0f} ml, which is unusual; look at it, or give a brain mask.")
+def _check_grid(volume: float, inside: np.ndarray, grid: Grid, run: Recorder) -> None:
+    """Draw attention to a model grid that cuts the brain of ``volume`` ml."""
     kept = np.count_nonzero(inside) * grid.voxel_volume_ml
     if kept == 0:
         raise InputError("No brain is left on the model grid; give a brain mask or a larger shape.")
     if kept < 0.97 * volume:
         run.warn(f"The model grid holds only {kept / volume:.0%} of the brain; give a larger shape.")
-
-
-def _check_contrasts(pair: list[np.ndarray], inside: np.ndarray, spacing: float, run: _Recorder) -> None:
-    from .intensity import contrast_warning
-
-    sentence = contrast_warning(pair[0], pair[1], inside, spacing)
-    if sentence:
-        run.warn(sentence)
 
 
 def _grid_note(volume: Volume) -> str:

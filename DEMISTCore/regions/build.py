@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..preprocess.brainmask import solid
+from ..preprocess.placing import SAME_MM, Places, place
 from ..volume import Grid, Volume
 from . import masks as reading
 from .holes import fill_white
@@ -71,12 +73,14 @@ def build_regions(
     suggest: bool | None = None,
     unchecked: bool = False,
     settings: RegionSettings | None = None,
+    flair_place: tuple[Grid, np.ndarray] | None = None,
 ) -> Regions:
     """Make the regions that the given images and masks allow, on the grid of ``grid_of``.
 
-    All inputs lie in one world space; grids may differ. Tissue comes from ``tissue``, otherwise it is segmented on
-    the T1w, which is prepared first (brain mask, bias field, FLAIR registered to it); without both, only lesions
-    are made. Without lesions all white matter is NAWM.
+    All inputs lie in one world space; grids may differ. Masks on the FLAIR's own grid were drawn on it and go where
+    registration takes it (:mod:`DEMISTCore.preprocess.placing`). Tissue comes from ``tissue``, otherwise it is
+    segmented on the T1w, which is prepared first (brain mask, bias field, FLAIR registered to it); without both, only
+    lesions are made. Without lesions all white matter is NAWM.
 
     Args:
         grid_of: the PSR map; only its grid is used.
@@ -89,33 +93,53 @@ def build_regions(
         suggest: suggest lesions from the FLAIR; None: if there is a T1w and a FLAIR and no lesion mask.
         unchecked: ``lesion_mask`` is itself a suggestion that no person has checked; every output will say so.
         settings: see :class:`RegionSettings`.
+        flair_place: the grid of the FLAIR that the map was synthesized from, and the motion (4, 4; RAS mm) that took it
+            onto the T1w then: known from the map's sidecar, also where the FLAIR is not at hand.
 
     Raises:
         InputError: a mask or image cannot be used; the sentence says what to do.
     """
     settings = settings or RegionSettings()
     grid, notes = grid_of.grid, []
-    outline = None
-    if brain is not None:
-        outline = _outline(brain, grid, notes)
-    drawn = None
-    if lesion_mask is not None:
-        drawn = _drawn(lesion_mask, grid, outline, notes)
     can_suggest = prepared is not None or (t1w is not None and flair is not None)
     suggest = (lesion_mask is None and can_suggest) if suggest is None else suggest
     if suggest and lesion_mask is not None:
         raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
     if suggest and not can_suggest:
         raise InputError("Suggesting lesions takes a T1w and a FLAIR image; give both.")
+    if lesion_mask is not None:
+        reading.binary(lesion_mask, "lesion mask")  # refused now rather than after minutes of work
+    masks = {"brain mask": brain, "lesion mask": lesion_mask, "tissue map": tissue}
+    places = _places(grid_of, t1w, flair, prepared, flair_place)
+    # What was drawn on a FLAIR goes where registration takes it, so that must be known first.
+    follows = any(mask is not None and places.follows_flair(mask.grid) for mask in masks.values())
+    known = flair_place is not None and places.flair is not None and places.flair.same_as(flair_place[0], SAME_MM)
 
     images = None
     # A tissue map makes the images superfluous, unless lesions are to be suggested or looked at on the T1w.
-    if prepared is not None or (t1w is not None and (tissue is None or suggest or drawn is not None)):
-        images = _from_prepared(prepared) if prepared is not None else _prepare(t1w, flair, brain, outline, notes)
+    needed = tissue is None or suggest or lesion_mask is not None or (follows and not known)
+    if prepared is None and t1w is not None and flair is not None and needed:
+        prepared = _prepare(t1w, flair, brain)
+    if prepared is not None:
+        notes.extend(prepared.warnings)
+    if prepared is not None or (t1w is not None and needed):
+        images = _from_prepared(prepared) if prepared is not None else _prepare_t1w(t1w, brain, notes)
         if not images.brain.resampled_to(grid, "nearest").array.any():
             raise InputError(
                 f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
             )
+    if prepared is not None:
+        places = replace(places, motion=prepared.flair_motion)
+    elif known:
+        places = replace(places, motion=flair_place[1])
+    elif follows:
+        notes.append("The FLAIR was not registered to a T1w: what lies on its grid stays where its header says.")
+    brain, lesion_mask, tissue = (
+        None if mask is None else place(mask, name, places, notes) for name, mask in masks.items()
+    )
+    outline = None if brain is None else _outline(brain, grid, notes)
+    drawn = None if lesion_mask is None else _drawn(lesion_mask, grid, outline, notes)
+
     seen = None
     if images is not None and settings.method == "network" and (tissue is None or suggest):
         seen = find_tissue(images.t1w, images.brain, flair=images.flair, model=open_network(settings.network))
@@ -150,6 +174,7 @@ def _outline(brain: Volume, grid: Grid, notes: list[str]) -> np.ndarray:
         notes.append(note)
     if not mask.array.any():
         raise InputError(f"{describe(brain, 'brain mask')} is empty; give a mask that covers the brain.")
+    mask = mask.with_array(solid(mask.array > 0, mask.spacing).astype(np.uint8))
     return to_grid(mask, grid, "brain mask", notes).array > 0
 
 
@@ -175,18 +200,30 @@ def _from_prepared(prepared: Prepared) -> _Images:
     return _Images(prepared.t1w, prepared.flair, prepared.mask, max(prepared.native.spacing))
 
 
-def _prepare(
-    t1w: Volume, flair: Volume | None, brain: Volume | None, outline: np.ndarray | None, notes: list[str]
-) -> _Images:
-    """Brain mask, registration, bias field and normalisation, at 1 mm."""
+def _places(
+    grid_of: Volume,
+    t1w: Volume | None,
+    flair: Volume | None,
+    prepared: Prepared | None,
+    flair_place: tuple[Grid, np.ndarray] | None,
+) -> Places:
+    """The images that masks may have been drawn on; nothing has moved yet."""
+    fixed = {"PSR map": grid_of.grid}
+    if prepared is not None or t1w is not None:
+        fixed["T1w"] = prepared.native if prepared is not None else t1w.grid
+    if flair is not None:
+        return Places(fixed, flair.grid)
+    if prepared is not None and prepared.flair_native is not None:
+        return Places(fixed, prepared.flair_native)
+    return Places(fixed, None if flair_place is None else flair_place[0])
+
+
+def _prepare(t1w: Volume, flair: Volume, brain: Volume | None) -> Prepared:
+    """Brain mask, registration, bias field and normalisation, at 1 mm; the given outline's volume is not questioned."""
     from ..preprocess import prepare
 
     mask = None if brain is None else brain.with_array(np.nan_to_num(brain.array) > 0)
-    if flair is not None:
-        made = prepare(t1w, flair, brain_mask=mask)
-        notes.extend(made.warnings)
-        return _from_prepared(made)
-    return _prepare_t1w(t1w, mask, notes)
+    return prepare(t1w, flair, brain_mask=mask, any_brain_volume=mask is not None)
 
 
 def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
@@ -197,7 +234,7 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
     volume = checks.load_image(t1w, "T1w", notes)
     if mask is None:
         mask = recognise_stripped(volume) or extract_brain(volume)
-    mask = mask.with_array((mask.array > 0).astype(np.float32))
+    mask = mask.with_array((np.nan_to_num(mask.array) > 0).astype(np.float32))
     native = volume.with_array((mask.resampled_to(volume).array >= 0.5).astype(np.uint8))
     if not native.array.any():
         raise InputError(

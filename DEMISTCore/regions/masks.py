@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 
 #: More different numbers than this are no segmentation.
 _MOST_LABELS = 20_000
+#: A file may store whole numbers by a scale that is not exact in binary (1 comes back as 1.0000000591): a value this
+#: near to a whole number, and in the proportion of float32's own rounding for large labels, is that number.
+_WHOLE, _WHOLE_SHARE = 1e-3, 1e-6
+#: Splines overshoot: masks that were resampled by them reach this far below 0 and above 1.
+_OVERSHOOT = 0.25
 
 
 def read_mask(path: str | os.PathLike[str] | Volume, name: str, notes: list[str] | None = None) -> Volume:
@@ -46,18 +51,22 @@ def binary(volume: Volume, name: str) -> tuple[Volume, str | None]:
     if array.dtype == bool:
         return volume.with_array(array.astype(np.uint8)), None
     _check_finite(array, label)
-    if array.min() < 0:
+    array, whole = _unscaled(array)
+    if array.min() < (0 if whole else -_OVERSHOOT):
         raise InputError(f"{label} has negative values, which no mask has; give a mask of 0 and 1.")
     if np.array_equal(array, array != 0):
         return volume.with_array((array != 0).astype(np.uint8)), None
-    whole = array.dtype.kind in "ui" or np.array_equal(array, np.round(array))
     if whole:
         labels = np.unique(array[array > 0])
         if labels.size > _MOST_LABELS or (labels.size > 50 and _is_image(array)):
             raise InputError(f"{label} is not a mask: it holds grey values; give a mask of 0 and 1, or whole labels.")
         said = f"the value {labels[0]:g}" if labels.size == 1 else f"{labels.size} labels up to {labels[-1]:g}"
         return volume.with_array((array > 0).astype(np.uint8)), f"{label} holds {said}; all above 0 count as mask."
-    if array.max() <= 1:
+    inside = array[array != 0]
+    if inside.min() > 0 and np.ptp(inside) <= _WHOLE_SHARE * inside.max():  # one value: a mask times some scale
+        note = f"{label} holds the value {inside[0]:.4g}; all above 0 count as mask."
+        return volume.with_array((array > 0).astype(np.uint8)), note
+    if array.max() <= 1 + _OVERSHOOT:
         note = f"{label} holds fractions between 0 and 1; voxels of 0.5 and more count as mask."
         return volume.with_array((array >= 0.5).astype(np.uint8)), note
     raise InputError(
@@ -73,13 +82,14 @@ def tissue_labels(volume: Volume, name: str = "tissue map") -> Volume:
     """
     label = describe(volume, name)
     _check_finite(volume.array, label)
-    wrong = ~np.isin(volume.array, (0, CSF, GREY, WHITE))
+    array, _ = _unscaled(volume.array)
+    wrong = ~np.isin(array, (0, CSF, GREY, WHITE))
     if wrong.any():
         raise InputError(
-            f"{label} holds the value {volume.array[wrong].flat[0]:g}; a tissue map has 0 background, 1 CSF, 2 grey "
+            f"{label} holds the value {array[wrong].flat[0]:g}; a tissue map has 0 background, 1 CSF, 2 grey "
             "and 3 white matter: translate its labels."
         )
-    return volume.with_array(volume.array.astype(np.uint8))
+    return volume.with_array(array.astype(np.uint8))
 
 
 def to_grid(mask: Volume, grid: Grid, name: str, notes: list[str], target: str = "PSR map") -> Volume:
@@ -126,6 +136,15 @@ def describe(volume: Volume, name: str) -> str:
 def _check_finite(array: np.ndarray, label: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"{label} has NaN or infinite values; replace them by 0.")
+
+
+def _unscaled(array: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The array, and whether it holds whole numbers; what a file's scale has moved off them is moved back."""
+    if array.dtype.kind in "bui":
+        return array, True
+    near = np.round(array)
+    whole = bool(np.all(np.abs(array - near) <= np.maximum(_WHOLE, _WHOLE_SHARE * np.abs(near))))
+    return (near + 0, True) if whole else (array, False)  # + 0: no negative zero
 
 
 def _is_image(array: np.ndarray) -> bool:

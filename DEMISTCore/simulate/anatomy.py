@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import is_hidden
 from ..volume import Volume
 from .tissues import CLASS_INDEX, CLASSES, EXTRA, class_map
 
@@ -44,7 +45,7 @@ def list_anatomies(source: str | Path = TEMPLATE) -> list[str]:
         raise InputError(
             f"No label maps at {path}: give a folder of FreeSurfer-numbered .nii.gz files or '{TEMPLATE}'."
         )
-    found = sorted(str(p) for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz", ".mgz")))
+    found = sorted(str(p) for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz", ".mgz")) and not is_hidden(p))
     if not found:
         raise InputError(f"{path} holds no .nii, .nii.gz or .mgz file; give a folder of label maps or '{TEMPLATE}'.")
     return found

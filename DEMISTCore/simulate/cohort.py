@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import is_hidden
 from ..guards import protect_folder
 from ..lock import FolderLock
 from .anatomy import TEMPLATE, list_anatomies, load_anatomy
@@ -180,7 +181,7 @@ def _masks(folder: str | Path | None, left_out: set[str]) -> list[Path] | None:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"No lesion-mask folder at {path}; give a folder of .nii.gz masks.")
-    found = sorted(p for p in path.glob("*.nii*") if p.name not in left_out)
+    found = sorted(p for p in path.glob("*.nii*") if p.name not in left_out and not is_hidden(p))
     if not found:
         raise InputError(f"{path} holds no lesion mask to use; give a folder of .nii.gz masks.")
     return found

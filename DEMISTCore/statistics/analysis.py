@@ -124,6 +124,8 @@ def analyse(
         masks = _read_masks({"lesion mask": lesions, "tissue map": tissue, "brain mask": brain}, notes)
         masks = {name: mask.aligned_with(psr) for name, mask in masks.items()}
         inputs |= masks
+        # What was wrong with the images is wrong with what was measured on the map made of them.
+        _say(notes, (origin or {}).get("warnings", ()))
         notes += [sentence for volume in inputs.values() for sentence in volume.warnings]
         label = psr.path or "The PSR map"
         aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
@@ -133,7 +135,7 @@ def analyse(
         regions = build_regions(
             psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
             flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, unchecked=unchecked,
-            settings=settings.regions,
+            settings=settings.regions, flair_place=checks.flair_place(origin),
         )  # fmt: skip
         notes += regions.notes
         for key in ("nawm", "white_matter"):

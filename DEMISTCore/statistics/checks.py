@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import sha256
 from ..schema import read_json
-from ..volume import Volume, as_volume, data_hashes
+from ..volume import Grid, Volume, as_volume, data_hashes
 
 #: What is said below every figure and table.
 RESEARCH_USE = "Research use only, not for clinical use."
@@ -86,7 +86,8 @@ def origin(psr: Volume, provenance: Mapping[str, Any] | None = None) -> dict[str
 
     Returns:
         ``statement`` (the sentence for readers), ``simulated`` (trained on simulated PSR, None if unknown), and
-        ``bundle`` and ``seeds`` as far as they are known.
+        ``bundle``, ``seeds``, ``flair`` (see :func:`flair_place`) and ``warnings`` (sentences of the synthesis) as far
+        as they are known.
     """
     made = synthesis(psr, provenance)
     if made is not None:
@@ -102,6 +103,21 @@ def synthesis(psr: Volume, provenance: Mapping[str, Any] | None = None) -> Mappi
     if not isinstance(told, Mapping) or not isinstance(told.get("statement"), str) or "bundle" not in told:
         return None  # a sidecar, but not one of a synthesis: BIDS puts them beside measured maps, too
     return told
+
+
+def flair_place(origin: Mapping[str, Any] | None) -> tuple[Grid, np.ndarray] | None:
+    """The own grid of the FLAIR that a map was synthesized from, and the motion (4, 4; RAS mm) of its registration.
+
+    None if the map's maker did not say, or what is said makes no sense.
+    """
+    told = (origin or {}).get("flair")
+    try:
+        grid = Grid(tuple(told["shape"]), np.asarray(told["affine"], float))
+        motion = np.asarray(told["motion_ras_mm"], float)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
+    usable = motion.shape == (4, 4) and np.isfinite(motion).all() and np.isfinite(grid.affine).all()
+    return (grid, motion) if usable and abs(np.linalg.det(grid.affine[:3, :3])) > 0 else None
 
 
 def statement(origin: dict[str, Any] | None) -> str:
@@ -135,6 +151,8 @@ def _told(told: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(bundle, Mapping)
         else None,
         "seeds": settings.get("seeds") if isinstance(settings, Mapping) else None,
+        "flair": told.get("flair"),
+        "warnings": [sentence for sentence in told.get("warnings") or () if isinstance(sentence, str)],
     }
 
 

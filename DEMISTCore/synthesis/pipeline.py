@@ -49,6 +49,7 @@ def synthesize(
     register: bool = True,
     skull_strip: str = "auto",
     bias_correct: bool = True,
+    any_brain_volume: bool = False,
     uncertainty: bool | str | os.PathLike[str] = False,
     preview: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -85,7 +86,7 @@ def synthesize(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:n`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         brain_mask: brain mask in the T1w's space instead of brain extraction.
-        register, skull_strip, bias_correct: see :func:`DEMISTCore.prepare`.
+        register, skull_strip, bias_correct, any_brain_volume: see :func:`DEMISTCore.prepare`.
         uncertainty: write the standard deviation too, predicted where the bundle has a mean network, else that over
             seeds: True (beside ``out``) or a path.
         preview: where to draw a picture (``.png``).
@@ -130,6 +131,8 @@ def synthesize(
         identities = {name: identity(volume, reuse) for name, volume in inputs.items()}
 
     chosen = {"register": register, "skull_strip": skull_strip, "bias_correct": bias_correct}
+    if any_brain_volume:
+        chosen["any_brain_volume"] = True
     grid = {"spacing": model.spacing, "multiple": model.config.multiple}
     prepared = _prepared(inputs, {**chosen, **grid, "device": str(torch_device)}, reuse, clock)
     if estimate is not None:

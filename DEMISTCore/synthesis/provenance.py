@@ -64,8 +64,18 @@ def provenance(
         "grid": {"shape": list(psr.shape), "spacing_mm": [round(s, 4) for s in psr.spacing], "axes": psr.axcodes},
         "summary": _summary(psr, uncertainty, prepared.native_mask),
         "preparation": {step.name: step.note for step in prepared.steps},
+        "flair": _flair_place(prepared),
         "warnings": list(prepared.warnings),
     }
+
+
+def _flair_place(prepared: Prepared) -> dict[str, Any] | None:
+    """The FLAIR's own grid and where registration took it: labels drawn on it go there, too (statistics)."""
+    grid = prepared.flair_native
+    if grid is None:
+        return None
+    motion = prepared.flair_motion.tolist()
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist(), "motion_ras_mm": motion}
 
 
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:

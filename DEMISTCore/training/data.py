@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import sha256
+from ..files import is_hidden, sha256
 from .cache import is_whole, new_entry
 from .settings import AugmentSettings, PreprocessSettings, Settings
 
@@ -117,7 +117,8 @@ _TRUTH = ("PSRmap", "dseg", "desc-lesion_mask", "desc-brain_mask", "label-GM_pro
 
 
 def _image(folder: Path, suffix: str) -> Path | None:
-    found = [p for end in (".nii.gz", ".nii") for p in sorted(folder.glob(f"*_{suffix}{end}"))]
+    named = [p for end in (".nii.gz", ".nii") for p in sorted(folder.glob(f"*_{suffix}{end}"))]
+    found = [p for p in named if not is_hidden(p)]
     return found[0] if found else None
 
 
@@ -288,6 +289,7 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
         session.t1w, session.flair, brain_mask=session.mask if settings.brain_mask == "truth" else None,
         register=settings.register, skull_strip=settings.skull_strip, bias_correct=settings.bias_correct,
         spacing=settings.spacing, shape=tuple(settings.shape) if settings.shape else None, multiple=settings.multiple,
+        any_brain_volume=settings.brain_mask == "truth",  # the data set's own mask is its word
     )  # fmt: skip
     grid = prepared.t1w.grid
     inside = prepared.mask.array > 0

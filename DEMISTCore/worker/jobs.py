@@ -78,7 +78,8 @@ def synthesize(context: Context) -> dict[str, Any]:
             sampler=request.get("sampler"), guidance=_guidance(request.get("guidance")),
             device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
             register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
-            bias_correct=request.get("bias_correct", True), overwrite=bool(request.get("overwrite")),
+            bias_correct=request.get("bias_correct", True),
+            any_brain_volume=bool(request.get("any_brain_volume")), overwrite=bool(request.get("overwrite")),
             uncertainty=bool(out) and count > 1, keep_samples=keep, progress=progress,
             estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse,
         )  # fmt: skip
@@ -146,14 +147,15 @@ def regions(context: Context) -> dict[str, Any]:
     settings = _region_settings(context.request.get("distances"))
     with context.interruptible():
         prepared = context.warm.prepared(t1w, flair, mask) or prepare(
-            t1w, flair, brain_mask=mask, multiple=1, progress=lambda stage, done: context.progress(stage, 0.7 * done)
-        )
+            t1w, flair, brain_mask=mask, multiple=1, any_brain_volume=bool(context.request.get("any_brain_volume")),
+            progress=lambda stage, done: context.progress(stage, 0.7 * done),
+        )  # fmt: skip
         context.progress("regions", 0.7)
         found = build_regions(t1w, lesion_mask=lesions, t1w=t1w, flair=flair, brain=prepared.native_mask,
                               prepared=prepared, unchecked=bool(context.request.get("unchecked")),
                               settings=settings)  # fmt: skip
     context.check()
-    return {"notes": [*prepared.warnings, *found.notes]} | _shown(context, found)
+    return {"notes": list(found.notes)} | _shown(context, found)
 
 
 def brain_ldm(context: Context) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def findPairs(folder: Path) -> list[tuple[Path, Path]]:
         raise RunError("input", _("{folder} is no folder; give one with T1w and FLAIR images.").format(folder=folder))
     pairs = []
     for place in sorted({folder, *(path for path in folder.rglob("*") if path.is_dir())}):
-        images = sorted(path for path in place.iterdir() if path.is_file() and _SUFFIX.search(path.name))
+        # macOS writes a note of its Finder beside each file on foreign disks: ._T1w.nii.gz is no scan.
+        shown = [path for path in place.iterdir() if not path.name.startswith(".")]
+        images = sorted(path for path in shown if path.is_file() and _SUFFIX.search(path.name))
         t1s = {_T1W.sub("", path.name): path for path in images if _T1W.search(path.name)}
         flairs = {_FLAIR.sub("", path.name): path for path in images if _FLAIR.search(path.name)}
         if len(t1s) == len(flairs) == 1:

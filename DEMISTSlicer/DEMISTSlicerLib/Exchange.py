@@ -40,14 +40,17 @@ def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
     return Voxels.arrayFromMatrix(between) @ affine
 
 
-def writeNode(node: Any, folder: Path, name: str, relativeTo: Any = None) -> Generator[None, None, dict[str, Any]]:
+def writeNode(
+    node: Any, folder: Path, name: str, relativeTo: Any = None, gridOf: Any = None
+) -> Generator[None, None, dict[str, Any]]:
     """Write a volume node slab by slab as ``name``.npy into ``folder``.
 
     Args:
-        node: volume, or segmentation: then it becomes a mask on the grid of ``relativeTo``.
+        node: volume, or segmentation: then it becomes a mask on the grid of ``gridOf``.
         folder: where to.
         name: of the file.
         relativeTo: node in whose space the place is told.
+        gridOf: volume node; None: ``relativeTo``.
 
     Returns:
         The reference (as the generator's value).
@@ -56,9 +59,10 @@ def writeNode(node: Any, folder: Path, name: str, relativeTo: Any = None) -> Gen
         RunError: it cannot be written, because the disk is full.
     """
     if node.IsA("vtkMRMLSegmentationNode"):
-        array = segmentationToLabelmap(node, relativeTo)
+        grid = relativeTo if gridOf is None else gridOf
+        array = segmentationToLabelmap(node, grid)
         yield
-        return (yield from writeArray(array, affineInFrameOf(relativeTo), folder, name))
+        return (yield from writeArray(array, affineInFrameOf(grid, relativeTo), folder, name))
     # The view keeps the voxels alive if the node is deleted in between.
     return (yield from writeArray(Voxels.arrayFromNode(node), affineInFrameOf(node, relativeTo), folder, name))
 

@@ -139,6 +139,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         register: bool = True,
         skullStrip: str = "auto",
         biasCorrect: bool = True,
+        anyBrainVolume: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[Result], Any] | None = None,
@@ -162,6 +163,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             register: register the FLAIR to the T1w; off: they lie over each other already.
             skullStrip: ``auto``, ``deepbet`` or ``none``.
             biasCorrect: remove bias fields.
+            anyBrainVolume: the user has looked at the brain mask: a volume that no brain has is right.
             wait: see the class.
             onProgress: called with (stage, fraction, remaining seconds or None).
             onDone: called with the result.
@@ -180,6 +182,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             "guidance": dict(guidance) if isinstance(guidance, Mapping) else guidance,
             "bundle": bundleName(bundle), "device": device, "preview": bool(preview),
             "register": bool(register), "skull_strip": skullStrip, "bias_correct": bool(biasCorrect),
+            "any_brain_volume": bool(anyBrainVolume),
         }  # fmt: skip
         images = inputs.fingerprint()
         prepared = images == self._worker.images
@@ -369,7 +372,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         """
         self._runs.checkIdle()
         names = {"steps": "steps", "sampler": "sampler", "guidance": "guidance", "bundle": "bundle", "device": "device",
-                 "register": "register", "skullStrip": "skull_strip", "biasCorrect": "bias_correct"}  # fmt: skip
+                 "register": "register", "skullStrip": "skull_strip", "biasCorrect": "bias_correct",
+                 "anyBrainVolume": "any_brain_volume"}  # fmt: skip
         seeds, first = options.pop("seeds", 4), options.pop("firstSeed", 0)
         unknown = set(options) - set(names)
         if unknown:

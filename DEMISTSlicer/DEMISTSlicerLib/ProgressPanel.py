@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .I18n import _
@@ -30,11 +31,12 @@ class ProgressPanel:
         left = duration(remaining)
         self.say(_("{stage} · {time} left").format(stage=text, time=left) if left else text)
 
-    def done(self, seconds: float) -> None:
-        """A run has made what it should."""
+    def done(self, seconds: float, warnings: Sequence[str] = ()) -> None:
+        """A run has made what it should; ``warnings`` are shown where nobody can miss them, not in the log alone."""
         self.ui.progressBar.value = 100
-        self.say(_("Done in {time}").format(time=_minutes(seconds)))
-        self.log(self.ui.stageLabel.text)
+        text = _("Done in {time}").format(time=_minutes(seconds))
+        self.log(text)
+        self.say("\n".join([text, *(_("Warning: {text}").format(text=sentence) for sentence in warnings)]))
 
     def stopped(self, text: str) -> None:
         """A run has ended without a result."""

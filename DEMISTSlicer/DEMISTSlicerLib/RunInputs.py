@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import slicer
+
 from .Exchange import writeNode
 from .I18n import _
 from .RunError import RunError
@@ -85,8 +87,19 @@ class RunInputs:
         """Write all of them into ``folder``, slab by slab; the value is their references by key."""
         told = {}
         for key, node in self.given:
-            told[key] = yield from writeNode(node, folder, key, self.frame)
+            told[key] = yield from writeNode(node, folder, key, self.frame, self.drawnOn(node))
         return told
+
+    def drawnOn(self, node: Any) -> Any:
+        """The volume whose grid a segmentation is written on: the FLAIR, if it was drawn on that, else the frame.
+
+        A mask on the FLAIR's grid goes where registration takes the FLAIR; on the frame's it would stay behind.
+        """
+        flair = self.nodes.get("flair")
+        if flair is None or not node.IsA("vtkMRMLSegmentationNode"):
+            return self.frame
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        return flair if node.GetNodeReference(role) is flair else self.frame
 
 
 def checkVolume(node: Any, name: str) -> None:

@@ -430,7 +430,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
-        self.progress.done(result.seconds)
+        self.progress.done(result.seconds, result.notes if kind == "synthesis" else ())
         for note in result.notes:
             self.progress.log(note)
         if kind == "synthesis":
