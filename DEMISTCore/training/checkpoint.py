@@ -244,6 +244,9 @@ def _check_state(state: Any) -> None:
     step, elapsed, best = state["step"], state["elapsed"], state["best"]
     if not isinstance(step, int) or not 0 <= step < 1 << 40 or not 0 <= float(elapsed) < 1e10 or best != best:
         raise ValueError("out of range")
+    evaluated = state.get("evaluated")
+    if evaluated and not all(isinstance(evaluated[what], int) for what in ("validate", "preview")):
+        raise ValueError("out of range")
     if not isinstance(state["optimizers"], dict) or not isinstance(state["precision"], dict):
         raise ValueError("no optimizers")
 
