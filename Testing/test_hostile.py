@@ -147,7 +147,7 @@ def test_bundle_descriptions_of_any_bytes(tmp_path_factory, content):
         ({"files": {"backbone.safetensors": None}}, "files"), ({"schedule": {"steps": 10**9}}, "schedule.steps"),
         ({"schedule": 3}, "schedule"), ({"sampling": {"steps": 1e999}}, "sampling.steps"), ({"kind": ["ldm"]}, "kind"),
         ({"simulated": 1}, "simulated"), ({"licence": "a\x1b[2J"}, "licence"), ({"training": DEEP}, "nested too"),
-        ({"kind": "demist", "base": {"name": "../../etc", "hash": "0" * 64}}, "base.name"),
+        ({"kind": "demist", "files": {}, "base": {"name": "../../etc", "hash": "0" * 64}}, "base.name"),
     ],
 )  # fmt: skip
 def test_a_right_hash_is_not_enough(change, says, tmp_path):
