@@ -91,8 +91,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     # The hash is right, so what follows are mistakes of whoever wrote it.
     kind = info.get("kind")
     known = isinstance(kind, str) and kind in KINDS
-    if known and isinstance(info.get("files"), dict):
-        _check_names(folder, info)
     problem = find_problem(info, kind in DELTAS) if known else f"its kind must be one of {', '.join(KINDS)}"
     if problem:
         raise BundleError(f"{file} is not valid: {problem}; it was not saved by DEMIST, save it again.")
