@@ -88,7 +88,7 @@ def solid(mask: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -
     steps = max(1, round(_PASSAGE / 2 / float(spacing.max())))
     inside = _without_holes(np.pad(mask[box], steps + 1))
     closed = _without_holes(ndimage.binary_closing(inside, iterations=steps))
-    gaps = np.argwhere(closed & ~inside)
+    gaps = np.stack(np.nonzero(closed & ~inside), -1)
     if len(gaps):
         # Depth to 2 mm is enough to tell ventricles from sulci, and eight times as fast.
         strides = np.maximum(1, np.floor(2.0 / spacing).astype(int))
