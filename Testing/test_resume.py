@@ -55,7 +55,7 @@ def test_resumed_run_equals_an_uninterrupted_one(stage, bids, foundation, tmp_pa
     if stage in ("backbone", "mean", "demist", "decoder"):
         words += ["--foundation", foundation / ("ae" if stage == "backbone" else "bb")]
     if stage == "mean":
-        words += ["model=tiny_mean", "sample_every=2"]
+        words += ["model=tiny_mean"]
     assert train_cli(stage, "--out", tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

@@ -4,13 +4,13 @@
     g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
-    y_hat, log s = D(z_hat, z_hat; h, e, g)    the mean and its local spread
-    y     = D(z, z_hat; h, e, g)               a sample z of the diffusion model, with the scan's own detail
+    y_hat, log s = D(z_hat, h, e; g, x)        the mean and its local spread
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
 as the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
 posterior-mean rectified flow (Ohayon et al., ICLR 2025, arXiv 2410.00418): the mean has the lowest error that any map
-can have, the sample has the detail.
+can have. A sample z of the diffusion model is the map y_hat + D_y(z) - D_y(z_hat), with D_y the PSR autoencoder's
+decoder: the mean, and what sets the sample apart from it.
 
 Each stream knows something that the others do not. The guide sees some 30 mm around, without absolute place: detail.
 Tokens read the whole volume, and positions ask them: what is usual *here*. The vector g knows the scanner: scale and
@@ -20,7 +20,7 @@ contrast. Each can be switched off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -40,28 +40,19 @@ FOLD = 2
 class Seen:
     """What the scans alone give, computed once per volume.
 
-    ``fine`` lists features from two voxels down to the level above the latent's grid; ``coarse`` (B, C, x, y, z) lies
-    on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of the scaled z_0. ``tokens`` (B, K, D) and
-    ``knowledge`` (B, W) are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
+    ``folded`` are the scans in blocks of two voxels; ``fine`` lists features from two voxels down to the level above
+    the latent's grid; ``coarse`` (B, C, x, y, z) lies on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of
+    the scaled z_0. ``tokens`` (B, K, D) and ``knowledge`` (B, W) are None for streams that are off. ``keep`` as in
+    :class:`.demist.Condition`.
     """
 
+    folded: Tensor
     fine: tuple[Tensor, ...]
     coarse: Tensor
     estimate: Tensor
     tokens: Tensor | None
     knowledge: Tensor | None
     keep: dict[str, Tensor]
-
-    def expand(self, batch: int) -> Seen:
-        """Let one volume serve ``batch`` samples; views, no copies."""
-
-        def wide(x: Tensor | None) -> Tensor | None:
-            return x if x is None or len(x) == batch else x.expand(batch, *x.shape[1:])
-
-        return replace(
-            self, fine=tuple(map(wide, self.fine)), coarse=wide(self.coarse), estimate=wide(self.estimate),
-            tokens=wide(self.tokens), knowledge=wide(self.knowledge), keep={k: wide(v) for k, v in self.keep.items()},
-        )  # fmt: skip
 
 
 class Block(nn.Module):
@@ -99,16 +90,12 @@ class Guide(nn.Module):
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The first features, (B, C, X/2, Y/2, Z/2)."""
-        return self.first(fold_voxels(x, FOLD))
-
 
 class GuidedDecoder(nn.Module):
-    """D(z, z_hat; h, e, g): latent, and what the scans show, to PSR and the logarithm of its local spread.
+    """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local spread.
 
     Both in units of the PSR range, (B, 1, X, Y, Z). The linear part starts as the PSR autoencoder's shortcut does, from
-    the latent alone; all else starts at zero.
+    the latent alone; ``direct`` sees two voxels to each side, the shortest way from scan to PSR. All else starts at 0.
     """
 
     def __init__(self, cfg: MeanConfig, latent_channels: int, factor: int) -> None:
@@ -116,16 +103,19 @@ class GuidedDecoder(nn.Module):
         widths = cfg.channels
         self.factor = factor
         self.linear = nn.Conv3d(latent_channels, factor**3, 1)
-        self.first = nn.Conv3d(2 * latent_channels + widths[-1], widths[-1], 1)
+        self.first = nn.Conv3d(latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
         self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv3d(2 * a, a, 1) for a in widths[:-1])
         self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
         half = max(widths[0] // 2, 8)
+        self.direct = nn.Sequential(
+            nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1), nn.SiLU(), nn.Conv3d(widths[0], FOLD**3, 1)
+        )  # fmt: skip
         self.spread = nn.Sequential(
             nn.Conv3d(widths[0], half, 3, padding=1), nn.SiLU(), nn.Conv3d(half, FOLD**3, 1)
         )  # fmt: skip
-        for layer in (self.last, self.spread[-1]):
+        for layer in (self.last, self.direct[-1], self.spread[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.spread[-1].bias, -3.0)
@@ -137,21 +127,20 @@ class GuidedDecoder(nn.Module):
             self.linear.weight.copy_(shortcut.to_image.weight / latent_scale)
             self.linear.bias.copy_(shortcut.to_image.bias)
 
-    def forward(self, z: Tensor, seen: Seen, adaptive: bool = True) -> tuple[Tensor, Tensor]:
+    def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Return (PSR, log spread)."""
-        knowledge = seen.knowledge if adaptive else None
-        keep = seen.keep.get("adaptive")
-        estimate = seen.estimate.to(z.dtype)
-        h = self.first(torch.cat([estimate, z - estimate, seen.coarse.to(z.dtype)], 1))
+        z, keep = seen.estimate, seen.keep.get("adaptive")
+        h = self.first(torch.cat([z, seen.coarse.to(z.dtype)], 1))
         for block in self.levels[-1]:
-            h = block(h, knowledge, keep)
+            h = block(h, seen.knowledge, keep)
         for i in reversed(range(len(self.up))):
             h = unfold_voxels(self.up[i](F.silu(h)), 2)
             h = self.join[i](torch.cat([h, seen.fine[i].to(h.dtype)], 1))
             for block in self.levels[i]:
-                h = block(h, knowledge, keep)
+                h = block(h, seen.knowledge, keep)
         h = F.silu(h)
-        image = unfold_voxels(self.last(h), FOLD) + unfold_voxels(self.linear(z), self.factor)
+        image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
+        image = image + unfold_voxels(self.linear(z), self.factor)
         # Detached: how sure the mean is must not change the mean.
         return image, unfold_voxels(self.spread(h.detach()), FOLD)
 
@@ -214,7 +203,8 @@ class PosteriorMean(nn.Module):
             x = torch.zeros_like(x)
         elif "spatial" in keep:
             x = x * keep["spatial"].to(x)[:, None, None, None, None]
-        h = self.guide(x)
+        folded = fold_voxels(x, FOLD)
+        h = self.guide.first(folded)
         fine: list[Tensor] = []
         for level, blocks in enumerate(self.guide.levels):
             last = level == len(self.guide.levels) - 1
@@ -233,17 +223,11 @@ class PosteriorMean(nn.Module):
             if not last:
                 fine.append(h)
                 h = self.guide.down[level](F.silu(h))
-        return Seen(tuple(fine), h, self.guide.to_latent(F.silu(h)), tokens, knowledge, dict(keep))
+        return Seen(folded, tuple(fine), h, self.guide.to_latent(F.silu(h)), tokens, knowledge, dict(keep))
 
-    def decode(self, seen: Seen, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log spread, or with ``z`` (scaled latents) the map that this sample stands for.
-
-        Returns:
-            Two (B, 1, X, Y, Z) in units of the PSR range, float32.
-        """
-        if z is None:
-            z = seen.estimate
-        image, spread = self.decoder(z, seen.expand(len(z)))
+    def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""
+        image, spread = self.decoder(seen)
         return image.float(), spread.float()
 
     def stream_of(self, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What depends on the scans alone. ``seen`` and ``described`` are None for models without a mean network."""
+    """What depends on the scans alone. ``seen`` and ``described`` are None for models without a mean network.
+
+    ``offset`` is kept from one sample to the next, see :func:`decode_latent`.
+    """
 
     c: torch.Tensor
     seen: Seen | None
     described: np.ndarray | None
+    offset: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,27 @@ def decode_latent(
     memory: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Scaled latents (1, C, x, y, z) to PSR (X, Y, Z), fraction; with a mean network, with the scans' own detail."""
-    import torch
+    """Scaled latents (1, C, x, y, z) to PSR (X, Y, Z), fraction.
 
+    With a mean network y_hat + D(z) - D(z_hat): the mean with the scans' own detail, and what sets this latent apart
+    from the mean's. What is the same for every sample, y_hat - D(z_hat), is computed once.
+    """
+    from ..decoding import decode
+
+    decoder = bundle.autoencoder_psr.to(z.device)
+
+    def plain(latent: torch.Tensor, report: Callable[[float], None] | None) -> np.ndarray:
+        scaled = latent.float() / bundle.latent_scale
+        return decode(decoder, scaled, dtype=dtype, memory=memory, progress=report)[0, 0].numpy()
+
+    image = plain(z, progress)
     if given.seen is not None:
-        with torch.no_grad(), autocast(z.device, dtype):
-            image = bundle.demist.mean.decode(given.seen, z.contiguous(memory_format=layout(z.device)))[0]
-        image = image[0, 0].cpu().numpy()
-        if progress:
-            progress(1.0)
-    else:
-        from ..decoding import decode
+        if not given.offset:
+            import torch
 
-        decoder = bundle.autoencoder_psr.to(z.device)
-        image = decode(decoder, z / bundle.latent_scale, dtype=dtype, memory=memory, progress=progress)[0, 0].numpy()
+            with torch.no_grad(), autocast(z.device, dtype):
+                mean = bundle.demist.mean.decode(given.seen)[0][0, 0].cpu().numpy()
+            given.offset.append(mean - plain(given.seen.estimate, None))
+        image = image + given.offset[0]
     psr = np.maximum(image * np.float32(bundle.psr_range), 0)
     return psr if mask is None else np.where(mask > 0, psr, np.float32(0))

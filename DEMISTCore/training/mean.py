@@ -2,11 +2,9 @@
 
     L = |y_hat - y|^2 / e^2 + lambda_latent |z_hat - z|^2 + lambda_spread (r^2 / (2 s^2) + log s)
         + lambda_tissue sum over tissues |mean(y_hat) - mean(y)| / e
-        + lambda_sample (|D(z + n) - y|_1 / e + lambda_edge |G(D(z + n)) - G(y)|_1 / e)
 
 e is a typical error; r the mean's error, held fixed in the third term (a Gaussian's negative log likelihood, Nix and
-Weigend 1994). The last term decodes true latents with noise, as a sampler will hand them over. Crops see the tokens and
-the knowledge of their whole volume, as at the time of use.
+Weigend 1994). Crops see the tokens and the knowledge of their whole volume, as at the time of use.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
-from ..losses import edge_loss, tissue_mean_loss
+from ..losses import tissue_mean_loss
 from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
@@ -32,7 +30,7 @@ from . import previews
 from .checkpoint import Run, part
 from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
 from .foundation import Foundation, load, read_scales
-from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales, noise_like
+from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
 from .settings import MeanSettings
 
 
@@ -44,10 +42,7 @@ class MeanObjective(nn.Module):
         self.mean, self.settings, self.psr_range = mean, settings, psr_range
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z, noise (B, Cz, x, y, z), c and c_shape, known.
-
-        ``noise_level`` (B,) is how much of ``noise`` the true latents get before they are decoded, below 0: not at all.
-        """
+        """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z (B, Cz, x, y, z), c and c_shape, known."""
         s = self.settings
         scale = self.psr_range / s.error_scale
         seen = see(self.mean, batch)
@@ -69,13 +64,6 @@ class MeanObjective(nn.Module):
             "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
         }
         weights = {"latent": s.lambda_latent, "spread": s.lambda_spread, "tissue": s.lambda_tissue}
-        if s.lambda_sample > 0 and int(batch["index"][0]) // len(y) % s.sample_every == 0:
-            z = batch["z"] + batch["noise_level"][:, None, None, None, None] * batch["noise"]
-            sample = self.mean.decode(seen, z)[0][inner]
-            parts["sample"] = average((scale * (sample - y)).abs()) + s.lambda_edge * scale * edge_loss(
-                sample * inside, y * inside
-            )
-            weights["sample"] = s.lambda_sample * s.sample_every
         loss = parts["mean"] + sum(weight * parts[name] for name, weight in weights.items())
         return {"loss": loss, **parts}
 
@@ -156,11 +144,9 @@ class MeanStage:
             latents = self.train[pick(len(self.train), s.seed, "mean", i)]
             sample = self._sample(latents, rng, s.lesion_share)
             sample["x"] = augment(sample["x"], s.augment, rng)
-            sample["noise"] = noise_like(rng, sample["z"].shape)
-            sample["noise_level"] = np.float32(max(0.0, rng.uniform(-1, 1)) * s.latent_noise)
             sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
             sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
-            samples.append({**sample, "index": np.array(i)})
+            samples.append(sample)
         return collate_whole(samples)
 
     def _sample(self, latents: Latents, rng: np.random.Generator, lesions: float) -> dict[str, np.ndarray]:
@@ -182,47 +168,43 @@ class MeanStage:
         }
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Error of mean and of decoded true latents on fixed crops; how well the spread tells the error."""
+        """Error of the mean on fixed crops; how well the spread tells the error."""
         from scipy.stats import spearmanr
 
         rows = []
         for i in range(self.settings.validation_crops):
-            batch, y_hat, spread, sample = self._fixed(i, device)
+            batch, y_hat, spread = self._fixed(i, device)
             inner = _inner(self.settings.margin)
             inside = (batch["labels"][inner] > 0).cpu().numpy()
-            y, y_hat, spread, sample = (
-                v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp(), sample)
-            )
+            y, y_hat, spread = (v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp()))
             error = np.abs(y_hat - y)
             some = slice(None, None, 17)
             rows.append((
-                np.square(error).mean(), np.square(sample - y).mean(), (error < 1.645 * spread).mean(),
+                np.square(error).mean(), (error < 1.645 * spread).mean(),
                 spearmanr(error[some], spread[some]).statistic,
             ))  # fmt: skip
-        mse, sample, coverage, rank = np.mean(rows, axis=0)
+        mse, coverage, rank = np.mean(rows, axis=0)
         return {
-            "mse": float(mse), "psnr": float(-10 * np.log10(mse)), "sample_psnr": float(-10 * np.log10(sample)),
-            "coverage_90": float(coverage), "rank": float(rank),
+            "mse": float(mse), "psnr": float(-10 * np.log10(mse)), "coverage_90": float(coverage), "rank": float(rank),
         }  # fmt: skip
 
-    def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-        """Validation crop ``i``, its mean, log spread and decoded true latents."""
+    def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Validation crop ``i``, its mean and log spread."""
         entries = self.held or self.train
         latents = entries[i % len(entries)]
         sample = self._sample(latents, random(self.settings.seed, "validation", i), self.settings.lesion_share)
         batch = {name: value.to(device) for name, value in collate_whole([sample]).items()}
-        seen = see(self.mean, batch)
-        return batch, *self.mean.decode(seen), self.mean.decode(seen, batch["z"])[0]
+        return batch, *self.mean.decode(see(self.mean, batch))
 
     def preview(self, path: Path, device: torch.device) -> None:
         """One held-out crop: T1w, FLAIR, PSR, the mean, its spread, the difference."""
-        batch, y_hat, spread, sample = (v.cpu() if isinstance(v, Tensor) else v for v in self._fixed(0, device))
+        batch, y_hat, spread = self._fixed(0, device)
+        y_hat, spread = y_hat.cpu(), spread.cpu()
         x, y = batch["x"][0].cpu(), batch["y"][0, 0].cpu() * self.psr_range
         mean = y_hat[0, 0].float() * self.psr_range
         rows = [
             ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), ("mean", mean, "psr"),
-            ("latent decoded", sample[0, 0].float() * self.psr_range, "psr"), ("spread", spread[0, 0].exp(), "image"),
-            ("difference", mean - y, "difference"),
+            ("spread", spread[0, 0].exp(), "image"), ("difference", mean - y, "difference"),
         ]  # fmt: skip
         previews.draw(path, rows, title=(self.held or self.train)[0].prepared.name)
 

@@ -201,10 +201,6 @@ class MeanSettings(LatentSettings):
     lambda_latent: float = 0.1
     lambda_spread: float = 0.1
     lambda_tissue: float = 0.1
-    lambda_sample: float = 0.5  # decoding of true latents, as sampling hands them over
-    lambda_edge: float = 0.5
-    sample_every: int = 2  # one step in so many decodes true latents, too
-    latent_noise: float = 0.3
 
 
 @dataclass
