@@ -1,10 +1,12 @@
 """The posterior mean (:mod:`DEMISTCore.networks.mean`): guide, tokens, knowledge and the guided decoder, together.
 
-    L = |y_hat - y|^2 / e^2 + lambda_latent |z_hat - z|^2 + lambda_spread (r^2 / (2 s^2) + log s)
+    L = |y_hat - y|^2 / e^2 + lambda_latent |z_hat - z|^2 + lambda_spread (|r| / s + log s)
         + lambda_tissue sum over tissues |mean(y_hat) - mean(y)| / e
 
-e is a typical error; r the mean's error, held fixed in the third term (a Gaussian's negative log likelihood, Nix and
-Weigend 1994). Crops see the tokens and the knowledge of their whole volume, as at the time of use.
+e is a typical error; r the mean's error, held fixed in the third term, the negative log likelihood of a Laplace
+distribution (after Nix and Weigend 1994): a Gaussian's grows with the square of r and, early in training, drowned all
+other gradients under the common clipping. s is the scale that is learnt, and the spread is sqrt(2) s. Crops see the
+tokens and the knowledge of their whole volume, as at the time of use.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class MeanObjective(nn.Module):
         y, labels, x = batch["y"][inner], batch["labels"][inner], batch["x"][inner]
         inside = ((x != 0).any(1, keepdim=True) | (labels > 0)).float()
         count = inside.sum().clamp_min(1)
-        y_hat, spread = y_hat[inner], spread[inner] + float(np.log(scale))
+        y_hat, spread = y_hat[inner], spread[inner] + float(np.log(scale / np.sqrt(2)))
         residual = scale * (y_hat - y)
 
         def average(values: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class MeanObjective(nn.Module):
         parts = {
             "mean": average(residual.square()),
             "latent": (seen.estimate.float() - batch["z"]).square().mean(),
-            "spread": average(0.5 * residual.detach().square() * torch.exp(-2 * spread) + spread),
+            "spread": average(residual.detach().abs() * torch.exp(-spread) + spread),
             "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
         }
         weights = {"latent": s.lambda_latent, "spread": s.lambda_spread, "tissue": s.lambda_tissue}
