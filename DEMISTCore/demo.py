@@ -22,6 +22,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m DEMISTCore.demo", description=_DESCRIPTION)
     p.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
+    p.add_argument("--mode", choices=("mean", "sample"), help="the map with the lowest error, or samples (default: the "
+                   "bundle's recommendation)")  # fmt: skip
     p.add_argument("--seeds", type=int, metavar="N", help="samples to average (default: the bundle's recommendation)")
     p.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
     p.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id (default: demist-sim)")
@@ -38,15 +40,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(args.verbose)
     if not args.verbose:
         logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
-    from .demonstration import demonstrate, table
+    from .demonstration import demonstrate
 
     with Bar() as bar:
         demonstration = demonstrate(
-            args.out, seeds=args.seeds, steps=args.steps, bundle=args.bundle, device=args.device,
+            args.out, mode=args.mode, seeds=args.seeds, steps=args.steps, bundle=args.bundle, device=args.device,
             precision=args.precision, overwrite=args.overwrite, progress=bar,
         )  # fmt: skip
     print(table(demonstration))
     return 0
+
+
+def table(demonstration: Any) -> str:
+    """The numbers of a :class:`.demonstration.Demonstration` as a compact text."""
+    from .demonstration import STATISTICS, how_made
+
+    numbers, out = demonstration.numbers, demonstration.out
+    brain = numbers["brain"]
+    lines = [
+        f"{'median PSR':<22}{'true':>8}{'synth.':>8}{'bias':>8}{'ml':>8}",
+        *(
+            f"{row['region']:<22}{row['true_median']:>8.3f}{row['synthesized_median']:>8.3f}"
+            f"{row['synthesized_median'] - row['true_median']:>+8.3f}{row['volume_ml']:>8.0f}"
+            for row in numbers["regions"]
+        ),
+        "",
+        f"In the brain ({how_made(numbers)}): PSNR {brain['psnr']:.1f} dB, SSIM {brain['ssim']:.3f}, "
+        f"mean absolute error {brain['mae']:.4f}, sharpness {brain['sharpness']:.2f}",
+    ]
+    contrast = numbers["lesions_against_normal_white_matter"]
+    if contrast["true"]:
+        lines += [
+            f"Lesions have {contrast['synthesized']['loss_percent']:.0f} % less PSR than white matter far from them "
+            f"(truth: {contrast['true']['loss_percent']:.0f} %)",
+            f"Lesions against that white matter: area under the ROC curve {numbers['lesion_auc']['synthesized']:.3f} "
+            f"(truth: {numbers['lesion_auc']['true']:.3f})",
+        ]
+    curves = numbers["measured"]["auc"]
+    for key, name in (("nawm_proximal", "near"), ("nawm_distal", "far")):
+        if curve := curves.get(key, {}).get("voxel"):
+            lines.append(
+                f"Measured as for a patient, lesions against normal-appearing white matter {name}: area "
+                f"{curve['auc']:.3f} ({curve['ci'][0]:.3f} to {curve['ci'][1]:.3f})"
+            )
+    if "uncertainty" in numbers:
+        told = numbers["uncertainty"]
+        held = "".join(
+            f", truth inside the {level} % interval in {told[f'coverage_{level}']:.0%} of the brain"
+            for level in (90, 95)
+            if f"coverage_{level}" in told
+        )
+        lines.append(
+            f"Uncertainty ({told['kind']}):\nrank correlation with the error {told['rank_correlation']:.2f}{held}"
+        )
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in numbers["timings_s"].items() if seconds >= 0.05)
+    lines += [
+        f"Seconds: {stages}",
+        f"Synthesis: {numbers['synthesize_s']:.0f} s in all; peak memory {numbers['peak_memory_mb'] / 1024:.1f} GiB",
+        "",
+        f"Look at {out / 'demo.png'}, {out / 'psr.nii.gz'}, {out / 'true_psr.nii.gz'} and the pictures and tables in "
+        f"{out / STATISTICS}.",
+        numbers["statement"],
+    ]
+    return "\n".join(lines)
 
 
 class Bar:

@@ -126,6 +126,8 @@ def demonstrate(
     out: str | os.PathLike[str] = "demo",
     *,
     seeds: int | Sequence[int] | None = None,
+    steps: int | None = None,
+    mode: str | None = None,
     bundle: str | Path | Bundle | None = None,
     patient: Patient | None = None,
     overwrite: bool = False,
@@ -136,7 +138,8 @@ def demonstrate(
 
     Args:
         out: folder for the files named in :data:`FILES` and the folder :data:`STATISTICS`.
-        seeds, bundle: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well; None: its defaults.
+        seeds, steps, mode, bundle: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well; None: its
+            defaults.
         patient: another patient than the package's.
         overwrite: replace the files of an earlier demo.
         progress: called with a stage and the share of all work done; may raise to stop, which leaves nothing behind.
@@ -145,15 +148,19 @@ def demonstrate(
         InputError: ``out`` is in use or cannot be written to, or a setting cannot be used.
         BundleError: the bundle cannot be used.
     """
+    from .bundle import DEFAULT_BUNDLE, load_bundle
     from .evaluation import require_packages
-    from .synthesis import synthesize
+    from .synthesis import check_seeds, plan_sampling, synthesize
 
     require_packages()
     out = Path(out)
     _check_folder(out, overwrite, (bundle,))
     report = progress or (lambda stage, fraction: None)
-    if bundle is not None:
-        settings["bundle"] = bundle
+    # What cannot be is known before the patient is simulated, and so is whether there will be an uncertainty.
+    model = load_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
+    chosen = {"seeds": None if seeds is None else check_seeds(seeds), "steps": steps, "mode": mode}
+    plan = plan_sampling(model, **chosen, sampler=settings.get("sampler"), guidance=settings.get("guidance"))
+    spread = model.config.mean is not None or len(plan["seeds"]) > 1
     timings: dict[str, float] = {}
     new_folder = not out.exists()
     try:
@@ -167,10 +174,9 @@ def demonstrate(
         patient.lesions.write(out / "true_lesions.nii.gz", dtype=np.uint8)
         timings["simulate"] = time.perf_counter() - start
 
-        several = seeds is None or (len(seeds) if isinstance(seeds, Sequence) else seeds) > 1
         result = synthesize(
-            out / "T1w.nii.gz", out / "FLAIR.nii.gz", out=out / "psr.nii.gz", seeds=seeds, uncertainty=several,
-            overwrite=True, progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **settings,
+            out / "T1w.nii.gz", out / "FLAIR.nii.gz", out=out / "psr.nii.gz", bundle=model, uncertainty=spread,
+            overwrite=True, progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **chosen, **settings,
         )  # fmt: skip
         report("compare", 0.92)
         start = time.perf_counter()
@@ -258,8 +264,23 @@ def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
         "regions": metrics.regions(psr, truth, labels, DSEG_NAMES, patient.psr.grid.voxel_volume_ml),
     }
     if result.uncertainty is not None:
+        numbers["uncertainty"] = _error_bars(result, truth, brain & found)
+    return numbers
+
+
+def _error_bars(result: Synthesis, truth: np.ndarray, brain: np.ndarray) -> dict[str, Any]:
+    """Whether the uncertainty map tells where the errors are, and how often its intervals hold the truth."""
+    from .evaluation.calibrated import coverage, rank_correlation
+    from .uncertainty import Calibration
+
+    told, psr, sd = result.provenance["uncertainty"], result.psr.array, result.uncertainty.array
+    if told["kind"] == "standard deviation over seeds":
         seeds = len(result.provenance["settings"]["seeds"])
-        numbers["uncertainty"] = metrics.calibration(psr, result.uncertainty.array, truth, brain & found, seeds)
+        return {"kind": told["kind"], **metrics.calibration(psr, sd, truth, brain, seeds)}
+    numbers = {"kind": told["kind"], "rank_correlation": rank_correlation(sd[brain], (psr - truth)[brain])}
+    if told.get("calibration") is not None:
+        low, high = Calibration.from_dict(told["calibration"]).voxel_interval(psr[brain], sd[brain], 0.9)
+        numbers["coverage_90"] = coverage(truth[brain], low, high)
     return numbers
 
 
@@ -271,52 +292,11 @@ def _ratio(psr: np.ndarray, lesions: np.ndarray, normal: np.ndarray) -> dict[str
     return {"lesions": inside, "white_matter": outside, "loss_percent": 100 * (1 - inside / max(outside, 1e-6))}
 
 
-def table(demonstration: Demonstration) -> str:
-    """The numbers as a compact text."""
-    numbers, out = demonstration.numbers, demonstration.out
-    brain = numbers["brain"]
-    lines = [
-        f"{'median PSR':<22}{'true':>8}{'synth.':>8}{'bias':>8}{'ml':>8}",
-        *(
-            f"{row['region']:<22}{row['true_median']:>8.3f}{row['synthesized_median']:>8.3f}"
-            f"{row['synthesized_median'] - row['true_median']:>+8.3f}{row['volume_ml']:>8.0f}"
-            for row in numbers["regions"]
-        ),
-        "",
-        f"In the brain: PSNR {brain['psnr']:.1f} dB, SSIM {brain['ssim']:.3f}, mean absolute error {brain['mae']:.4f}, "
-        f"sharpness {brain['sharpness']:.2f}",
-    ]
-    contrast = numbers["lesions_against_normal_white_matter"]
-    if contrast["true"]:
-        lines += [
-            f"Lesions have {contrast['synthesized']['loss_percent']:.0f} % less PSR than white matter far from them "
-            f"(truth: {contrast['true']['loss_percent']:.0f} %)",
-            f"Lesions against that white matter: area under the ROC curve {numbers['lesion_auc']['synthesized']:.3f} "
-            f"(truth: {numbers['lesion_auc']['true']:.3f})",
-        ]
-    curves = numbers["measured"]["auc"]
-    for key, name in (("nawm_proximal", "near"), ("nawm_distal", "far")):
-        if curve := curves.get(key, {}).get("voxel"):
-            lines.append(
-                f"Measured as for a patient, lesions against normal-appearing white matter {name}: area "
-                f"{curve['auc']:.3f} ({curve['ci'][0]:.3f} to {curve['ci'][1]:.3f})"
-            )
-    if "uncertainty" in numbers:
-        told = numbers["uncertainty"]
-        lines.append(
-            f"Uncertainty: rank correlation with the error {told['rank_correlation']:.2f}, truth inside the 95 % "
-            f"interval in {told['coverage_95']:.0%} of the brain"
-        )
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in numbers["timings_s"].items() if seconds >= 0.05)
-    lines += [
-        f"Seconds: {stages}",
-        f"Synthesis: {numbers['synthesize_s']:.0f} s in all; peak memory {numbers['peak_memory_mb'] / 1024:.1f} GiB",
-        "",
-        f"Look at {out / 'demo.png'}, {out / 'psr.nii.gz'}, {out / 'true_psr.nii.gz'} and the pictures and tables in "
-        f"{out / STATISTICS}.",
-        numbers["statement"],
-    ]
-    return "\n".join(lines)
+def how_made(numbers: dict[str, Any]) -> str:
+    """How the map was made: "mean", or "mean of 4 samples"."""
+    settings = numbers["settings"]
+    count = len(settings["seeds"])
+    return "mean" if settings["mode"] == "mean" else f"mean of {count} samples" if count > 1 else "one sample"
 
 
 def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
@@ -335,16 +315,17 @@ def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
         return [array[across, along, k] for k in shown]
 
     psr = result.model_psr.array
-    count = len(result.provenance["settings"]["seeds"])
     columns = [
         Column.image("T1w", cut(prepared.t1w.array)),
         Column.image("FLAIR", cut(prepared.flair.array)),
         Column.psr("true PSR", cut(truth)),
-        Column.psr("synthesized PSR" + (f" (mean of {count})" if count > 1 else ""), cut(psr)),
+        Column.psr(f"synthesized PSR ({how_made(numbers)})", cut(psr)),
         Column.difference("synthesized - true", cut(np.where(brain, psr - truth, np.nan))),
     ]
     if result.model_uncertainty is not None:
-        columns.append(Column.uncertainty("uncertainty", cut(np.where(brain, result.model_uncertainty.array, np.nan))))
+        spread = cut(np.where(brain, result.model_uncertainty.array, np.nan))
+        over_seeds = result.provenance["uncertainty"]["kind"] == "standard deviation over seeds"
+        columns.append(Column.uncertainty("uncertainty", spread, "SD over seeds" if over_seeds else "SD of the error"))
     measured = numbers["brain"]
     return compare_slices(
         columns,

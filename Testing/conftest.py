@@ -82,6 +82,81 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_mean_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a demist bundle with a mean network, which it recommends: preset ``tiny_mean``, random, 4 mm grid."""
+    import torch
+
+    from DEMISTCore.bundle import save_bundle
+    from DEMISTCore.diffusion import NoiseSchedule
+    from DEMISTCore.networks import PRESETS, build_autoencoder, build_backbone, build_demist
+
+    config = PRESETS["tiny_mean"]
+    root = tmp_path_factory.mktemp("mean-bundles")
+    generator = torch.Generator().manual_seed(8)
+
+    def randomised(module: torch.nn.Module, scale: float) -> torch.nn.Module:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+        return module
+
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        base = save_bundle(
+            root / "tiny-mean-base",
+            config=config,
+            weights={
+                "autoencoder_psr": randomised(build_autoencoder(config.psr), 0.1),
+                "autoencoder_condition": randomised(build_autoencoder(config.condition), 0.1),
+                "backbone": randomised(build_backbone(config.backbone), 0.02),
+            },
+            schedule=NoiseSchedule(zero_snr=True),
+            latent_scale=1.5,
+            condition_scale=0.8,
+            spacing=4.0,
+            training={"data": "none: random weights, for tests"},
+            storage="fp32",
+        )
+        save_bundle(
+            root / "tiny-mean",
+            config=config,
+            weights={"streams": randomised(build_demist(config, base.backbone), 0.05)},
+            base=base,
+            sampling={"mode": "mean", "sampler": "dpmpp_2m", "steps": 2, "seeds": 2, "start": 0.5},
+            training={"data": "none: random weights, for tests"},
+            storage="fp32",
+        )
+    return root / "tiny-mean"
+
+
+@pytest.fixture(scope="session")
+def calibrated_bundle(tiny_mean_bundle: Path) -> Path:
+    """The same with a made-up calibration: the network's own SD and 10 % of the map; 90 % are within 2 SD."""
+    import json
+    from shutil import copytree
+
+    from DEMISTCore.bundle import description_hash
+    from DEMISTCore.networks.knowledge import DESCRIPTION_WIDTH
+    from DEMISTCore.uncertainty import Calibration, Quantiles
+    from DEMISTCore.uncertainty.typical import Typical
+
+    constant = Quantiles((1.0,), (0.1,), (((1.0,),), ((2.0,),)))
+    calibration = Calibration(
+        subjects=24, levels=(0.5, 0.9), scale_sd=0.1, mean_nodes=(0.0, 0.15), sd_nodes=(0.01,), gains=((1.0,), (1.0,)),
+        voxel_quantiles=((1.0, 1.0), (2.0, 2.0)), region=(0.05, 0.0, 0.0, 1.0), correlation_ml=0.3,
+        quantiles={"region": constant, "lesion": constant}, ood_limit=1e6, ood_power=1.0,
+    )  # fmt: skip
+    typical = Typical.fit(np.random.default_rng(0).standard_normal((20, DESCRIPTION_WIDTH)))
+    folder = Path(copytree(tiny_mean_bundle, tiny_mean_bundle.with_name("tiny-calibrated")))
+    told = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    told["name"] = "tiny-calibrated"
+    told["uncertainty"] = {"calibration": calibration.to_dict(), "typical": typical.to_dict()}
+    told["hash"] = description_hash(told)
+    (folder / "bundle.json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
     """T1w, FLAIR and brain mask of a made-up head: nested ellipsoids on an oblique LPS grid of 3.5 mm voxels."""
     import nibabel as nib

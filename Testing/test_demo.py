@@ -14,9 +14,9 @@ import pytest
 
 from DEMISTCore import metrics
 from DEMISTCore.cli import run
-from DEMISTCore.demo import main
-from DEMISTCore.demonstration import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient, table
-from DEMISTCore.errors import Cancelled
+from DEMISTCore.demo import main, table
+from DEMISTCore.demonstration import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient
+from DEMISTCore.errors import Cancelled, InputError
 from DEMISTCore.simulate.anatomy import Anatomy
 from DEMISTCore.simulate.tissues import CLASS_INDEX
 
@@ -117,6 +117,27 @@ def test_uncertainty_needs_seeds(quick: dict, tmp_path: Path) -> None:
     assert not (single.out / "psr_uncertainty.nii.gz").exists()
 
 
+def test_mean_and_its_intervals(quick: dict, calibrated_bundle: Path, tmp_path: Path, patient: Patient) -> None:
+    """The bundle recommends its mean: one map, a calibrated SD, and how often its intervals hold the truth."""
+    shown = demonstrate(tmp_path / "out", **{**quick, "bundle": calibrated_bundle})
+    numbers = json.loads((shown.out / "demo.json").read_text())
+    assert numbers["settings"]["mode"] == "mean"
+    psr, sd = (nib.load(shown.out / f"{name}.nii.gz").get_fdata() for name in ("psr", "psr_uncertainty"))
+    inside = (patient.brain.array > 0) & (shown.result.mask.array > 0)
+    away = np.abs(psr - patient.psr.array)[inside]
+    # The calibration's intervals reach 2 SD to either side, cut at 0, where no truth is below.
+    assert numbers["uncertainty"]["coverage_90"] == pytest.approx(np.mean(away <= 2 * sd[inside]), abs=1e-3)
+    assert 0 < numbers["uncertainty"]["coverage_90"] < 1
+    assert 0 <= numbers["lesion_auc"]["synthesized"] <= 1
+    text = table(shown)
+    for words in ("In the brain (mean): PSNR", "SSIM", "area under the ROC curve", "calibrated", "90 % interval in"):
+        assert words in text
+    assert (shown.out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="mode sample"):
+        demonstrate(tmp_path / "guided", **{**quick, "bundle": calibrated_bundle}, guidance={"semantic": 2.0})
+    assert not (tmp_path / "guided").exists()
+
+
 def test_folder_in_use_is_left_alone(quick: dict, tmp_path: Path, tiny_bundle: Path, capsys) -> None:
     mine = tmp_path / "notes.txt"
     mine.write_text("mine")
@@ -170,12 +191,12 @@ def test_same_seed_same_patient(patient: Patient, anatomy: Anatomy) -> None:
         assert np.array_equal(getattr(again, name).array, getattr(patient, name).array), name
 
 
-@pytest.mark.parametrize("mode", [[], ["--sweep"]])
-def test_benchmark_runs(mode: list[str], head, tiny_bundle: Path, tmp_path: Path, capfd) -> None:
+@pytest.mark.parametrize(("mode", "model"), [([], "tiny_bundle"), (["--sweep"], "tiny_mean_bundle")])
+def test_benchmark_runs(mode: list[str], model: str, head, request, tmp_path: Path, capfd) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "synthesize_time.py"
     subprocess.run(
         [sys.executable, str(script), "--t1w", str(head.t1w), "--flair", str(head.flair), "--brain-mask",
-         str(head.mask), "--bundle", str(tiny_bundle), "--device", "cpu", "--repeat", "1", "--out",
+         str(head.mask), "--bundle", str(request.getfixturevalue(model)), "--device", "cpu", "--repeat", "1", "--out",
          str(tmp_path / "numbers.json"), *mode],
         check=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
@@ -183,6 +204,8 @@ def test_benchmark_runs(mode: list[str], head, tiny_bundle: Path, tmp_path: Path
     if mode:
         assert numbers["rows"][0]["time_ratio"] == 1
         assert len(numbers["rows"]) > 5
+        assert numbers["rows"][-1]["sampler"] == "mean"
+        assert 0 < numbers["rows"][-1]["time_ratio"] < 10
     else:
         assert numbers["runs"][0]["process"] > numbers["runs"][0]["total"] > 0
         assert numbers["runs"][0]["peak_gib"] > 0.1

@@ -181,6 +181,57 @@ def test_a_run_in_the_background_tells_all_and_leaves_the_main_thread_alone(logi
     assert longest[0] < 5.0
 
 
+def test_the_mean_is_what_its_model_gives_by_default(logic, recorder, images, head, calibrated_bundle, tmp_path):
+    """No seeds, nothing to preview, a calibrated uncertainty that is called so; the sidecar beside the T1w is read."""
+    t1, flair, mask = images
+    quick = {"brainMask": mask, "bundle": str(calibrated_bundle), "device": "cpu", "register": False,
+             "biasCorrect": False}  # fmt: skip
+    seen = []
+    handle = logic.previewUpdated.connect(seen.append)
+    plain = logic.synthesize(t1, flair, **quick, preview=True)
+    logic.previewUpdated.disconnect(handle)
+    assert recorder.ends == [("finished", plain)]
+    assert not seen
+    assert not [name for name in names() if "review" in name]
+    assert plain.how == "mean"
+    assert plain.provenance["settings"]["seeds"] == []
+    assert "Computing the mean" in recorder.stages
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(plain.uncertainty.GetDisplayNode())
+    assert legend.GetTitleText() == "SD of the error (calibrated)"
+    first = array_of(plain.psr).copy()
+
+    # Its own time is learnt: the next mean, with the images of the last run, is expected to take that.
+    timings = plain.provenance["timings_s"]
+    expected = logic.expectedSeconds(bundle=str(calibrated_bundle), device="cpu", prepared=True)
+    assert expected == pytest.approx(timings["mean"] + timings["to native grid"])
+    assert logic.expectedSeconds(bundle=str(calibrated_bundle), device="cpu", prepared=True, seeds=2) != expected
+
+    storage = t1.CreateDefaultStorageNode()
+    slicer.mrmlScene.AddNode(storage)
+    storage.SetFileName(str(tmp_path / "t1w.nii.gz"))
+    t1.SetAndObserveStorageNodeID(storage.GetID())
+    protocol = {"RepetitionTime": 2.3, "InversionTime": 0.9}
+    (tmp_path / "t1w.json").write_text(json.dumps(protocol))
+    told = array_of(logic.synthesize(t1, flair, **quick).psr)
+    given = array_of(logic.synthesize(t1, flair, **quick, protocol={"T1w": protocol}).psr)
+    assert not np.array_equal(told, first)
+    assert np.array_equal(told, given)
+    assert np.array_equal(array_of(logic.synthesize(t1, flair, **quick, protocol={}).psr), first)
+
+    # Samples of the same model, into the node of the mean's uncertainty; and a mean in a file.
+    sampled = logic.synthesize(t1, flair, **quick, firstSeed=5, uncertainty=plain.uncertainty)
+    assert sampled.how == "2 samples"
+    assert sampled.provenance["settings"]["seeds"] == [5, 6]
+    options = {**quick, "brainMask": head.mask}
+    filed = logic.synthesizeFile(head.t1w, head.flair, tmp_path / "psr.nii.gz", mode="mean", **options)
+    assert filed.how == "mean"
+    assert (tmp_path / "psr_uncertainty.nii.gz").exists()
+    with pytest.raises(TypeError, match="sharpness"):
+        logic.synthesizeFile(head.t1w, head.flair, tmp_path / "b.nii.gz", sharpness=1)
+    with pytest.raises(RunError, match="no network for the mean"):
+        logic.synthesize(t1, flair, **{**quick, "bundle": "tiny"}, mode="mean")
+
+
 def test_live_preview_comes_and_goes(logic, images):
     t1, flair, mask = images
     before, seen = names(), []

@@ -240,7 +240,8 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
     default = panel.bundles.sampling
     assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (default["seeds"], default["steps"])
     assert ui.guidanceSpinBox.value == default["guidance"].get("all", 1.0)
-    assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "balanced"
+    usual = "mean" if default.get("mode") == "mean" else "balanced"
+    assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == usual
     browse(guided)
     assert (ui.guidanceSpinBox.value, ui.seedsSpinBox.value, ui.stepsSpinBox.value) == (1.25, 4, 4)
     assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "balanced"
@@ -276,6 +277,92 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
     assert sent == [None, {"all": 1.0}, None, {"all": 2.25}]
     browse(plain)
     assert panel.bundles.sampling["guidance"] == {}
+
+
+SAMPLE_WIDGETS = ("seedsSpinBox", "firstSeedSpinBox", "stepsSpinBox", "samplerComboBox", "guidanceSpinBox",
+                  "livePreviewCheckBox")  # fmt: skip
+
+
+def test_the_mean_is_offered_first_and_its_model_begins_with_it(
+    panel, tiny_mean_bundle, calibrated_bundle, tiny_bundle, monkeypatch
+):
+    ui, sent = panel.ui, []
+    monkeypatch.setattr(panel.logic, "synthesize", lambda *nodes, **given: sent.append(given))
+
+    def browse(folder: Path) -> None:
+        monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(folder)))
+        click(ui.browseBundleButton)
+
+    def shown() -> str:
+        return ui.presetComboBox.itemData(ui.presetComboBox.currentIndex)
+
+    def press(*keys) -> None:
+        ui.presetComboBox.setFocus()
+        for key in keys:
+            QTest.keyClick(ui.presetComboBox, key)
+
+    def enabled() -> set[bool]:
+        return {bool(getattr(ui, name).enabled) for name in SAMPLE_WIDGETS}
+
+    browse(tiny_bundle)
+    assert [ui.presetComboBox.itemData(i) for i in range(ui.presetComboBox.count)] == ["fast", "balanced", "best"]
+    tips = {name: getattr(ui, name).toolTip for name in SAMPLE_WIDGETS}
+    assert enabled() == {True}
+    browse(tiny_mean_bundle)  # the recommendation of the one, now that of the other
+    assert shown() == "mean"
+    assert ui.presetComboBox.itemData(0) == "mean"
+    assert ui.presetComboBox.currentText.startswith("Mean (lowest error) ·")
+    assert panel._parameterNode.mode == "mean"
+    assert enabled() == {False}
+    assert all("The mean is made in one pass" in getattr(ui, name).toolTip for name in SAMPLE_WIDGETS)
+    panel.onApply()
+    assert sent[-1]["mode"] == "mean"
+    assert not {"seeds", "steps", "sampler", "guidance", "firstSeed"} & set(sent[-1])
+
+    press(Qt.Key.Key_End)  # samples, as many as can be
+    assert shown() == "best"
+    assert ui.presetComboBox.currentText.startswith("Sample, best")
+    assert enabled() == {True}
+    assert {name: getattr(ui, name).toolTip for name in SAMPLE_WIDGETS} == tips
+    panel.onApply()
+    assert (sent[-1]["mode"], sent[-1]["seeds"], sent[-1]["steps"]) == ("sample", 8, 2)
+    type_number(ui.seedsSpinBox, 3)
+    assert shown() == "custom"
+    press(Qt.Key.Key_Home, Qt.Key.Key_Down, Qt.Key.Key_Down)
+    assert (shown(), ui.seedsSpinBox.value) == ("balanced", 2)
+
+    browse(calibrated_bundle)  # samples were chosen, though not recommended: so it stays
+    assert shown() == "balanced"
+    press(Qt.Key.Key_Home)
+    browse(tiny_bundle)  # which has no mean
+    assert (shown(), panel._parameterNode.mode) == ("balanced", "sample")
+    assert enabled() == {True}
+
+    # An old scene tells no mode: the bundle's own. One that asks a bundle without a mean for it gets samples.
+    browse(tiny_mean_bundle)
+    panel._parameterNode.mode = ""
+    assert (shown(), panel.sampling.options()["mode"]) == ("mean", "mean")
+    browse(tiny_bundle)
+    panel._parameterNode.mode = "mean"
+    assert (shown(), panel.sampling.options()["mode"]) == ("balanced", "sample")
+
+
+def test_the_uncertainty_is_called_what_it_is(panel):
+    from DEMISTSlicerLib.Volumes import createPsrVolume
+
+    t1 = slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.float32), np.eye(4), "T1w")
+    flat, box = np.full((6, 5, 4), 0.1, np.float32), panel.ui.viewComboBox
+    panel._parameterNode.t1 = t1
+    for kind, text in (
+        ("calibrated standard deviation of the error", "SD of the error (calibrated)"),
+        ("standard deviation over seeds", "SD over seeds"),
+        ("spread of an ensemble", "Spread of an ensemble"),
+        ("none", "Uncertainty"),
+    ):
+        panel._parameterNode.psr = createPsrVolume(t1, flat, None, {"uncertainty": {"kind": kind}})
+        assert box.itemText(1) == text
+        assert box.itemData(1) == "uncertainty"
+        assert box.itemData(box.currentIndex) == "psr"
 
 
 def test_a_folder_without_a_model_is_refused(panel, tmp_path, monkeypatch, caplog):
@@ -339,6 +426,7 @@ def test_a_person_makes_a_map_cancels_another_measures_saves_and_reloads(scanned
     assert values == sorted(values)
     assert len({text for _value, text in seen}) > 3
     assert ui.stageLabel.text.startswith("Done in")
+    assert ui.stageLabel.text.endswith("2 samples")
     psr, uncertainty = parameters.psr, parameters.uncertainty
     assert uncertainty is not None
     assert ui.psrSelector.currentNode() is psr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import types
 from pathlib import Path
@@ -148,6 +149,78 @@ def test_presets_follow_the_bundles_recommendation(advice, numbers, guidance):
     assert Presets.matching(choices, *numbers[1], "", guidance) == "balanced"
 
 
+def test_the_mean_comes_first_where_there_is_one():
+    advice = {"mode": "mean", "seeds": 4, "steps": 3, "guidance": {"all": 1.2}}
+    choices = Presets.presets(advice)
+    assert [preset.id for preset in choices] == ["mean", "fast", "balanced", "best"]
+    assert choices[0].text == "Mean (lowest error)"
+    assert all("Sample" in preset.text for preset in choices[1:])
+    assert Presets.recommended(advice) == "mean"
+    # The mean has none of the numbers: whatever they are, it is the mean.
+    assert Presets.matching(choices, 7, 9, "ddpm", 2.0, "mean") == "mean"
+    assert Presets.matching(choices, 4, 3, "", 1.2, "sample") == "balanced"
+    assert Presets.matching(choices, 7, 3, "", 1.2, "sample") == Presets.CUSTOM
+    # A model with a mean that recommends samples offers both; one without offers none.
+    both = Presets.presets({"mode": "sample", "seeds": 4, "steps": 3}, mean=True)
+    assert [preset.id for preset in both] == [preset.id for preset in choices]
+    assert Presets.recommended({"mode": "sample"}) == Presets.recommended({}) == "balanced"
+    none = Presets.presets({"seeds": 4, "steps": 3})
+    assert [preset.text for preset in none] == ["Fast", "Balanced", "Best"]
+    assert Presets.matching(none, 4, 3, "", 1.0, "mean") == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [({}, "mean"), ({"seeds": [0]}, "sample"), ({"steps": 3}, "sample"), ({"sampler": "ddim"}, "sample")],
+)
+def test_the_usual_mode_is_that_of_the_core(tiny_mean_bundle, given, mode):
+    from DEMISTSlicerLib.Bundles import describeBundle, usualMode
+
+    from DEMISTCore.bundle import load_bundle
+    from DEMISTCore.synthesis import plan_sampling
+
+    told = describeBundle(str(tiny_mean_bundle))
+    assert told["mean"]
+    assert usualMode(told["sampling"], **given) == mode
+    core = plan_sampling(load_bundle(tiny_mean_bundle), **({"seeds": None, "steps": None, "sampler": None} | given),
+                         guidance=None)  # fmt: skip
+    assert core["mode"] == mode
+
+
+def test_time_of_the_mean_is_learnt_by_itself():
+    from DEMISTSlicerLib.Timings import GUESSES, Timings
+
+    timings = Timings()
+    timings._known.clear()
+    before = timings.seconds("cpu", 4, 10, prepared=True, warm=True)
+    assert timings.seconds("cpu", 4, 10, mode="mean", prepared=True, warm=True) == GUESSES["cpu"]["mean"]
+    settings = {"mode": "mean", "seeds": [], "steps": 0}
+    timings.learn("cpu", {"settings": settings, "timings_s": {"mean": 2.0, "to native grid": 0.5, "registration": 3.0,
+                                                               "encode": 1.0, "load": 4.0}})  # fmt: skip
+    assert timings.seconds("cpu", 4, 10, mode="mean", prepared=True, warm=True) == 2.5
+    assert timings.seconds("cpu", 4, 10, mode="mean") == 2.5 + 3.0 + 1.0 + 4.0
+    assert timings.seconds("cpu", 4, 10, prepared=True, warm=True) == before
+    # Samples of such a model have its mean beside them.
+    settings = {"mode": "sample", "seeds": [0, 1], "steps": 5}
+    timings.learn("cpu", {"settings": settings, "timings_s": {"mean": 2.0, "sample": 20.0, "decode": 4.0}})
+    assert timings.seconds("cpu", 2, 5, prepared=True, warm=True) == pytest.approx(20 + 4 + 2)
+    assert timings.seconds("cpu", 2, 5, mode="mean", prepared=True, warm=True) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("provenance", "how"),
+    [
+        ({"settings": {"mode": "mean", "seeds": []}}, "mean"),
+        ({"settings": {"mode": "sample", "seeds": [3]}}, "1 sample"),
+        ({"settings": {"seeds": [0, 1, 2, 3]}}, "4 samples"), ({}, ""), ({"settings": None}, ""),
+    ],
+)  # fmt: skip
+def test_how_a_map_was_made(provenance, how):
+    from DEMISTSlicerLib.Result import Result
+
+    assert Result("synthesis", provenance=provenance).how == how
+
+
 def test_one_number_stands_for_guidance():
     assert Presets.recommendedGuidance({"guidance": {}}) == 1.0
     assert Presets.recommendedGuidance(None) == 1.0
@@ -204,6 +277,42 @@ def test_a_t1w_without_contrast_agent_is_preferred_and_label_maps_are_not_images
     assert guess(slicer.mrmlScene) == (plain, flair)
     assert "contrast agent" in hint(post, flair)
     assert hint(plain, flair) == ""
+
+
+def test_the_protocol_comes_from_sidecars_or_dicom(node, tmp_path, monkeypatch):
+    from DEMISTSlicerLib import Sidecars
+
+    from DEMISTCore.acquisition import KEYS, protocol_vector
+
+    assert set(Sidecars._KEYS) == {key.name for key in KEYS}
+    t1, flair = volume("T1w"), volume("FLAIR")
+    assert Sidecars.protocolOf(t1, flair) == {}
+    for one, name in ((t1, "a.b_T1w.nii.gz"), (flair, "FLAIR.nrrd")):
+        storage = one.CreateDefaultStorageNode()
+        slicer.mrmlScene.AddNode(storage)
+        storage.SetFileName(str(tmp_path / name))
+        one.SetAndObserveStorageNodeID(storage.GetID())
+    assert Sidecars.protocolOf(t1, flair) == {}
+    told = {"RepetitionTime": 2.3, "EchoTime": [0.003], "FlipAngle": "nine", "PatientName": "A", "SliceThickness": None,
+            "InversionTime": float("nan"), "MagneticFieldStrength": 10**400}  # fmt: skip
+    (tmp_path / "a.b_T1w.json").write_text(json.dumps(told))
+    wanted = {"RepetitionTime": 2.3, "EchoTime": [0.003], "FlipAngle": "nine"}
+    assert Sidecars.protocolOf(t1, flair) == {"T1w": wanted}
+    for broken in ("[1, 2]", "{", "\xff", " " * (1 << 21), "[" * 100_000):
+        (tmp_path / "FLAIR.json").write_text(broken, encoding="latin-1")
+        assert Sidecars.protocolOf(t1, flair) == {"T1w": wanted}
+    (tmp_path / "FLAIR.json").unlink()
+    # From DICOM: milliseconds, and empty texts for what the series does not tell.
+    tags = {"0018,0080": "9000", "0018,0082": "2500.0", "0018,0087": "3", "0018,1314": "n/a"}
+    series = {"1.2": tags}
+    database = types.SimpleNamespace(isOpen=True, instanceValue=lambda uid, tag: series.get(uid, {}).get(tag, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    flair.SetAttribute("DICOM.instanceUIDs", "1.2 1.3")
+    protocol = Sidecars.protocolOf(t1, flair)
+    assert protocol["FLAIR"] == {"RepetitionTime": 9.0, "InversionTime": 2.5, "MagneticFieldStrength": 3.0}
+    vector, notes = protocol_vector(protocol["T1w"], protocol["FLAIR"])
+    assert len(notes) == 1  # of the flip angle, which is no number
+    assert vector.any()
 
 
 def test_dicom_tags_are_asked_for(node, monkeypatch):

@@ -282,6 +282,69 @@ def test_a_run_a_warm_run_and_what_they_say(child, run):
     assert second["sampling_after"] < first["sampling_after"]
 
 
+def test_the_mean_its_uncertainty_and_the_protocol(child, run, tiny_mean_bundle, head, tmp_path):
+    """Mode mean: no seeds, no previews, an uncertainty all the same; into a file, too. The protocol is heard."""
+    import DEMISTCore
+
+    plain = {**run, "bundle": str(tiny_mean_bundle), "seeds": None}
+    protocol = {"T1w": {"RepetitionTime": 2.3, "InversionTime": 0.9}, "FLAIR": {"EchoTime": 0.09}}
+    made = {}
+    for name, given in {
+        "bundle": {}, "mean": {"mode": "mean", "preview": True}, "told": {"protocol": protocol},
+        "sample": {"mode": "sample"}, "file": {"out": str(tmp_path / "psr.nii.gz")},
+    }.items():  # fmt: skip
+        done, before = child.until(child.ask("synthesize", **{**plain, **given}), "done", "error")
+        assert done["event"] == "done", done
+        assert not [message for message in before if message["event"] == "estimate"]
+        made[name] = done
+    settings = {name: done["provenance"]["settings"] for name, done in made.items()}
+    assert [settings[name]["mode"] for name in made] == ["mean", "mean", "mean", "sample", "mean"]
+    assert settings["bundle"]["seeds"] == []
+    assert settings["sample"]["seeds"] == [0, 1]
+    assert made["bundle"]["sampling_after"] is None
+    assert "mean" in made["mean"]["timings"]
+    maps = {name: exchange.read_reference(done["psr"], "PSR").array for name, done in made.items() if name != "file"}
+    assert np.array_equal(maps["bundle"], maps["mean"])
+    assert not np.array_equal(maps["mean"], maps["told"])
+    direct = DEMISTCore.synthesize(head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_mean_bundle, device="cpu",
+                                   precision="fp32", register=False, bias_correct=False, protocol=protocol)  # fmt: skip
+    assert np.array_equal(maps["told"], direct.psr.array)
+    spread = exchange.read_reference(made["told"]["uncertainty"], "uncertainty").array
+    assert np.array_equal(spread, direct.uncertainty.array)
+    assert Volume.read(made["file"]["files"]["uncertainty"]).array.max() > 0
+
+
+def test_a_mode_that_cannot_be_is_said(child, run):
+    for given, words in (
+        ({"mode": "mean"}, "no network for the mean"), ({"mode": "median"}, "Unknown mode"),
+        ({"mode": 3}, "mode must be text"), ({"protocol": {"T1w": [1]}}, "protocol.T1w must have keys"),
+        ({"protocol": {"T2w": {}}}, "T1w"),
+    ):  # fmt: skip
+        told, _ = child.until(child.ask("synthesize", **{**run, **given}), "done", "error")
+        assert told["event"] == "error"
+        assert words in told["message"]
+        assert told["kind"] == "input"
+
+
+def test_a_calibration_travels_from_synthesis_to_statistics(child, run, calibrated_bundle, tmp_path):
+    done, _ = child.until(child.ask("synthesize", **{**run, "bundle": str(calibrated_bundle), "seeds": None}), "done")
+    provenance = done["provenance"]
+    assert provenance["uncertainty"]["kind"] == "calibrated standard deviation of the error"
+    psr, spread = (exchange.read_reference(done[name], name) for name in ("psr", "uncertainty"))
+    lesions = np.zeros(psr.shape, np.float32)
+    lesions[20:23, 24:27, 18:21] = 1
+    volumes = {"psr": psr, "uncertainty": spread, "lesions": psr.with_array(lesions)}
+    given = {name: exchange.write_reference(volume, tmp_path, name) for name, volume in volumes.items()}
+    told, _ = child.until(
+        child.ask("statistics", **given, provenance=provenance, folder=str(child.folder)), "done", "error"
+    )  # fmt: skip
+    assert told["event"] == "done", told
+    row = next(row for row in told["rows"] if row["region"] == "lesion" and row["lesion"] is None)
+    # s = 0.05 m with a quantile of 2: 10 % each way.
+    assert (row["mean_ci90_low"], row["mean_ci90_high"]) == pytest.approx((0.9 * row["mean"], 1.1 * row["mean"]))
+    assert not any("seed to seed" in note for note in told["notes"])
+
+
 def test_the_worker_gives_what_synthesize_gives(child, run, tiny_bundle, head):
     import DEMISTCore
 

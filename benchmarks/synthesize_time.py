@@ -5,7 +5,7 @@ Each repetition is a fresh process that runs the command line as a user would, i
 
 With --sweep, samplers and numbers of steps are compared in one process, on one prepared pair, interleaved, so that a
 busy machine disturbs all of them alike; times are ratios to the bundle's default. For the simulated patient the PSNR of
-one seed stands beside them.
+one seed stands beside them. A bundle with a mean network has a row for the mean, too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pathlib import Path
 
 SWEEP = (("dpmpp_2m", 4), ("dpmpp_2m", 6), ("dpmpp_2m", 8), ("dpmpp_2m", 10), ("dpmpp_2m", 15), ("dpmpp_2m", 20),
          ("ddim", 10), ("ddim", 20), ("ddpm", 20), ("ddpm", 50))  # fmt: skip
+#: Stands in the place of sampler and steps.
+MEAN = ("mean", 0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--brain-mask", type=Path, help="brain mask instead of brain extraction")
     p.add_argument("--bundle", default="demist-sim", help="model (default: %(default)s)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    p.add_argument("--mode", choices=("mean", "sample"), help="mean or samples (default: the bundle's recommendation)")
     p.add_argument("--seeds", help="samples (default: the bundle's recommendation)")
     p.add_argument("--repeat", type=int, default=3, help="fresh processes (default: %(default)s)")
     p.add_argument("--sweep", action="store_true", help="compare samplers and numbers of steps instead")
@@ -77,6 +80,7 @@ def fresh_processes(args: argparse.Namespace, folder: Path) -> dict:
             sys.executable, "-m", "DEMISTCore.synthesize", "--t1w", str(args.t1w), "--flair", str(args.flair),
             "--out", str(out), "--bundle", args.bundle, "--device", args.device, "--quiet",
         ]  # fmt: skip
+        command += ["--mode", args.mode] if args.mode else []
         command += ["--seeds", args.seeds] if args.seeds else []
         command += ["--brain-mask", str(args.brain_mask)] if args.brain_mask else []
         start = time.perf_counter()
@@ -87,6 +91,8 @@ def fresh_processes(args: argparse.Namespace, folder: Path) -> dict:
     stages = [name for name in runs[0] if name != "peak_gib"]
     settings = sidecar["settings"]
     plan = f"{len(settings['seeds'])} seeds, {settings['steps']} steps of {settings['sampler']}"
+    if settings["mode"] == "mean":
+        plan = "mean"
     print(f"{plan}, {settings['precision']}, {settings['device']}; {args.repeat} fresh processes\n")
     print("| stage | median s | fastest s |\n|---|---|---|")
     for name in stages:
@@ -127,16 +133,16 @@ def sweep(args: argparse.Namespace, patient) -> dict:
     prepared = prepare(args.t1w, args.flair, brain_mask=args.brain_mask, spacing=bundle.spacing,
                        multiple=bundle.config.multiple)  # fmt: skip
     default = (bundle.sampling["sampler"], bundle.sampling["steps"])
-    settings = [default, *(s for s in SWEEP if s != default)]
+    settings = [default, *(s for s in SWEEP if s != default), *([MEAN] if bundle.config.mean is not None else [])]
     seconds: dict[tuple[str, int], list[float]] = {s: [] for s in settings}
     maps: dict[tuple[str, int], np.ndarray] = {}
     for repetition in range(args.repeat):
         for sampler, steps in settings:
             timings: dict[str, float] = {}
-            samples = generate(bundle, prepared.array, prepared.mask.array, seeds=[0], sampler=sampler, steps=steps,
-                               device=device, timings=timings)  # fmt: skip
+            how = {"mode": "mean"} if (sampler, steps) == MEAN else {"seeds": [0], "sampler": sampler, "steps": steps}
+            samples = generate(bundle, prepared.array, prepared.mask.array, **how, device=device, timings=timings)
             maps[sampler, steps] = next(iter(samples))
-            seconds[sampler, steps].append(timings["sample"] + timings["decode"])
+            seconds[sampler, steps].append(sum(timings.get(name, 0.0) for name in ("sample", "decode", "mean")))
             print(f"\r{repetition + 1}/{args.repeat} {sampler} {steps}    ", end="", file=sys.stderr)
     print(file=sys.stderr)
     base = np.array(seconds[default])

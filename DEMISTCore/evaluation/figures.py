@@ -51,9 +51,9 @@ class Column:
         return cls(title, slices, DIFFERENCE_COLOURS, DIFFERENCE_LIMITS, "PSR difference")
 
     @classmethod
-    def uncertainty(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
-        """A standard deviation over seeds."""
-        return cls(title, slices, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS, "SD over seeds")
+    def uncertainty(cls, title: str, slices: Sequence[np.ndarray], unit: str = "SD over seeds") -> Column:
+        """A standard deviation; ``unit`` says of what."""
+        return cls(title, slices, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS, unit)
 
 
 def levels(mask: np.ndarray, count: int = 3, apart: int = 10) -> list[int]:

@@ -39,6 +39,13 @@ def inspect(source: str | Path) -> str:
         rows += [(name, f"{entry['bytes'] / 1e6:.1f} MB") for name, entry in model.info["files"].items()]
         if model.base is not None:
             rows += [("base", f"{model.base.name} {model.base.hash[:12]}")]
+        if model.kind == "demist":
+            advice, mean = model.sampling, model.config.mean is not None
+            seeds = len(advice["seeds"]) if isinstance(advice["seeds"], list) else advice["seeds"]
+            plan = f"{seeds} seeds, {advice['steps']} steps of {advice['sampler']}"
+            rows += [("mean network", "yes" if mean else "no"), ("recommends", advice["mode"]), ("samples", plan)]
+            calibration = model.calibration
+            rows += [("calibrated", "no" if calibration is None else f"on {calibration.subjects} subjects")]
         rows += [("note", model.warning)]
         return _table(rows)
     form = "our form" if isinstance(model, Stored) else "as published"

@@ -9,9 +9,11 @@ seeds), :mod:`.clock` (seconds and progress), :mod:`.result`, :mod:`.provenance`
 from .memory import model_memory
 from .picture import draw
 from .pipeline import synthesize
-from .plan import check_seeds
+from .plan import check_seeds, plan_sampling
 from .result import Synthesis
 from .reuse import Reuse
 from .sampling import Estimate, generate
 
-__all__ = ["Estimate", "Reuse", "Synthesis", "check_seeds", "draw", "generate", "model_memory", "synthesize"]
+__all__ = [
+    "Estimate", "Reuse", "Synthesis", "check_seeds", "draw", "generate", "model_memory", "plan_sampling", "synthesize",
+]  # fmt: skip

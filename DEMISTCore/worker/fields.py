@@ -84,9 +84,15 @@ def _mapping(value: Any, name: str) -> None:
         raise ValueError(f"{name} must have keys and values, not {shown(value)}")
 
 
+def _protocol(value: Any, name: str) -> None:
+    _mapping(value, name)
+    for image, content in value.items():
+        _mapping(content, f"{name}.{image}")
+
+
 _FIELDS: dict[str, Callable[[Any, str], None]] = {
     **dict.fromkeys(("t1w", "flair", "brain_mask", "psr", "lesions", "tissue", "uncertainty", "reference"), _reference),
-    **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "sampler", "skull_strip"), _path),
+    **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "mode", "sampler", "skull_strip"), _path),
     **dict.fromkeys(("register", "bias_correct", "overwrite", "preview", "suggest", "unchecked", "devices"), _flag),
     **dict.fromkeys(("steps", "seed"), _whole),
     **dict.fromkeys(("eta", "age", "sex", "ventricular_volume", "brain_volume"), _number),
@@ -95,4 +101,5 @@ _FIELDS: dict[str, Callable[[Any, str], None]] = {
     "guidance": _guidance,
     "distances": _mapping,
     "provenance": _mapping,
+    "protocol": _protocol,
 }

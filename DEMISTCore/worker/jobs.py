@@ -50,13 +50,15 @@ def hello(context: Context) -> dict[str, Any]:
 def synthesize(context: Context) -> dict[str, Any]:
     """T1w and FLAIR in; PSR, uncertainty and provenance out. See :func:`DEMISTCore.synthesize` for the options.
 
-    With ``out`` the map is written to that file, with sidecar and, for several seeds, uncertainty beside it.
+    With ``out`` the map is written to that file, with sidecar and uncertainty beside it; there is an uncertainty where
+    the model has a mean network, or for several seeds. ``protocol`` is the content of the BIDS sidecars of images that
+    come without a file.
     """
     request = context.request
     context.progress("load", 0.0)
     start = time.monotonic()
     from ..bundle import DEFAULT_BUNDLE
-    from ..synthesis import check_seeds
+    from ..synthesis import check_seeds, plan_sampling
     from ..synthesis import synthesize as run
     from .preview import Preview
 
@@ -64,8 +66,10 @@ def synthesize(context: Context) -> dict[str, Any]:
     t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
     mask = context.volume("brain_mask", "brain mask")
     bundle = context.warm.bundle(request.get("bundle") or DEFAULT_BUNDLE)
-    seeds = request.get("seeds")
-    count = len(check_seeds(bundle.sampling["seeds"] if seeds is None else seeds))
+    seeds = None if request.get("seeds") is None else check_seeds(request["seeds"])
+    chosen = {"steps": request.get("steps"), "sampler": request.get("sampler"), "mode": request.get("mode"),
+              "guidance": _guidance(request.get("guidance"))}  # fmt: skip
+    count = len(plan_sampling(bundle, seeds, **chosen)["seeds"])  # none in mode mean
     keep = out is None and context.warm.samples.affordable(count, t1w.shape)
     remaining = _Remaining()
 
@@ -74,14 +78,13 @@ def synthesize(context: Context) -> dict[str, Any]:
 
     with context.interruptible():
         result = run(
-            t1w, flair, out=out, bundle=bundle, seeds=seeds, steps=request.get("steps"),
-            sampler=request.get("sampler"), guidance=_guidance(request.get("guidance")),
+            t1w, flair, out=out, bundle=bundle, seeds=seeds, **chosen, protocol=request.get("protocol"),
             device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
             register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
             bias_correct=request.get("bias_correct", True),
             any_brain_volume=bool(request.get("any_brain_volume")), overwrite=bool(request.get("overwrite")),
-            uncertainty=bool(out) and count > 1, keep_samples=keep, progress=progress,
-            estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse,
+            uncertainty=bool(out) and (bundle.config.mean is not None or count > 1), keep_samples=keep,
+            estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse, progress=progress,
         )  # fmt: skip
     context.check()
     told = {"provenance": result.provenance, "files": result.files, "seconds": round(time.monotonic() - start, 3)}
@@ -215,7 +218,9 @@ class _Remaining:
 
     #: Stages whose length says nothing about what follows.
     _BEFORE = ("load", "read", "brain mask", "registration", "slices", "resampling", "bias field", "normalisation",
-               "prepared", "encode")  # fmt: skip
+               "prepared", "encode", "mean")  # fmt: skip
+    #: Stages that are no sampling: where nothing was sampled, they are no beginning.
+    _AFTER = ("write", "done")
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -223,7 +228,7 @@ class _Remaining:
         self.sampling_after: float | None = None
 
     def __call__(self, stage: str, done: float) -> float | None:
-        if stage in self._BEFORE:
+        if stage in self._BEFORE or (self._first is None and stage in self._AFTER):
             return None
         now = time.monotonic()
         if self._first is None:

@@ -6,6 +6,8 @@ Parent to child, ``do`` being one of :data:`JOBS`::
     {"id": 8, "do": "cancel", "target": 7}
     {"id": 9, "do": "shutdown"}
 
+A synthesis may name its ``mode`` (``"mean"`` or ``"sample"``) and give the ``protocol`` of the scans.
+
 Child to parent: first ``{"event": "ready", "protocol": 1, "version": ..., "pid": ...}``, then for each job::
 
     {"id": 7, "event": "accepted"}

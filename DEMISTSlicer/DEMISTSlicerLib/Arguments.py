@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from .Bundles import recommendedSampling
 from .I18n import _
 from .RunError import RunError
 
+_SAME = ("mode", "protocol", "steps", "sampler", "guidance", "bundle", "device", "register")
+_OPTIONS = {
+    **dict(zip(_SAME, _SAME)), "skullStrip": "skull_strip", "biasCorrect": "bias_correct",
+    "anyBrainVolume": "any_brain_volume",
+}  # fmt: skip
 
-def seedList(seeds: int | Sequence[int] | None, first: int) -> list[int] | None:
+
+def seedList(
+    seeds: int | Sequence[int] | None, first: int, mode: str | None = None, bundle: str | None = None
+) -> list[int] | None:
     """The seeds that a number and a first one stand for; the worker checks them.
+
+    Args:
+        seeds: number of samples, or which; None: what ``bundle`` recommends, from ``first`` on if that is not 0.
+        first: where counting starts.
+        mode: ``mean`` has no seeds to count.
+        bundle: name or folder; None: the default one.
+
+    Returns:
+        None for whatever the model recommends.
 
     Raises:
         RunError: they are neither a number of samples (1 to 256, from 0 or more on) nor a list.
     """
+    if seeds is None and first and mode != "mean":
+        seeds = recommendedSampling(bundle)["seeds"]
     if seeds is None:
         return None
     if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str):
@@ -27,6 +48,22 @@ def seedList(seeds: int | Sequence[int] | None, first: int) -> list[int] | None:
     if not isinstance(first, int) or first < 0:
         raise RunError("input", _("The first seed is a whole number, 0 or more, not {first!r}.").format(first=first))
     return list(range(first, first + seeds))
+
+
+def fileOptions(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of :meth:`.Logic.DEMISTSlicerLogic.synthesizeFile` by the names that the worker has for them.
+
+    Raises:
+        TypeError: there is no such option.
+        RunError: seeds that are none, see :func:`seedList`.
+    """
+    unknown = sorted(set(options) - {*_OPTIONS, "seeds", "firstSeed"})
+    if unknown:
+        raise TypeError(f"synthesizeFile() got an unexpected option {unknown[0]!r}")
+    mode, bundle = options.get("mode"), bundleName(options.get("bundle"))
+    told = {_OPTIONS[key]: value for key, value in options.items() if key in _OPTIONS and value is not None}
+    seeds = seedList(options.get("seeds"), options.get("firstSeed", 0), mode, bundle)
+    return {**told, "bundle": bundle, "seeds": seeds}
 
 
 def bundleName(bundle: str | os.PathLike[str] | None) -> str | None:

@@ -21,7 +21,8 @@ class BundleChooser:
     Args:
         ui: the panel's widgets: ``bundleComboBox``, ``browseBundleButton``, ``bundleNoteLabel``.
         bundles: gives what was found: dicts with ``name``, ``path``, ``description``, ``simulated``, ``licence`` and
-            ``card`` (text) and ``sampling`` (what is recommended), the default first.
+            ``card`` (text), ``mean`` (it has a network for the mean) and ``sampling`` (what is recommended), the
+            default first.
         describe: gives the same about one folder; None if it holds no model that can be read.
         onChosen: called with the path that the user chose.
     """
@@ -67,9 +68,19 @@ class BundleChooser:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What the chosen bundle recommends, its base's and DEMIST's own advice filled in: ``sampler``, ``steps``,
-        ``seeds``, ``guidance`` (weight by stream, empty: plain); empty if there is no bundle."""
-        return dict(self.found.get(self.path, {}).get("sampling") or {})
+        """What the chosen bundle recommends, its base's and DEMIST's own advice filled in: ``mode``, ``sampler``,
+        ``steps``, ``seeds``, ``guidance`` (weight by stream, empty: plain); empty if there is no bundle."""
+        return self.samplingOf(self.path)
+
+    def samplingOf(self, path: str) -> dict[str, Any]:
+        """The same of the bundle at ``path``, one of those found; of the default one where it is empty."""
+        path = path or next(iter(self.found), "")
+        return dict(self.found.get(path, {}).get("sampling") or {})
+
+    @property
+    def hasMean(self) -> bool:
+        """Whether the chosen bundle has a network for the mean."""
+        return bool(self.found.get(self.path, {}).get("mean"))
 
     def browse(self) -> None:
         """Let the user choose a folder."""

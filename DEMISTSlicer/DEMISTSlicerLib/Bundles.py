@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .Errors import DemistError
@@ -20,7 +21,8 @@ def describeBundle(bundle: str) -> dict[str, Any] | None:
 
     Returns:
         ``name``, ``path``, ``description``, ``simulated`` (trained on simulated PSR, it or its base), ``licence``,
-        ``card`` (text), ``sampling`` (what is recommended, the base's and DEMIST's own advice filled in).
+        ``card`` (text), ``mean`` (it has a network for the mean), ``sampling`` (what is recommended, the base's and
+        DEMIST's own advice filled in).
     """
     from DEMISTCore.bundle import CARD_FILE, SAMPLING, find_base, find_folder, read_description
 
@@ -40,6 +42,7 @@ def describeBundle(bundle: str) -> dict[str, Any] | None:
         "simulated": bool(info["simulated"]) or bool(base["simulated"]),
         "licence": info["licence"],
         "card": card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
+        "mean": bool((info.get("model") or {}).get("mean")),
         "sampling": {**SAMPLING, **(base.get("sampling") or {}), **(info.get("sampling") or {})},
     }
 
@@ -48,4 +51,12 @@ def recommendedSampling(bundle: str | None = None) -> dict[str, Any]:
     """The sampling that a model recommends; None: the default one. Usual numbers where there is no such model."""
     from DEMISTCore.bundle import DEFAULT_BUNDLE
 
-    return (describeBundle(bundle or DEFAULT_BUNDLE) or {}).get("sampling", {"seeds": 4, "steps": 10})
+    usual = {"mode": "sample", "seeds": 4, "steps": 10}
+    return (describeBundle(bundle or DEFAULT_BUNDLE) or {}).get("sampling", usual)
+
+
+def usualMode(sampling: Mapping[str, Any], seeds: Any = None, steps: Any = None, sampler: Any = None) -> str:
+    """``mean`` or ``sample``, where the caller names none, as DEMISTCore.synthesize understands it: the bundle's own,
+    but ``sample`` where seeds, steps or sampler are asked for."""
+    asked = seeds is not None or steps is not None or sampler is not None
+    return "sample" if asked else str(sampling.get("mode") or "sample")

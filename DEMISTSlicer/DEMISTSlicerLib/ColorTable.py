@@ -90,6 +90,14 @@ def addLegend(volumeNode: Any, title: str, labelFormat: str = "%.2f") -> Any:
     return legend
 
 
+def retitleLegend(volumeNode: Any, title: str) -> None:
+    """Another title for the legend of a volume, if it has one."""
+    display = volumeNode.GetDisplayNode()
+    legend = None if display is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(display)
+    if legend is not None:
+        legend.SetTitleText(title)
+
+
 def _colorNode(scene: Any, kind: str, name: str, limits: tuple[float, float]) -> Any:
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLColorTableNode")

@@ -8,6 +8,7 @@ from typing import Any
 from .Choice import Choice
 from .Errors import InputError
 from .I18n import _
+from .Volumes import uncertaintyTextOf
 
 
 class DisplayPanel:
@@ -25,13 +26,8 @@ class DisplayPanel:
         self._parameters, self._report = parameters, report
         self._shown: tuple[Any, Any] | None = None
         self.view = Choice(ui.viewComboBox, self._onView)
-        self.view.fill(
-            [
-                ("psr", _("PSR (fraction)"), _("Pool size ratio, 0 to 0.2: white matter about 0.12, cortex 0.06.")),
-                ("uncertainty", _("Uncertainty"), _("Standard deviation over the seeds, in the same unit.")),
-            ],
-            "psr",
-        )
+        self._called = ""
+        self._fillViews(None)
         ui.overlayButton.connect("toggled(bool)", self._onToggled)
         ui.layoutButton.connect("clicked()", self.compare)
 
@@ -50,6 +46,7 @@ class DisplayPanel:
         self.ui.viewComboBox.enabled = here
         if parameters is None:
             return
+        self._fillViews(parameters.psr)
         self.view.show(parameters.view)
         if self.overlay.isShown and here:
             if self._shown != (parameters.psr, parameters.t1):  # another map was chosen: show that one
@@ -82,6 +79,20 @@ class DisplayPanel:
     def compare(self) -> None:
         """One click: T1w above, the map below, linked."""
         self.show("compare")
+
+    def _fillViews(self, psr: Any) -> None:
+        """Offer the map and its uncertainty, called what it is."""
+        text, tip = uncertaintyTextOf(psr)
+        if text == self._called:
+            return
+        self._called = text
+        self.view.fill(
+            [
+                ("psr", _("PSR (fraction)"), _("Pool size ratio, 0 to 0.2: white matter about 0.12, cortex 0.06.")),
+                ("uncertainty", text, tip),
+            ],
+            self.view.value or "psr",
+        )
 
     def _button(self) -> None:
         was = self.ui.overlayButton.blockSignals(True)

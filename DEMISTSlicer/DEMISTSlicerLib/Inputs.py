@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import slicer
@@ -16,6 +17,7 @@ _FLAIR = re.compile(r"flair|dark[-_ ]?fluid|tirm", re.I)
 _CONTRAST = re.compile(r"(?<![a-z])(gd|gad|km|ce|c\+|post|contrast)(?![a-z])|t1c|t1ce|t1gd", re.I)
 _OTHER = re.compile(r"psr|uncertainty|mask|label|seg|map(?!p)|adc|dwi|localizer|scout|swi|preview", re.I)
 _NAMES = ("SeriesDescription", "ProtocolName", "SequenceName")
+_TAGS = {"description": "0008,103E", "protocol": "0018,1030", "inversion": "0018,0082", "echo": "0018,0081"}
 
 
 def scores(text: str, inversion: float | None = None, echo: float | None = None) -> tuple[float, float]:
@@ -43,20 +45,24 @@ def describe(node: Any) -> tuple[str, float | None, float | None]:
     text, values = [node.GetName() or ""], {}
     for name in _NAMES:
         text.append(node.GetAttribute(f"DICOM.{name}") or "")
-    instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
-    if instances:
-        values = _tags(instances[0])
+    if node.GetAttribute("DICOM.instanceUIDs"):
+        values = dicomTags(node, _TAGS)
         text += [values.get("description", ""), values.get("protocol", "")]
     return " ".join(t for t in text if t), _number(values.get("inversion")), _number(values.get("echo"))
 
 
-def _tags(instance: str) -> dict[str, str]:
-    """Some tags of an instance in Slicer's DICOM database; empty where there is none."""
+def dicomTags(node: Any, tags: Mapping[str, str]) -> dict[str, str]:
+    """Values of a volume's first instance in Slicer's DICOM database, by name; empty where there is none.
+
+    Args:
+        node: a volume node.
+        tags: by name, as ``"0018,0081"``.
+    """
+    instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
     database = getattr(slicer, "dicomDatabase", None)
-    if database is None or not getattr(database, "isOpen", False):
+    if not instances or database is None or not getattr(database, "isOpen", False):
         return {}
-    tags = {"description": "0008,103E", "protocol": "0018,1030", "inversion": "0018,0082", "echo": "0018,0081"}
-    return {name: database.instanceValue(instance, tag) or "" for name, tag in tags.items()}
+    return {name: database.instanceValue(instances[0], tag) or "" for name, tag in tags.items()}
 
 
 def _number(text: str | None) -> float | None:

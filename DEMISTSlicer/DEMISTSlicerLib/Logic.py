@@ -1,7 +1,7 @@
 """What the module does, without its panel: for the panel, and for the Python console.
 
 >>> logic = slicer.util.getModuleLogic("DEMISTSlicer")  # doctest: +SKIP
->>> result = logic.synthesize(t1Node, flairNode, seeds=4)  # doctest: +SKIP
+>>> result = logic.synthesize(t1Node, flairNode)  # doctest: +SKIP
 >>> result.psr, result.uncertainty  # doctest: +SKIP
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from . import Bundles, ResultNodes, Volumes
-from .Arguments import bundleName, seedList, wholePath
+from . import Bundles, ResultNodes, Sidecars, Volumes
+from .Arguments import bundleName, fileOptions, seedList, wholePath
 from .Batch import Batch
 from .Callbacks import Callbacks
 from .I18n import _
@@ -109,15 +109,18 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         device: str = "auto",
         bundle: str | None = None,
         prepared: bool = False,
+        mode: str | None = None,
     ) -> float:
-        """How long a synthesis will take here, about; ``prepared``: with the images of the last run."""
+        """How long :meth:`synthesize` will take here, about; ``prepared``: with the images of the last run."""
         advice = Bundles.recommendedSampling(bundle)
+        mode = mode or Bundles.usualMode(advice, seeds, steps)
         count = advice["seeds"] if seeds is None else seeds if isinstance(seeds, int) else len(seeds)
         guidance = advice.get("guidance") if guidance is None else guidance
         worker = self._worker
         return self.timings.seconds(
-            worker.resolved(device), count, steps or advice["steps"], guidance, prepared=prepared, warm=worker.isWarm
-        )
+            worker.resolved(device), count, steps or advice["steps"], guidance, mode=mode, prepared=prepared,
+            warm=worker.isWarm,
+        )  # fmt: skip
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
@@ -125,11 +128,13 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self,
         t1: Any,
         flair: Any,
-        seeds: int | Sequence[int] | None = 4,
+        seeds: int | Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | Mapping[str, float] | None = None,
         firstSeed: int = 0,
+        mode: str | None = None,
+        protocol: Mapping[str, Mapping[str, Any]] | None = None,
         bundle: str | None = None,
         device: str = "auto",
         brainMask: Any = None,
@@ -150,11 +155,15 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         Args:
             t1: T1w volume node; the map lies exactly over it, under the same transform.
             flair: FLAIR volume node, on any grid, under any linear transform.
-            seeds: number of samples (from ``firstSeed`` on), or which seeds; None: what the model recommends. Several
-                give the mean, and an uncertainty map.
+            seeds: number of samples (from ``firstSeed`` on), or which seeds; None: what the model recommends. The map
+                is their mean.
             steps, sampler, guidance: of sampling; None: what the model recommends. Guidance is a weight (1 is plain:
                 none), or weights by stream.
-            firstSeed: where counting starts.
+            firstSeed: where counting starts; another than 0 asks for samples.
+            mode: ``mean``, the map with the lowest error, or ``sample``; None: what the model recommends, but
+                ``sample`` where seeds, steps or a sampler are given.
+            protocol: what is known of the scans, ``{"T1w": {"RepetitionTime": 2.3}, "FLAIR": {...}}`` as in BIDS
+                sidecars; None: read from the JSON files beside the volumes' files, or from DICOM; {}: nothing.
             bundle: model: name or folder.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``mps``.
             brainMask: volume or segmentation node to use instead of brain extraction.
@@ -176,17 +185,19 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         inputs = RunInputs({"t1w": t1, "flair": flair, "brain_mask": brainMask}, frame=t1)
         inputs.check("t1w", "flair")
         inputs.checkOutputs({_("PSR volume"): output, _("uncertainty volume"): uncertainty})
-        listed = seedList(seeds, firstSeed)
+        listed, sampler = seedList(seeds, firstSeed, mode, bundle), sampler or None
         request = {
-            "do": "synthesize", "seeds": listed, "steps": steps, "sampler": sampler or None,
+            "do": "synthesize", "mode": mode, "seeds": listed, "steps": steps, "sampler": sampler,
             "guidance": dict(guidance) if isinstance(guidance, Mapping) else guidance,
             "bundle": bundleName(bundle), "device": device, "preview": bool(preview),
             "register": bool(register), "skull_strip": skullStrip, "bias_correct": bool(biasCorrect),
             "any_brain_volume": bool(anyBrainVolume),
+            "protocol": Sidecars.protocolOf(t1, flair) if protocol is None else protocol,
         }  # fmt: skip
         images = inputs.fingerprint()
         prepared = images == self._worker.images
-        expected = self.expectedSeconds(listed, steps, guidance, device, bundle, prepared)
+        mode = mode or Bundles.usualMode(Bundles.recommendedSampling(bundle), listed, steps, sampler)
+        expected = self.expectedSeconds(listed, steps, guidance, device, bundle, prepared, mode)
 
         def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
             self._worker.remember(images)
@@ -227,7 +238,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             t1: T1w; None: the one that the map was synthesized from.
             flair: FLAIR, for tissue and suggested lesions.
             brainMask: volume or segmentation node; None: where the map is not 0.
-            uncertainty: standard deviation over seeds; None: the one that was made with the map.
+            uncertainty: standard deviation; None: the one that was made with the map.
             reference: another PSR map of this brain to compare with.
             distances: settings of :class:`DEMISTCore.regions.RegionSettings` by name, as ``{"distal_mm": 12}``.
             suggest: suggest lesions from the FLAIR; None: if no lesions are given.
@@ -367,23 +378,14 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             out: PSR map to write.
             overwrite: replace it.
             wait, onProgress, onDone, onError: see :meth:`synthesize`.
-            options: seeds, firstSeed, steps, sampler, guidance, bundle, device, register, skullStrip, biasCorrect, as
-                there.
+            options: mode, protocol, seeds, firstSeed, steps, sampler, guidance, bundle, device, register, skullStrip,
+                biasCorrect, as there; without ``protocol`` the JSON files beside the images are read.
         """
         self._runs.checkIdle()
-        names = {"steps": "steps", "sampler": "sampler", "guidance": "guidance", "bundle": "bundle", "device": "device",
-                 "register": "register", "skullStrip": "skull_strip", "biasCorrect": "bias_correct",
-                 "anyBrainVolume": "any_brain_volume"}  # fmt: skip
-        seeds, first = options.pop("seeds", 4), options.pop("firstSeed", 0)
-        unknown = set(options) - set(names)
-        if unknown:
-            raise TypeError(f"synthesizeFile() got an unexpected option {sorted(unknown)[0]!r}")
-        request = {"do": "synthesize", "seeds": seedList(seeds, first), "out": wholePath(out), "overwrite": overwrite,
-                   "t1w": {"file": wholePath(t1)}, "flair": {"file": wholePath(flair)},
-                   **{names[key]: value for key, value in options.items() if value is not None}}  # fmt: skip
+        request = {"do": "synthesize", "out": wholePath(out), "overwrite": overwrite, **fileOptions(options),
+                   "t1w": {"file": wholePath(t1)}, "flair": {"file": wholePath(flair)}}  # fmt: skip
         if brainMask is not None:
             request["brain_mask"] = {"file": wholePath(brainMask)}
-        request["bundle"] = bundleName(request.get("bundle"))
 
         def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
             self._worker.remember(None)

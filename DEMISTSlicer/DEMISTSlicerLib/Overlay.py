@@ -207,7 +207,9 @@ class Overlay:
             raise InputError(_("The overlay shows psr or uncertainty, not {name}.").format(name=view))
         if view == "uncertainty" and uncertaintyNode is None:
             raise InputError(
-                _("{name} has no uncertainty map; synthesize with two seeds or more.").format(name=psrNode.GetName())
+                _(
+                    "{name} has no uncertainty map; synthesize with two seeds or more, or with a model that has a mean."
+                ).format(name=psrNode.GetName())
             )
 
     # --- what happens in the scene ------------------------------------------------------------------------------

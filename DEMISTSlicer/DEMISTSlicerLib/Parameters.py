@@ -21,8 +21,9 @@ class DEMISTParameters:
     Distances in mm: NAWM is farther than ``gapMm`` from lesions; proximal NAWM not farther than ``proximalMm``; distal
     NAWM farther than ``distalMm``; all of it farther than ``depthMm`` from other tissue. Defaults
     are those of DEMISTCore.regions.RegionSettings (a test compares them).
-    ``sampler`` is empty for the bundle's own. The panel sets seeds, steps and guidance to what the bundle recommends
-    as soon as there are parameters; what stands here is for a scene without any bundle.
+    ``mode`` is ``mean`` or ``sample``; empty for the bundle's own, as ``sampler`` is. The panel sets mode, seeds, steps
+    and guidance to what the bundle recommends as soon as there are parameters; what stands here is for a scene without
+    any bundle.
     """
 
     t1: vtkMRMLScalarVolumeNode
@@ -34,6 +35,7 @@ class DEMISTParameters:
     device: str = "auto"
 
     preset: str = "balanced"
+    mode: str = ""
     sampler: str = ""
     steps: Annotated[int, WithinRange(1, 1000)] = 8
     seeds: Annotated[int, WithinRange(1, 64)] = 4

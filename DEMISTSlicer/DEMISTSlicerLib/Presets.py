@@ -1,4 +1,4 @@
-"""Presets of sampling: quality against time."""
+"""Presets: the mean, or samples of some quality in some time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from .I18n import _
 
 @dataclass(frozen=True)
 class Preset:
-    """A named choice of how to sample.
+    """A named choice of what is made, and how.
 
     Attributes:
-        id: what is stored: ``fast``, ``balanced``, ``best``.
+        id: what is stored: ``mean``, ``fast``, ``balanced``, ``best``.
         text: its name for people.
-        seeds: number of samples.
+        seeds: number of samples; of the mean, which has none, those that are recommended otherwise.
         steps: denoising steps per sample.
         sampler: name of the sampler; empty for the bundle's own.
         guidance: weight of the condition; 1 is none.
+        mode: ``mean`` or ``sample``.
     """
 
     id: str
@@ -28,10 +29,17 @@ class Preset:
     steps: int
     sampler: str = ""
     guidance: float = 1.0
+    mode: str = "sample"
 
 
+MEAN, SAMPLE = "mean", "sample"
 #: What is stored when the user chose numbers of their own.
 CUSTOM = "custom"
+
+
+def recommended(sampling: Mapping[str, Any] | None) -> str:
+    """Id of the preset that a bundle recommends."""
+    return "mean" if (sampling or {}).get("mode") == MEAN else "balanced"
 
 
 def recommendedGuidance(sampling: Mapping[str, Any] | None) -> float:
@@ -43,27 +51,38 @@ def recommendedGuidance(sampling: Mapping[str, Any] | None) -> float:
     return round(float(weights.get("all", max(weights.values(), default=1.0))), 2)
 
 
-def presets(sampling: Mapping[str, Any] | None = None) -> list[Preset]:
-    """The presets for a bundle with the recommendation ``sampling`` (keys ``seeds``, ``steps``, ``guidance``).
+def presets(sampling: Mapping[str, Any] | None = None, mean: bool = False) -> list[Preset]:
+    """The presets for a bundle that recommends ``sampling`` (keys ``mode``, ``seeds``, ``steps``, ``guidance``).
 
-    Balanced is the recommendation itself. Fast is one seed of it, without an uncertainty map; where one seed is the
-    recommendation, half the steps. Best is four times as many seeds; more steps than recommended are no better: with
-    the default model, twice as many cost 0.35 dB on validation scans.
+    The mean comes first where there is a network for it (``mean``, or the bundle recommends it). Of samples, Balanced
+    is the recommendation itself. Fast is one seed of it; where one seed is the recommendation, half the steps. Best is
+    four times as many seeds; more steps than recommended are no better by themselves.
     """
     given = dict(sampling or {})
+    mean = mean or recommended(given) == "mean"
     seeds, steps = int(given.get("seeds") or 4), int(given.get("steps") or 10)
     guidance = recommendedGuidance(given)
+    fast, balanced, best = (
+        (_("Sample, fast"), _("Sample, balanced"), _("Sample, best")) if mean else (_("Fast"), _("Balanced"), _("Best"))
+    )
+    usual = (min(64, seeds), min(1000, steps), "", guidance)
+    first = [Preset("mean", _("Mean (lowest error)"), *usual, MEAN)] if mean else []
     return [
-        Preset("fast", _("Fast"), 1, steps if seeds > 1 else max(1, steps // 2), "", guidance),
-        Preset("balanced", _("Balanced"), min(64, seeds), min(1000, steps), "", guidance),
-        Preset("best", _("Best"), min(64, 4 * seeds), min(1000, steps), "", guidance),
+        *first,
+        Preset("fast", fast, 1, steps if seeds > 1 else max(1, steps // 2), "", guidance),
+        Preset("balanced", balanced, *usual),
+        Preset("best", best, min(64, 4 * seeds), min(1000, steps), "", guidance),
     ]
 
 
-def matching(choices: list[Preset], seeds: int, steps: int, sampler: str, guidance: float) -> str:
-    """Id of the preset that these numbers are, or :data:`CUSTOM`; of two that are the same, the recommendation."""
+def matching(
+    choices: list[Preset], seeds: int, steps: int, sampler: str, guidance: float, mode: str = SAMPLE
+) -> str:
+    """Id of the preset that these are, or :data:`CUSTOM`; of two that are the same, the recommendation."""
+    if mode == MEAN and any(preset.mode == MEAN for preset in choices):
+        return "mean"  # which has none of these numbers
     for preset in sorted(choices, key=lambda preset: preset.id != "balanced"):
-        same = (preset.seeds, preset.steps, preset.sampler) == (seeds, steps, sampler)
+        same = (preset.mode, preset.seeds, preset.steps, preset.sampler) == (SAMPLE, seeds, steps, sampler)
         if same and abs(preset.guidance - guidance) < 1e-6:
             return preset.id
     return CUSTOM

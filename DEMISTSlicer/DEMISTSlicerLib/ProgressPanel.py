@@ -31,10 +31,17 @@ class ProgressPanel:
         left = duration(remaining)
         self.say(_("{stage} · {time} left").format(stage=text, time=left) if left else text)
 
-    def done(self, seconds: float, warnings: Sequence[str] = ()) -> None:
-        """A run has made what it should; ``warnings`` are shown where nobody can miss them, not in the log alone."""
+    def done(self, seconds: float, how: str = "", warnings: Sequence[str] = ()) -> None:
+        """A run has made what it should.
+
+        Args:
+            seconds: how long it took.
+            how: a map was made: "mean", or "4 samples".
+            warnings: shown where nobody can miss them, not in the log alone.
+        """
         self.ui.progressBar.value = 100
         text = _("Done in {time}").format(time=_minutes(seconds))
+        text = f"{text} · {how}" if how else text
         self.log(text)
         self.say("\n".join([text, *(_("Warning: {text}").format(text=sentence) for sentence in warnings)]))
 

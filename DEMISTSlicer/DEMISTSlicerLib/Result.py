@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .Origin import howMade
+
 
 @dataclass
 class Result:
@@ -13,7 +15,8 @@ class Result:
     Attributes:
         kind: ``synthesis``, ``regions``, ``brain_ldm`` or ``simulate``.
         psr: PSR volume node (synthesis, simulate: the true one).
-        uncertainty: standard deviation over seeds; None for one seed.
+        uncertainty: standard deviation of the error as the model predicts it, or over seeds, as
+            ``provenance["uncertainty"]`` says; None if there is none.
         t1w, flair: volume nodes (brain_ldm, simulate).
         segmentation: segmentation node (regions, simulate: the true lesions).
         provenance: bundle, seeds, settings, inputs; what the nodes carry as an attribute, too.
@@ -32,3 +35,8 @@ class Result:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     samplingAfter: float | None = None
+
+    @property
+    def how(self) -> str:
+        """How the map was made: "mean", or "4 samples"."""
+        return howMade(self.provenance)

@@ -1,4 +1,4 @@
-"""The section Sampling: presets with the time each takes here, samplers, guidance."""
+"""The section Sampling: the mean or samples, presets with the time each takes here, samplers, guidance."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any
 import slicer
 
 from .BundleChooser import BundleChooser
+from .Bundles import usualMode
 from .Choice import Choice
 from .I18n import _
-from .Presets import CUSTOM, duration, matching, presets, recommendedGuidance
+from .Presets import CUSTOM, MEAN, SAMPLE, Preset, duration, matching, presets, recommended, recommendedGuidance
 
 #: Samplers of DEMISTCore.diffusion (a test compares), with what to call them.
 SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
+#: Widgets about samples, which the mean has no use for.
+_OF_SAMPLES = (
+    "seedsRowLabel", "seedsSpinBox", "firstSeedSpinBoxLabel", "firstSeedSpinBox", "stepsSpinBoxLabel", "stepsSpinBox",
+    "samplerComboBoxLabel", "samplerComboBox", "guidanceSpinBoxLabel", "guidanceSpinBox", "livePreviewCheckBox",
+)  # fmt: skip
 
 
 class SamplingPanel:
     """Numbers that the chosen model recommends, or the user's own.
 
     Args:
-        ui: the panel's widgets: ``presetComboBox``, ``samplerComboBox``, ``guidanceSpinBox``, ``guidanceSpinBoxLabel``.
+        ui: the panel's widgets: ``presetComboBox``, and those of :data:`_OF_SAMPLES`.
         bundles: knows what the chosen model recommends.
         parameters: gives the parameter node wrapper, or None.
         expectedSeconds: as :meth:`.Logic.DEMISTSlicerLogic.expectedSeconds`.
@@ -37,6 +43,7 @@ class SamplingPanel:
     ) -> None:
         self.ui, self.bundles = ui, bundles
         self._parameters, self._expectedSeconds, self._onChosen = parameters, expectedSeconds, onChosen
+        self._tips = {name: getattr(ui, name).toolTip for name in _OF_SAMPLES}
         self.preset = Choice(ui.presetComboBox, self.choose)
         self.sampler = Choice(ui.samplerComboBox, self._onSampler)
 
@@ -45,15 +52,53 @@ class SamplingPanel:
         self.preset.disconnect()
         self.sampler.disconnect()
 
+    @property
+    def recommended(self) -> str:
+        """The preset that the chosen model recommends."""
+        return recommended(self.bundles.sampling)
+
+    @property
+    def mode(self) -> str:
+        """``mean`` or ``sample``: what was chosen, else the chosen model's own; a model without a mean has samples."""
+        wanted = self._parameters().mode or usualMode(self.bundles.sampling)
+        return MEAN if wanted == MEAN and any(preset.mode == MEAN for preset in self._choices()) else SAMPLE
+
+    def options(self) -> dict[str, Any]:
+        """What the parameters say, as :meth:`.Logic.DEMISTSlicerLogic.synthesize` takes it."""
+        parameters = self._parameters()
+        if self.mode == MEAN:
+            return {"mode": MEAN, "preview": False}  # made at once: there is nothing to see before
+        return {
+            "mode": SAMPLE,
+            "seeds": parameters.seeds,
+            "firstSeed": parameters.firstSeed,
+            "steps": parameters.steps,
+            "sampler": parameters.sampler or None,
+            "guidance": self.weights(parameters.guidance),
+            "preview": parameters.livePreview,
+        }
+
+    def follow(self, before: str, preset: str) -> None:
+        """Another model was chosen: take its numbers of the same preset, or its recommendation for that of the last.
+
+        Args:
+            before: the preset that the last model recommends.
+            preset: the one that was chosen; the user's own numbers stay.
+        """
+        if preset != CUSTOM:
+            offered = [choice.id for choice in self._choices()]
+            self.choose(preset if preset in offered and preset != before else self.recommended)
+
     def choose(self, choice: str) -> None:
         """Take the numbers of a preset, as the chosen model means it; the user's own stay as they are."""
         parameters = self._parameters()
         if parameters is None:
             return
         parameters.preset = choice
-        for preset in presets(self.bundles.sampling):
+        for preset in self._choices():
             if preset.id == choice:
                 with slicer.util.NodeModify(parameters.parameterNode):
+                    parameters.mode = preset.mode
                     parameters.seeds, parameters.steps, parameters.sampler = preset.seeds, preset.steps, preset.sampler
                     parameters.guidance = preset.guidance
         self._onChosen()
@@ -71,6 +116,7 @@ class SamplingPanel:
         self.sampler.show(self._parameters().sampler)
         self._fillPresets()
         self._tellGuidance()
+        self._enable()
 
     def weights(self, guidance: float) -> dict[str, float] | None:
         """None for the bundle's own, which may weigh each stream by itself; else one weight for all."""
@@ -81,23 +127,39 @@ class SamplingPanel:
         if parameters is not None:
             parameters.sampler = sampler
 
+    def _choices(self) -> list[Preset]:
+        """The presets of the chosen model."""
+        return presets(self.bundles.sampling, self.bundles.hasMean)
+
+    def _enable(self) -> None:
+        """What is about samples is out of use while the mean is chosen, and says why."""
+        samples = self.mode == SAMPLE
+        why = _("The mean is made in one pass, without seeds, steps or a preview; choose a sample as the preset.")
+        for name in _OF_SAMPLES:
+            widget = getattr(self.ui, name)
+            widget.enabled = samples
+            widget.toolTip = self._tips[name] if samples else why
+
     def _fillPresets(self) -> None:
         """Presets with the time each takes here; what is chosen by hand shows as Custom."""
-        parameters = self._parameters()
-        choices = presets(self.bundles.sampling)
-        shown = matching(choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance)
+        parameters, choices = self._parameters(), self._choices()
+        shown = matching(
+            choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance, self.mode
+        )  # fmt: skip
         items = []
         for preset in choices:
             tip = _("{seeds} seeds, {steps} steps, guidance {guidance:g}").format(**vars(preset))
-            items.append((preset.id, self._timed(preset.text, preset), tip))
+            if preset.mode == MEAN:
+                tip = _("The mean of all maps that are plausible: the lowest error, less detail. One pass, no seeds.")
+            items.append((preset.id, self._timed(preset.text, preset, preset.mode), tip))
         if shown == CUSTOM:
-            items.append((CUSTOM, self._timed(_("Custom"), parameters), _("Your own numbers, below.")))
+            items.append((CUSTOM, self._timed(_("Custom"), parameters, SAMPLE), _("Your own numbers, below.")))
         self.preset.fill(items, shown)
         if parameters.preset != shown:
             parameters.preset = shown
 
-    def _timed(self, text: str, numbers: Any) -> str:
-        """A text with the time that ``seeds``, ``steps`` and ``guidance`` of something take here."""
+    def _timed(self, text: str, numbers: Any, mode: str) -> str:
+        """A text with the time that ``seeds``, ``steps`` and ``guidance`` of something take here, or the mean does."""
         parameters = self._parameters()
         expected = duration(
             self._expectedSeconds(
@@ -106,6 +168,7 @@ class SamplingPanel:
                 guidance=self.weights(numbers.guidance),
                 device=parameters.device,
                 bundle=parameters.bundle or None,
+                mode=mode,
             )
         )
         return f"{text} · {expected}" if expected else text
@@ -117,4 +180,4 @@ class SamplingPanel:
             "Weight of the T1w and FLAIR (classifier-free guidance). This model recommends {own:g}. 1 is plain: no "
             "guidance; any other weight takes a second evaluation of the network in each step, about twice the time."
         ).format(own=own)
-        self.ui.guidanceSpinBox.toolTip = self.ui.guidanceSpinBoxLabel.toolTip = tip
+        self._tips["guidanceSpinBox"] = self._tips["guidanceSpinBoxLabel"] = tip

@@ -18,6 +18,7 @@ STAGES = {
     "normalisation": _("Normalising"),
     "prepared": _("Images are ready"),
     "encode": _("Encoding the images"),
+    "mean": _("Computing the mean"),
     "sampling": _("Sampling"),
     "write": _("Writing"),
     "regions": _("Finding lesions and tissue"),

@@ -10,9 +10,10 @@ import numpy as np
 import slicer
 
 from . import Placement, Voxels
-from .ColorTable import PSR_RANGE, UNCERTAINTY_RANGE, addLegend, psrColorNode, uncertaintyColorNode
+from .ColorTable import PSR_RANGE, UNCERTAINTY_RANGE, addLegend, psrColorNode, retitleLegend, uncertaintyColorNode
 from .Errors import InputError
 from .I18n import _
+from .Origin import uncertaintyText
 
 #: What voxels mean, as DICOM writes it (code, scheme, meaning). DICOM has no code for the pool size ratio, hence a
 #: private scheme (PS3.3, 8.2: private schemes start with 99); "1" is UCUM's unit of plain fractions.
@@ -45,7 +46,7 @@ def createPsrVolume(
         provenance: where the map came from, kept as JSON in an attribute; its "statement" as the node's description.
         name: None: a sensible one, made from the T1w's.
         node: volume node to fill; None makes one. Its display settings are kept if it was a result already.
-        uncertainty: standard deviation over seeds instead of PSR.
+        uncertainty: its standard deviation instead of PSR; the provenance says of what kind.
         psrNode: the map that an uncertainty belongs to; it will refer to the new node.
 
     Raises:
@@ -67,6 +68,8 @@ def createPsrVolume(
     if was != kind or node.GetDisplayNode() is None:
         # Before the voxels come: Slicer works out a window of its own for them, which takes 0.1 s for a large head.
         setUpDisplay(node, uncertainty)
+    if uncertainty:
+        retitleLegend(node, uncertaintyText(provenance or {})[0])
     Voxels.setArray(node, np.asarray(array, np.float32))
     describe(node, kind, provenance)
     if uncertainty and psrNode is not None:
@@ -135,6 +138,11 @@ def setUpDisplay(node: Any, uncertainty: bool = False) -> None:
     display.SetApplyThreshold(1)
     display.EndModify(modifying)
     addLegend(node, _("PSR SD (fraction)") if uncertainty else _("PSR (fraction)"), "%.3f" if uncertainty else "%.2f")
+
+
+def uncertaintyTextOf(psrNode: Any) -> tuple[str, str]:
+    """What the uncertainty of a map is called, and an explanation, see :func:`.Origin.uncertaintyText`."""
+    return uncertaintyText({} if psrNode is None else provenanceOf(psrNode))
 
 
 def provenanceOf(node: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .Logic import DEMISTSlicerLogic
 from .Overlay import Overlay
 from .Parameters import DEMISTParameters
 from .Placement import VOLUME_REFERENCE
-from .Presets import CUSTOM
+from .Presets import recommended
 from .ProgressPanel import ProgressPanel
 from .RunError import RunError
 from .SamplingPanel import SamplingPanel
@@ -154,10 +154,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         node = self.logic.getParameterNode()
         isNew = not node.GetParameter("preset")
         parameters = DEMISTParameters(node)
-        preset = parameters.preset  # before the panel finds that the numbers are not the bundle's
         self.setParameterNode(parameters)
-        if isNew:  # the numbers that the default bundle recommends
-            self.sampling.choose(preset)
+        if isNew:  # what the default bundle recommends
+            self.sampling.choose(self.sampling.recommended)
         if not parameters.t1 and not parameters.flair:
             t1, flair = guess(slicer.mrmlScene)
             if t1 is not None:
@@ -204,10 +203,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         if parameters is None:
             return
-        preset = parameters.preset
+        preset, before = parameters.preset, recommended(self.bundles.samplingOf(parameters.bundle))
         parameters.bundle = path
-        if preset != CUSTOM:  # the same preset means other numbers for another bundle
-            self.sampling.choose(preset)
+        self.sampling.follow(before, preset)  # the same preset means other numbers for another bundle
         self.sampling.offerSamplers()
 
     def _fillDevices(self) -> None:
@@ -269,17 +267,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             lambda: self.logic.synthesize(
                 parameters.t1,
                 parameters.flair,
-                seeds=parameters.seeds,
-                steps=parameters.steps,
-                sampler=parameters.sampler or None,
-                guidance=self.sampling.weights(parameters.guidance),
-                firstSeed=parameters.firstSeed,
+                **self.sampling.options(),
                 bundle=parameters.bundle or None,
                 device=parameters.device,
                 brainMask=parameters.brainMask,
                 output=parameters.psr,
                 uncertainty=parameters.uncertainty,
-                preview=parameters.livePreview,
                 wait=False,
             )
         )
@@ -430,7 +423,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
-        self.progress.done(result.seconds, result.notes if kind == "synthesis" else ())
+        made = kind == "synthesis"
+        self.progress.done(result.seconds, result.how if made else "", result.notes if made else ())
         for note in result.notes:
             self.progress.log(note)
         if kind == "synthesis":
