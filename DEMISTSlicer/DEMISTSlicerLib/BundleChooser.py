@@ -70,12 +70,7 @@ class BundleChooser:
     def sampling(self) -> dict[str, Any]:
         """What the chosen bundle recommends, its base's and DEMIST's own advice filled in: ``mode``, ``sampler``,
         ``steps``, ``seeds``, ``guidance`` (weight by stream, empty: plain); empty if there is no bundle."""
-        return self.samplingOf(self.path)
-
-    def samplingOf(self, path: str) -> dict[str, Any]:
-        """The same of the bundle at ``path``, one of those found; of the default one where it is empty."""
-        path = path or next(iter(self.found), "")
-        return dict(self.found.get(path, {}).get("sampling") or {})
+        return dict(self.found.get(self.path, {}).get("sampling") or {})
 
     @property
     def hasMean(self) -> bool:

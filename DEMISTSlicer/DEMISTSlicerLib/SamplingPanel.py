@@ -31,6 +31,9 @@ class SamplingPanel:
         parameters: gives the parameter node wrapper, or None.
         expectedSeconds: as :meth:`.Logic.DEMISTSlicerLogic.expectedSeconds`.
         onChosen: called when a preset was chosen and its numbers are in the parameters.
+
+    Attributes:
+        advised: the preset that the model recommends which is shown.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SamplingPanel:
     ) -> None:
         self.ui, self.bundles = ui, bundles
         self._parameters, self._expectedSeconds, self._onChosen = parameters, expectedSeconds, onChosen
+        self.advised = ""
         self._tips = {name: getattr(ui, name).toolTip for name in _OF_SAMPLES}
         self.preset = Choice(ui.presetComboBox, self.choose)
         self.sampler = Choice(ui.samplerComboBox, self._onSampler)
@@ -113,6 +117,7 @@ class SamplingPanel:
 
     def update(self) -> None:
         """Show what the parameters say."""
+        self.advised = self.recommended
         self.sampler.show(self._parameters().sampler)
         self._fillPresets()
         self._tellGuidance()

@@ -22,7 +22,6 @@ from .Logic import DEMISTSlicerLogic
 from .Overlay import Overlay
 from .Parameters import DEMISTParameters
 from .Placement import VOLUME_REFERENCE
-from .Presets import recommended
 from .ProgressPanel import ProgressPanel
 from .RunError import RunError
 from .SamplingPanel import SamplingPanel
@@ -203,7 +202,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         if parameters is None:
             return
-        preset, before = parameters.preset, recommended(self.bundles.samplingOf(parameters.bundle))
+        preset, before = parameters.preset, self.sampling.advised  # before the panel hears of the bundle
         parameters.bundle = path
         self.sampling.follow(before, preset)  # the same preset means other numbers for another bundle
         self.sampling.offerSamplers()
