@@ -117,10 +117,16 @@ def tiny_mean_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             training={"data": "none: random weights, for tests"},
             storage="fp32",
         )
+        demist = randomised(build_demist(config, base.backbone), 0.05)
+        with torch.no_grad():  # as above; and the protocol must be heard
+            demist.mean.decoder.linear.bias += 0.6
+            demist.mean.decoder.linear.weight *= 0.2
+            demist.mean.decoder.last.weight *= 0.2
+            randomised(demist.mean.knowledge, 0.3)
         save_bundle(
             root / "tiny-mean",
             config=config,
-            weights={"streams": randomised(build_demist(config, base.backbone), 0.05)},
+            weights={"streams": demist},
             base=base,
             sampling={"mode": "mean", "sampler": "dpmpp_2m", "steps": 2, "seeds": 2, "start": 0.5},
             training={"data": "none: random weights, for tests"},

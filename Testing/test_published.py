@@ -516,6 +516,18 @@ def test_convert_inspect_verify(folder, tmp_path, capsys):
     assert same(read_folder(tmp_path / "back").unet, read_folder(folder).unet)
 
 
+def test_inspect_says_what_a_bundle_makes(tiny_bundle, calibrated_bundle):
+    plain, calibrated = (inspect(folder).splitlines() for folder in (tiny_bundle, calibrated_bundle))
+    for lines, told in (
+        (plain, {"mean network": "no", "recommends": "sample", "samples": "2 seeds, 3 steps of dpmpp_2m",
+                 "calibrated": "no"}),
+        (calibrated, {"mean network": "yes", "recommends": "mean", "samples": "2 seeds, 2 steps of dpmpp_2m",
+                      "calibrated": "on 24 subjects"}),
+    ):  # fmt: skip
+        for name, value in told.items():
+            assert [line for line in lines if line.startswith(name) and line.endswith(value)], (name, lines)
+
+
 def test_demist_bundles_too(tiny_bundle, tmp_path):
     assert "demist" in inspect(tiny_bundle)
     assert "streams" in verify(tiny_bundle)

@@ -17,8 +17,10 @@ class Synthesis:
     """A synthesized PSR map and where it came from.
 
     Attributes:
-        psr: mean over the seeds, fraction, float32, on the T1w's own grid, 0 outside the brain.
-        uncertainty: standard deviation over the seeds (ddof 1), fraction, same grid; None for one seed.
+        psr: the posterior mean, or the mean over the seeds; fraction, float32, on the T1w's own grid, 0 outside the
+            brain.
+        uncertainty: standard deviation, fraction, same grid: predicted by a model with a mean network, else over the
+            seeds (ddof 1), as ``provenance["uncertainty"]["kind"]`` says; None for one seed of a model without.
         samples: the map of each seed, if asked for.
         mask: brain on the T1w's own grid, uint8.
         provenance: what the JSON sidecar holds.

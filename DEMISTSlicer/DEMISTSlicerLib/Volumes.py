@@ -68,8 +68,8 @@ def createPsrVolume(
     if was != kind or node.GetDisplayNode() is None:
         # Before the voxels come: Slicer works out a window of its own for them, which takes 0.1 s for a large head.
         setUpDisplay(node, uncertainty)
-    if uncertainty:
-        retitleLegend(node, uncertaintyText(provenance or {})[0])
+    if uncertainty and (provenance or {}).get("uncertainty"):
+        retitleLegend(node, uncertaintyText(provenance)[0])
     Voxels.setArray(node, np.asarray(array, np.float32))
     describe(node, kind, provenance)
     if uncertainty and psrNode is not None:
