@@ -175,10 +175,10 @@ def test_the_worker_takes_no_modules_from_the_working_folder(tmp_path):
 def test_methods_that_differ_in_a_sign_have_files_of_their_own(tmp_path):
     names = ["A+, 1 seed", "A-, 1 seed", "a+, 1 seed", "é, 1 seed", "è, 1 seed", "demist, 1 seed", "DEMIST, 1 seed",
              "x" * 300 + "+, 1 seed", "x" * 300 + "-, 1 seed", "no stream, 1 seed"]  # fmt: skip
-    paths = [result_paths(tmp_path, "sub-1", name)[0] for name in names]
+    paths = [result_paths(tmp_path, "test", "sub-1", name)[0] for name in names]
     assert len({str(path).lower() for path in paths}) == len(names)
     assert max(len(path.name) for path in paths) < 100
-    assert result_paths(tmp_path, "sub-1", "DEMIST, 1 seed")[0].name == "demist--1-seed.json"
+    assert result_paths(tmp_path, "test", "sub-1", "DEMIST, 1 seed")[0].name.startswith("demist--1-seed-")
 
 
 def test_a_bundle_is_compared_under_one_name():
@@ -196,16 +196,16 @@ def test_a_damaged_result_is_made_again(tmp_path):
 
     ones = np.ones((4, 4, 4), np.float32)
     case = SimpleNamespace(
-        name="sub-1", labels=np.ones((4, 4, 4), int), mask=ones > 0, truth=ones, grid=SimpleNamespace(spacing=(1, 1, 1))
+        name="sub-1", group="test", lesions=ones > 0, mask=ones > 0, truth=ones, grid=SimpleNamespace(spacing=(1, 1, 1))
     )
     row = {"fingerprint": "f", "method": "A", "regions": [{"mean": None}]}
     write_result(tmp_path, case, "A", Outcome(ones), row)
-    assert read_result(tmp_path, "sub-1", "A", "f")["method"] == "A"
-    numbers, picture = result_paths(tmp_path, "sub-1", "A")
+    assert read_result(tmp_path, case, "A", "f")["method"] == "A"
+    numbers, picture = result_paths(tmp_path, "test", "sub-1", "A")
     whole = picture.read_bytes()
     picture.write_bytes(whole[: len(whole) // 2])
-    assert read_result(tmp_path, "sub-1", "A", "f") is None
+    assert read_result(tmp_path, case, "A", "f") is None
     picture.write_bytes(whole)
-    for text in ("[1]", '{"fingerprint": "f"}', '{"fingerprint": "f", "method": "A", "regions": 3}', "[" * 9999):
+    for text in ("[1]", '{"fingerprint": "f"}', '{"fingerprint": "f", "method": "A", "regions": [3]}', "[" * 9999):
         numbers.write_text(text)
-        assert read_result(tmp_path, "sub-1", "A", "f") is None
+        assert read_result(tmp_path, case, "A", "f") is None

@@ -142,6 +142,7 @@ def test_folder_in_use_is_left_alone(quick: dict, tmp_path: Path, tiny_bundle: P
     mine = tmp_path / "notes.txt"
     mine.write_text("mine")
     (tmp_path / "psr.nii.gz").write_text("an earlier result")
+    (tmp_path / "demo.json").write_text("{}")  # what tells an earlier demo from somebody's own files
     assert run(main, ["--out", str(tmp_path), "--bundle", str(tiny_bundle)]) == 2
     said = capsys.readouterr().err
     assert "in use" in said

@@ -28,6 +28,7 @@ from DEMISTCore.evaluation.cases import Case
 from DEMISTCore.evaluation.figures import levels
 from DEMISTCore.evaluation.methods import demist as evaluation_methods
 from DEMISTCore.evaluation.patient import tissues
+from DEMISTCore.evaluation.store import result_paths
 from DEMISTCore.training.data import index
 from DEMISTCore.volume import Volume
 
@@ -130,7 +131,7 @@ def test_demist_rows_are_those_of_synthesize(cohort: Path, evaluated: Path, tiny
     session = index(cohort)[0]
     result = synthesize(
         session.t1w, session.flair, bundle=tiny_bundle, seeds=SEEDS, device="cpu", precision="fp32",
-        brain_mask=session.mask, register=False, bias_correct=False,
+        brain_mask=session.mask, register=False, bias_correct=False, any_brain_volume=True,
     )  # fmt: skip
     case = Case(session, "truth", "simulated", 4.0, 8)
     psr = case.to_grid(result.model_psr.array)
@@ -180,8 +181,8 @@ def test_what_is_there_is_not_made_again(
     assert made == []
     assert (out / "results.csv").read_text() == before
 
-    (out / "subjects/sub-002/demist--1-seed.json").unlink()
-    (out / "subjects/sub-003/no-stream--1-seed.json").write_text("{")
+    result_paths(out, "test", "sub-002", "DEMIST, 1 seed")[0].unlink()
+    result_paths(out, "test", "sub-003", "no stream, 1 seed")[0].write_text("{")
     evaluate(cohort, out, seeds=SEEDS, compare={"twin": tiny_bundle}, **arguments)
     assert made == [(("DEMIST, 1 seed", "DEMIST, mean of 2"), "sub-002"), (("no stream, 1 seed",), "sub-003")]
 

@@ -322,7 +322,7 @@ def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
     bids, root = runs
     t1w, flair = (bids / f"sub-001/anat/sub-001_{what}.nii.gz" for what in ("T1w", "FLAIR"))
     plain = {"bundle": root / "tiny", "skull_strip": "none", "bias_correct": False, "register": False, "device": "cpu",
-             "precision": "fp32"}  # fmt: skip
+             "precision": "fp32", "any_brain_volume": True}  # fmt: skip
     out = tmp_path / "psr.nii.gz"
     result = DEMISTCore.synthesize(t1w, flair, out=out, uncertainty=True, **plain)
     told = json.loads((tmp_path / "psr.json").read_text())

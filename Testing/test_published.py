@@ -107,7 +107,10 @@ def test_a_layout_is_recognised_by_its_weights(key):
 
 
 def test_outputs_are_those_of_the_published_classes(family, tmp_path):
-    """The numbers in outputs.json were computed by GenerativeModels' own classes, on the same weights and inputs."""
+    """The numbers in outputs.json were computed by GenerativeModels' own classes, on the same weights and inputs.
+
+    Outputs are of order one to ten; processors that sum in other orders differ by up to 2e-5.
+    """
     expected = json.loads((DATA / "outputs.json").read_text())[family]
     model = read_folder(write_published(tmp_path / "m", family))
     latent = model.autoencoder_config.latent_channels
@@ -118,7 +121,7 @@ def test_outputs_are_those_of_the_published_classes(family, tmp_path):
         noise = model.unet(wave((2, latent, 8, 4, 8), 0.43), torch.tensor([7, 640]), context)
     for name, got in (("mu", mu), ("sigma", sigma), ("image", image), ("noise", noise)):
         picked = got.flatten()[:: max(1, got.numel() // 24)][:24]
-        torch.testing.assert_close(picked, torch.tensor(expected[name]), rtol=0, atol=1e-5, msg=f"{family} {name}")
+        torch.testing.assert_close(picked, torch.tensor(expected[name]), rtol=0, atol=5e-5, msg=f"{family} {name}")
 
 
 def test_the_unet_takes_its_context_concatenated_or_not():
@@ -580,7 +583,7 @@ def test_an_exported_published_model_samples_by_monai(family, tmp_path):
     [
         (["inspect", "nowhere"], "There is no bundle 'nowhere'"),
         (["verify", "{folder}"], "diffusion_model.pth"),
-        (["convert", "{folder}", "{folder}"], "exists already"),
+        (["convert", "{folder}", "{folder}"], "is an input"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(argv, words, folder, capsys):

@@ -168,12 +168,14 @@ def test_every_t1w_sequence_shows_white_over_grey_over_fluid():
 
 def test_lesion_r1_is_added_to_the_free_water(healthy):
     p = plain()
-    one = next(c for c in signals._compartments(healthy, p) if c[0] == WHITE)
-    object.__setattr__(healthy, "lesion_r1", np.full(healthy.psr.shape, 0.2, np.float32))
+    own, found = healthy.lesion_r1, []
     try:
-        other = next(c for c in signals._compartments(healthy, p) if c[0] == WHITE)
+        for added in (0.1, 0.3):
+            object.__setattr__(healthy, "lesion_r1", np.full(healthy.psr.shape, added, np.float32))
+            found.append(next(c for c in signals._compartments(healthy, p) if c[0] == WHITE))
     finally:
-        object.__setattr__(healthy, "lesion_r1", np.zeros(healthy.psr.shape, np.float32))
+        object.__setattr__(healthy, "lesion_r1", own)
+    one, other = found
     factor = p.jitter[0] * healthy.r1_factor.ravel()[one[-1]]
     assert np.allclose(other[2] - one[2], 0.2 * factor / (1 + one[1]), atol=1e-5)
 
@@ -337,7 +339,8 @@ def test_shifted_physics_is_another_one(healthy):
         assert low < np.percentile(times, 2.5) < np.percentile(times, 97.5) < high
     p = next(p for p in draws["shifted"] if p.t1_sequence == "mprage")
     key, psr, r1, *_, where = next(c for c in signals._compartments(healthy, p) if c[0] == WHITE)
-    expected = (p.r1_water + p.r1_macro * psr + p.iron[0]) * p.jitter[0] * healthy.r1_factor.ravel()[where]
+    water = p.r1_water + healthy.lesion_r1.ravel()[where]  # vessels have water of their own
+    expected = (water + p.r1_macro * psr + p.iron[0]) * p.jitter[0] * healthy.r1_factor.ravel()[where]
     assert np.allclose(r1, expected, rtol=1e-5)
     scan = scanner.acquire(healthy, p, np.random.default_rng(0))
     white, grey = (ndimage.binary_erosion(healthy.fractions[k] > 0.9) for k in (WHITE, GREY))

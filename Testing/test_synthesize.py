@@ -328,7 +328,7 @@ def test_a_polite_kill_leaves_nothing(head, tiny_bundle, tmp_path):
     time.sleep(0.3)
     started.send_signal(signal.SIGTERM)
     told += started.communicate(timeout=100)[1]
-    assert started.returncode == 130, told
+    assert started.returncode == 143, told
     assert "nothing half-written" in told
     assert everything_in(tmp_path) == []
 
@@ -401,7 +401,7 @@ def test_overwrite_replaces(head, tiny_bundle, tmp_path):
 def test_outputs_that_cannot_be_written(refuse, head, monkeypatch):
     blocker = refuse.folder / "file"
     blocker.write_text("")
-    refuse(out=blocker / "psr.nii.gz", words=("Cannot write", "choose another"))
+    refuse(out=blocker / "psr.nii.gz", words=("Cannot write", "another name"))
     refuse(out=refuse.folder, words=("is a folder; give a file name",))
     refuse(out=refuse.folder / "psr.txt", words=("psr.txt is no name for an image", ".nii.gz"))
     refuse(out=refuse.folder / ".nii.gz", words=("no name for an image",))
@@ -413,7 +413,7 @@ def test_outputs_that_cannot_be_written(refuse, head, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", read_only)
     refuse(words=("psr.nii.gz: Read-only file system", "choose a folder"))
 
 
@@ -484,7 +484,7 @@ def test_bad_images_pass_through(refuse, head, tmp_path):
     refuse(t1w=tmp_path / "nowhere.nii.gz", words=("nowhere.nii.gz does not exist",))
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(head.flair.read_bytes()[:2000])
-    refuse(flair=cut, words=("cut.nii.gz", "truncated"))
+    refuse(flair=cut, words=("cut.nii.gz", "cut short"))
     image = nib.load(head.flair)
     far = image.affine.copy()
     far[:3, 3] += 5000

@@ -398,7 +398,7 @@ def test_prepared_images_are_found_again_by_their_content(tiny_bundle, head):
         t1w, flair, bundle=tiny_bundle, seeds=[0], steps=1, device="cpu", brain_mask=mask, register=False,
         bias_correct=False, reuse=warm.reuse,
     )  # fmt: skip
-    same = Volume(t1w.array.copy(), t1w.affine)
+    same = t1w.with_array(t1w.array.copy())
     for images in ({"T1w": same, "FLAIR": flair}, {"T1w": t1w, "FLAIR": flair, "brain mask": mask}):
         assert warm.reuse.prepared_from(images) is result.prepared
     other = Volume(t1w.array + 1, t1w.affine)

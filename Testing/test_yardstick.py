@@ -316,7 +316,7 @@ def test_linear_fit_equals_the_first_linear_model(tmp_path: Path) -> None:
     import DEMISTCore
     from DEMISTCore.volume import Volume
 
-    data = write_mini_bids(tmp_path / "bids", subjects=2, size=52)
+    data = write_mini_bids(tmp_path / "bids", subjects=2, size=64)  # a brain of possible volume, 80 ml and more
     subprocess.run(
         [sys.executable, str(SHARED / "tools/linear_baseline.py"), "fit", str(data), str(tmp_path / "first.npy")],
         check=True, capture_output=True,

@@ -65,6 +65,7 @@ def _write(path: Path, prepared: Prepared) -> None:
             native_shape=np.array(prepared.native.shape),
             native_affine=prepared.native.affine,
             flair_motion=prepared.flair_motion,
+            **_grid(prepared.flair_native, "flair_native"),
             warnings=np.array(prepared.warnings, dtype=str),
         )
 
@@ -85,16 +86,23 @@ def _read(path: Path) -> Prepared | None:
                 native_mask=Volume(bits.reshape(native.shape), native.affine),
                 warnings=stored["warnings"].tolist(),
                 flair_motion=stored["flair_motion"],
+                flair_native=Grid(tuple(stored["flair_native_shape"].tolist()), stored["flair_native_affine"])
+                if "flair_native_shape" in stored
+                else None,
             )
     except Exception:  # a damaged archive raises whatever it leads numpy to
         return None
+
+
+def _grid(grid: Grid | None, name: str) -> dict[str, np.ndarray]:
+    return {} if grid is None else {f"{name}_shape": np.array(grid.shape), f"{name}_affine": grid.affine}
 
 
 @cache
 def _code() -> str:
     """Hash of the source that prepares: what an older version prepared is not what this one would."""
     package = Path(__file__).parents[1]
-    files = [*sorted((package / "preprocess").glob("*.py")), package / "volume.py"]
+    files = sorted(path for folder in ("preprocess", "volume") for path in (package / folder).glob("*.py"))
     return hashlib.sha256(" ".join(sha256(path) for path in files).encode()).hexdigest()
 
 

@@ -192,7 +192,7 @@ def _check_model(model: Mapping[str, Any]) -> None:
             number(value, key, low, high, whole=True)
     if any(n % 32 for n in model["patch"]):
         raise ValueError("patch must be multiples of 32")
-    number(model.get("lesion_threshold", 0.5), "lesion_threshold", 0, 1)
+    number(model.get("lesion_threshold", 0.5), "lesion_threshold", 0, 2)  # above 1 nothing is suggested
 
 
 @dataclass(frozen=True, eq=False)
