@@ -117,6 +117,16 @@ def read_protocol(
     return vector, [*notes, *more, *ignored]
 
 
+def known_keys(vector: np.ndarray) -> dict[str, list[str]]:
+    """Which keys of a :func:`protocol_vector` are known, by image.
+
+    >>> known_keys(protocol_vector({"FlipAngle": 9}, {})[0])
+    {'T1w': ['FlipAngle'], 'FLAIR': []}
+    """
+    flags = np.asarray(vector).reshape(2, len(KEYS), 2)[..., 1] > 0
+    return {what: [key.name for key, on in zip(KEYS, row) if on] for what, row in zip(("T1w", "FLAIR"), flags)}
+
+
 def _value(content: Mapping[str, Any], key: Key, what: str, notes: list[str]) -> float | None:
     value = content.get(key.name)
     if isinstance(value, list) and len(value) == 1:

@@ -329,6 +329,7 @@ def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
     assert told["settings"]["mode"] == "mean"
     assert told["settings"]["seeds"] == []
     assert "not calibrated" in told["uncertainty"]["kind"]
+    assert told["protocol"]["known"] == {"T1w": ["RepetitionTime"], "FLAIR": []}
     assert (result.uncertainty.array[result.mask.array > 0] > 0).mean() > 0.9
     assert (tmp_path / "psr_uncertainty.nii.gz").is_file()
     absurd = {"T1w": {"RepetitionTime": 2300}}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..acquisition import protocol_vector, read_protocol
+from ..acquisition import known_keys, protocol_vector, read_protocol
 from ..bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from ..devices import check_device_name, describe_device, pick_device, pick_dtype
 from ..errors import InputError
@@ -180,6 +180,8 @@ def synthesize(
     told = provenance(model, identities, settings, outputs, prepared, psr, spread)
     told["warnings"] += remarks
     told["uncertainty"] = known
+    if means:
+        told["protocol"] = {"known": known_keys(vector), "vector": [round(float(value), 4) for value in vector]}
     result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
