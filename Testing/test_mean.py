@@ -399,3 +399,84 @@ def test_what_is_not_typical_is_refused():
             Typical.from_dict(broken)
     with pytest.raises(ValueError, match="three"):
         Typical.fit(np.zeros((2, 5)))
+
+
+# -------------------------------------------------------------------------------------- calibration
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Ten people whose brains are large enough to be taken for brains."""
+    return write_mini_bids(tmp_path_factory.mktemp("people"), subjects=10, sessions=1, size=72)
+
+
+@pytest.fixture(scope="module")
+def calibrated(runs, people):
+    """The bundle with error bars from ten people."""
+    root = runs[1]
+    out = root / "calibrated"  # beside the base
+    code = train_cli("calibrate", root / "tiny", "--data", people, "--check", people, "--out", out, "--prepared",
+                     "--trained-on", root / "cache")  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_a_calibrated_bundle_is_the_same_model_with_error_bars(runs, calibrated):
+    before, after = load_bundle(runs[1] / "tiny"), load_bundle(calibrated)
+    assert after.hash != before.hash
+    assert after.info["files"] == before.info["files"]
+    assert after.calibration.subjects == 10
+    assert 0.9 in after.calibration.levels
+    assert after.info["uncertainty"]["sessions"] == 10
+    # What is typical comes from the training's scans: they are about one away from their own mean.
+    described = [np.load(f) for f in (runs[1] / "cache").glob("prepared/*/*/described.npy")]
+    distances = [after.typical.distance(d) for d in described]
+    assert np.sqrt(np.mean(np.square(distances))) < 1.1
+    assert after.typical.distance(described[0] + 1) > 2 * max(distances)
+
+
+def test_intervals_hold_on_the_calibrations_own_kind(calibrated, people, tmp_path):
+    """The very scans again: 90 % intervals hold at least 85 % of all voxels."""
+    from DEMISTCore.training import data
+    from DEMISTCore.training.settings import resolve
+
+    bundle = load_bundle(calibrated)
+    settings = resolve("mean", "tiny", ["model=tiny_mean"])
+    inside = []
+    for entry in data.prepare_cohort(data.index(people)[:4], settings, tmp_path):
+        x, told = np.asarray(entry.x, np.float32), []
+        mask = (x != 0).any(0)
+        (psr,) = generate(bundle, x, mask, mode="mean", told=told.append, dtype=torch.float32)
+        sd = bundle.calibration.voxel_sd(psr, told[0].spread)
+        low, high = bundle.calibration.voxel_interval(psr, sd, 0.9)
+        truth = np.asarray(entry.y, np.float32)
+        inside.append(((truth >= low) & (truth <= high))[mask].mean())
+    assert np.mean(inside) > 0.85
+
+
+def test_synthesis_uses_the_calibration_and_tells_unusual_scans(calibrated, runs, tmp_path):
+    import DEMISTCore
+    from DEMISTCore.volume import Volume
+
+    t1w, flair = (runs[0] / f"sub-001/anat/sub-001_{what}.nii.gz" for what in ("T1w", "FLAIR"))
+    plain = {"bundle": calibrated, "skull_strip": "none", "bias_correct": False, "register": False, "device": "cpu",
+             "precision": "fp32", "any_brain_volume": True}  # fmt: skip
+    usual = DEMISTCore.synthesize(t1w, flair, **plain).provenance["uncertainty"]
+    assert usual["kind"] == "calibrated standard deviation of the error"
+    assert usual["widened"] == 1.0
+    noisy = Volume.read(flair)
+    noise = np.random.default_rng(0).normal(0, 0.5 * noisy.array.max(), noisy.shape).astype(np.float32)
+    odd = DEMISTCore.synthesize(t1w, noisy.with_array(np.where(noisy.array != 0, noisy.array + noise, 0)), **plain)
+    assert odd.provenance["uncertainty"]["widened"] > 1.0
+    assert any("unlike those" in sentence for sentence in odd.provenance["warnings"])
+
+
+def test_what_cannot_be_calibrated(runs, people, tiny_bundle, tmp_path, capsys):
+    root = runs[1]
+    words = ("--data", people, "--prepared", "--out")
+    assert train_cli("calibrate", tiny_bundle, *words, tmp_path / "a") == 2
+    assert "no mean network" in capsys.readouterr().err
+    assert train_cli("calibrate", root / "tiny", *words, root / "tiny") == 2
+    assert train_cli("calibrate", root / "tiny", *words, tmp_path / "b", "--trained-on", tmp_path) == 2
+    assert "no descriptions" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
