@@ -30,7 +30,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise; statistics are accumulated in float32 whatever the input's type."""
         # Autocast on a GPU would turn the full-resolution activations to float32; the kernel does that inside.
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             weight, bias = self.weight, self.bias
             if x.is_cuda:
                 weight, bias = weight.to(x.dtype), bias.to(x.dtype)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .autoencoder import fold_voxels, unfold_voxels
+from .autoencoder import ChannelNorm, fold_voxels, unfold_voxels
 from .config import MeanConfig
 from .knowledge import Bend, Knowledge
 from .streams import GatedCrossAttention, TokenEncoder, positions
@@ -56,11 +56,16 @@ class Seen:
 
 
 class Block(nn.Module):
-    """h + conv(silu(conv(silu(bent h)))), the second convolution zero at the start; no norm, so intensity is kept."""
+    """h + conv(silu(conv(silu(norm(bent h))))), the second convolution zero at the start.
+
+    The norm looks at the channels of one position (:class:`.autoencoder.ChannelNorm`), so nothing depends on the field
+    of view. The trunk has none, but whoever reads it does: without, it grew until what read it was dead.
+    """
 
     def __init__(self, channels: int, cfg: MeanConfig) -> None:
         super().__init__()
         self.bend = Bend(channels, cfg.knowledge_width, cfg.bend_rank)
+        self.norm = ChannelNorm(channels)
         self.first = nn.Conv3d(channels, channels, 3, padding=1)
         self.second = nn.Conv3d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
@@ -69,7 +74,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor, knowledge: Tensor | None, keep: Tensor | None) -> Tensor:
         """Return features of the same shape; ``knowledge`` None: not bent."""
         bent = h if knowledge is None else self.bend(h, knowledge, keep)
-        return bent + self.second(F.silu(self.first(F.silu(bent))))
+        return bent + self.second(F.silu(self.first(F.silu(self.norm(bent)))))
 
 
 def _blocks(count: int, channels: int, cfg: MeanConfig) -> nn.ModuleList:
@@ -87,6 +92,7 @@ class Guide(nn.Module):
         widths = cfg.channels
         self.first = nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.blocks, widths))
+        self.norms = nn.ModuleList(map(ChannelNorm, widths))
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
 
@@ -105,6 +111,7 @@ class GuidedDecoder(nn.Module):
         self.linear = nn.Conv3d(latent_channels, factor**3, 1)
         self.first = nn.Conv3d(latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
+        self.norms = nn.ModuleList(map(ChannelNorm, widths))
         self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv3d(2 * a, a, 1) for a in widths[:-1])
         self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
@@ -134,11 +141,11 @@ class GuidedDecoder(nn.Module):
         for block in self.levels[-1]:
             h = block(h, seen.knowledge, keep)
         for i in reversed(range(len(self.up))):
-            h = unfold_voxels(self.up[i](F.silu(h)), 2)
+            h = unfold_voxels(self.up[i](F.silu(self.norms[i + 1](h))), 2)
             h = self.join[i](torch.cat([h, seen.fine[i].to(h.dtype)], 1))
             for block in self.levels[i]:
                 h = block(h, seen.knowledge, keep)
-        h = F.silu(h)
+        h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
         image = image + unfold_voxels(self.linear(z), self.factor)
         # Detached: how sure the mean is must not change the mean.
@@ -214,16 +221,17 @@ class PosteriorMean(nn.Module):
             for i, block in enumerate(blocks):
                 h = block(h, knowledge, kept)
                 if where is not None:
-                    read = self.semantic[i]
+                    attend = self.semantic[i]
                     flat = h.flatten(2).transpose(1, 2)
-                    delta = read(flat, read.prepare(tokens, where)).transpose(1, 2).reshape(h.shape)
+                    delta = attend(flat, attend.prepare(tokens, where)).transpose(1, 2).reshape(h.shape)
                     if "semantic" in keep:
                         delta = delta * keep["semantic"].to(delta)[:, None, None, None, None]
                     h = (h + delta.to(h.dtype)).contiguous(memory_format=torch.channels_last_3d)
+            read = self.guide.norms[level](h)
             if not last:
-                fine.append(h)
-                h = self.guide.down[level](F.silu(h))
-        return Seen(folded, tuple(fine), h, self.guide.to_latent(F.silu(h)), tokens, knowledge, dict(keep))
+                fine.append(read)
+                h = self.guide.down[level](F.silu(read))
+        return Seen(folded, tuple(fine), read, self.guide.to_latent(F.silu(read)), tokens, knowledge, dict(keep))
 
     def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""

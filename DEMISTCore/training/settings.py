@@ -185,7 +185,7 @@ class DemistSettings(LatentSettings):
 class MeanSettings(LatentSettings):
     """The posterior mean, which the streams then share."""
 
-    lr: float = 1e-3
+    lr: float = 2.5e-4
     crop: tuple[int, ...] | None = (20, 24, 20)
     flip: bool = False
     # Slight: what distinguishes scanners is in the data, and quantities hang on contrast.
