@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..acquisition import read_sidecar
 from ..errors import InputError
 from ..files import sha256
 from ..metrics import far_from
@@ -134,14 +134,8 @@ class Case:
     @cached_property
     def protocol(self) -> Mapping[str, Any] | None:
         """Both BIDS sidecars, by image ("T1w", "FLAIR"); None if neither image has one that can be read."""
-        told = {}
-        for what, path in (("T1w", self.session.t1w), ("FLAIR", self.session.flair)):
-            sidecar = path.with_name(path.name.partition(".")[0] + ".json")
-            try:
-                content = json.loads(sidecar.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            told |= {what: content} if isinstance(content, dict) else {}
+        pairs = (("T1w", self.session.t1w), ("FLAIR", self.session.flair))
+        told = {what: content for what, path in pairs if (content := read_sidecar(path)[0])}
         return told or None
 
     @cached_property
