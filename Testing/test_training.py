@@ -24,7 +24,7 @@ from DEMISTCore.errors import DemistError, InputError
 from DEMISTCore.training import checkpoint, data, latents, loop
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
-from DEMISTCore.training.settings import STAGES, build, presets, read_yaml, resolve, to_dict
+from DEMISTCore.training.settings import STAGES, _tree, build, presets, read_yaml, resolve, to_dict
 
 
 def train_cli(*words: object) -> int:
@@ -59,6 +59,15 @@ def test_presets_resolve_and_survive_yaml(stage, preset):
     again = build(stage, yaml.safe_load(yaml.safe_dump(to_dict(settings))))
     assert again == settings
     assert isinstance(settings.lr, float)
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_what_a_stage_sets_within_a_group_is_its_default(stage):
+    """The mean's slight augmentation was once replaced by the group's own, wide one: 0.8 dB."""
+    own = STAGES[stage]()
+    assert _tree(STAGES[stage]) == to_dict(own)
+    if hasattr(own, "augment"):
+        assert resolve(stage, "small").augment == own.augment
 
 
 def test_overrides_are_typed_and_nested():

@@ -181,6 +181,11 @@ class DemistSettings(LatentSettings):
     validation_samples: int = 2  # crops sampled with preview_steps steps of DDIM and compared with the truth
 
 
+def _slight() -> AugmentSettings:
+    """What distinguishes scanners is in the data, and quantities hang on contrast."""
+    return AugmentSettings(0.5, gain=0.0, offset=0.0, gamma=0.0, bias=0.03, noise=0.02, blur=0.6)
+
+
 @dataclass
 class MeanSettings(LatentSettings):
     """The posterior mean, which the streams then share."""
@@ -188,10 +193,7 @@ class MeanSettings(LatentSettings):
     lr: float = 2.5e-4
     crop: tuple[int, ...] | None = (20, 24, 20)
     flip: bool = False
-    # Slight: what distinguishes scanners is in the data, and quantities hang on contrast.
-    augment: AugmentSettings = field(
-        default_factory=lambda: AugmentSettings(0.5, gain=0.0, offset=0.0, gamma=0.0, bias=0.03, noise=0.02, blur=0.6)
-    )
+    augment: AugmentSettings = field(default_factory=_slight)
     margin: int = 4  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
     dropout_semantic: float = 0.1
     dropout_adaptive: float = 0.1
@@ -210,7 +212,7 @@ class RegressionSettings(Settings):
     lr: float = 1e-3
     patch: tuple[int, ...] = (64, 64, 64)
     flip: bool = True
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    augment: AugmentSettings = field(default_factory=_slight)  # the mean's: a rival learns from the same images
     channels: tuple[int, ...] = (16, 32, 64, 160, 320, 16)
     validation_patches: int = 8
 
@@ -461,10 +463,11 @@ def _plain(value: Any) -> Any:
 
 
 def _tree(cls: type) -> dict[str, Any]:
+    """The defaults of a stage. A stage may give a nested group defaults of its own: the group's values count."""
     tree = {}
     for item in fields(cls):
         value = item.default_factory() if item.default_factory is not MISSING else item.default
-        tree[item.name] = _tree(type(value)) if is_dataclass(value) else _plain(value)
+        tree[item.name] = _plain(asdict(value) if is_dataclass(value) else value)
     return tree
 
 
