@@ -159,6 +159,17 @@ def test_tables_and_figures(evaluated: Path) -> None:
         assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_the_preparation_remarks_on_is_told_once_a_session(cohort: Path, evaluated: Path) -> None:
+    told = pd.read_csv(evaluated / "warnings.csv")
+    assert not told.duplicated().any()
+    case = Case(next(s for s in index(cohort) if s.subject == "sub-002"), "truth", "simulated", 4.0, 8)
+    assert case.warnings == []
+    assert case.prepared.warnings
+    assert list(told.query("subject == 'sub-002'")["warning"]) == case.prepared.warnings
+    page = (evaluated / "summary.md").read_text().partition("## Warnings")[2]
+    assert all(sentence in page for sentence in told["warning"])
+
+
 def test_what_is_there_is_not_made_again(
     cohort: Path, evaluated: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,12 @@ class Case:
             raise InputError(f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed.")
         return Volume.read(self.session.mask)
 
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """What the preparation remarked on, a row each; none while no method has needed it."""
+        told = self.prepared.warnings if "prepared" in vars(self) else []
+        return [{"warning": sentence} for sentence in told]
+
     @cached_property
     def prepared(self) -> Prepared:
         """T1w and FLAIR as the model sees them."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..training.data import Session
 
-_FORMAT = 2  # raise when what a stored result holds changes
+_FORMAT = 3  # raise when what a stored result holds changes
 _MARK = "evaluation.json"
 
 
@@ -171,7 +171,7 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
         for name, outcome in outcomes.items():
             row = measure(case, outcome)
             row = {"set": case.group, "session": case.name, "subject": case.session.subject, "method": name,
-                   "seconds": seconds, **row}  # fmt: skip
+                   "seconds": seconds, "warnings": case.warnings, **row}  # fmt: skip
             write_result(out, case, name, outcome, {"fingerprint": fingerprint, **row})
             rows.append(row)
         return rows

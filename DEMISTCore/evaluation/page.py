@@ -30,7 +30,19 @@ def markdown(tables: Mapping[str, pd.DataFrame], methods: Sequence[Method], sett
     parts.append(_bias(tables["regions"], methods, groups))
     if len(tables["calibration_summary"]):
         parts.append(_calibration(tables["calibration_summary"]))
+    if len(tables["warnings"]):
+        parts.append(_warnings(tables["warnings"], groups))
     return "\n\n".join(parts) + "\n"
+
+
+def _warnings(table: pd.DataFrame, groups: Sequence[str]) -> str:
+    """Each sentence, and the sessions that it was said of."""
+    text = "## Warnings\n\nWhat the preparation of the scans remarked on (`warnings.csv`).\n\n"
+    rows = []
+    for (group, sentence), own in table.groupby(["set", "warning"], sort=False, observed=True):
+        who = ", ".join(own["session"])
+        rows.append([*([group] if len(groups) > 1 else []), sentence.replace("|", "\\|"), who])
+    return text + _table([*(["Set"] if len(groups) > 1 else []), "Warning", "Sessions"], rows)
 
 
 def _head(results: pd.DataFrame, groups: Sequence[str], settings: Mapping[str, Any]) -> str:

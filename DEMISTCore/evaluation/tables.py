@@ -8,6 +8,7 @@ knock_outs.csv              what is lost with each input or stream, with a 95 % 
 calibration.csv             one row per data set, session, method and tissue: do voxels' error bars hold
 intervals.csv               one row per data set, session, method and region: interval of its mean
 calibration_summary.csv     both over subjects: voxels by tissue, and region means
+warnings.csv                what the preparation remarked on, one row per data set, session and sentence
 ==========================  ===========================================================================
 """
 
@@ -60,7 +61,7 @@ _CALIBRATION = (
     *(f"coverage_{level}" for level in LEVELS), *(f"width_{level}" for level in LEVELS), "spearman", "ause",
     "spread_skill",
 )  # fmt: skip
-_LISTS = ("regions", "calibration", "intervals")  # rows in rows: tables of their own
+_LISTS = ("regions", "calibration", "intervals", "warnings")  # rows in rows: tables of their own
 _WHO = ("set", "session", "subject", "method")
 
 
@@ -104,7 +105,14 @@ def make_tables(rows: Sequence[Mapping[str, Any]], methods: Sequence[Method]) ->
         "calibration": lists["calibration"],
         "intervals": lists["intervals"],
         "calibration_summary": summarise_calibration(lists["calibration"], lists["intervals"]),
+        "warnings": _once(lists["warnings"]),
     }
+
+
+def _once(warnings: pd.DataFrame) -> pd.DataFrame:
+    """Every method of a session is told the same: one row each."""
+    columns = ["set", "session", "subject", "warning"]
+    return warnings[columns].drop_duplicates() if len(warnings) else warnings
 
 
 def summarise(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
