@@ -136,7 +136,7 @@ def test_holes_of_a_mask_are_filled_and_no_scale_hangs_on_them() -> None:
     assert np.array_equal(found.array, whole.array)
     assert np.array_equal(found.native_mask.array, whole.native_mask.array)
     (sentence,) = found.warnings
-    assert f"{np.count_nonzero(mask.array) - np.count_nonzero(holed)} voxels" in sentence
+    assert f"(voxels: {np.count_nonzero(mask.array) - np.count_nonzero(holed)})" in sentence
     assert "filled" in sentence
     # A passage one voxel wide from the ventricles to the outside makes a hole no hole, and must change nothing either.
     holed[25, 30, 23:] = 0

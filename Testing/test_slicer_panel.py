@@ -512,6 +512,25 @@ def test_a_person_makes_a_map_cancels_another_measures_saves_and_reloads(scanned
 
 
 @pytest.mark.slow
+def test_a_warning_of_the_preparation_is_seen_where_the_run_ended(scanned):
+    """From the preparation in the worker to the sidecar and to the line under the progress bar."""
+    panel, nodes = scanned
+    mask = slicer.util.arrayFromVolume(nodes["mask"])
+    middle = tuple(int(np.median(axis)) for axis in np.nonzero(mask))
+    mask[middle] = 0  # a hole, which is filled
+    slicer.util.arrayFromVolumeModified(nodes["mask"])
+    for selector, key in (("t1Selector", "t1"), ("flairSelector", "flair"), ("brainMaskSelector", "mask")):
+        pick(getattr(panel.ui, selector), nodes[key])
+    type_number(panel.ui.seedsSpinBox, 1)
+    type_number(panel.ui.stepsSpinBox, 1)
+    click(panel.ui.applyButton)
+    run_to_end(panel)
+    text = panel.ui.stageLabel.text
+    assert "Warning: " in text, panel.ui.logTextEdit.plainText
+    assert "(voxels: 1) were filled" in text
+    assert text.partition("Warning: ")[2].splitlines()[0] in panel.ui.logTextEdit.plainText
+
+
 def test_closing_the_scene_in_the_middle_of_a_run_is_safe(scanned):
     panel, nodes = scanned
     pick(panel.ui.t1Selector, nodes["t1"])

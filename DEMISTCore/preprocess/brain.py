@@ -102,10 +102,10 @@ def _given(t1w: Volume, flair: Volume, source: Source, note: list[str], warnings
     solid, filled, left_out = brainmask.cleaned(inside.array > 0, inside.spacing)
     voxel = inside.grid.voxel_volume_ml
     if filled:
-        warnings.append(f"{label} had gaps inside the brain: {filled} voxels ({filled * voxel:.2g} ml) were filled.")
+        warnings.append(f"{label} had gaps inside the brain: {filled * voxel:.2g} ml (voxels: {filled}) were filled.")
     if left_out:
         warnings.append(
-            f"{label} had specks beside the brain: {left_out} voxels ({left_out * voxel:.2g} ml) were left out."
+            f"{label} had specks beside the brain: {left_out * voxel:.2g} ml (voxels: {left_out}) were left out."
         )
     brain = inside.with_array(solid.astype(np.float32))
     same = inside.grid.same_as(t1w.grid)
