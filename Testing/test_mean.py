@@ -128,6 +128,23 @@ def test_streams_know_different_things(mean):
         assert torch.equal(mean.see(x, c + 1, known + 1, **local).coarse, mean.see(x, c, known, **local).coarse)
 
 
+def test_no_stream_is_asleep_after_a_few_steps():
+    """What the tokens alone can tell is learnt within a few steps."""
+    torch.manual_seed(0)
+    own = build_mean(TINY)
+    x, c, known = scan((16, 16, 16))
+    x, c, known = x.expand(2, -1, -1, -1, -1), torch.cat([c, c + 1]), known.expand(2, -1)
+    y = torch.tensor([0.5, 1.5])[:, None, None, None, None]  # the scans are the same: only the whole volumes differ
+    optimizer = torch.optim.AdamW(own.parameters(), lr=3e-3)
+    for _ in range(70):
+        (own.decode(own.see(x, c, known, adaptive=False))[0] - y).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        first, second = own.decode(own.see(x, c, known, adaptive=False))[0].mean((1, 2, 3, 4))
+    assert second - first > 0.5
+
+
 def test_the_decoder_starts_as_the_autoencoders_linear_part():
     config = replace(TINY, psr=replace(TINY.psr, fold=2, channels=(8, 16), shortcut=True))
     network, autoencoder = build_mean(config), build_autoencoder(config.psr)
