@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+    from DEMISTCore.bundle import Bundle
+    from DEMISTCore.networks import ModelConfig
 
 # Tests run side by side and on small machines; one thread each is fastest, and the same everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +33,47 @@ class Head:
     mask: Path
 
 
+def _randomiser(seed: int, frozen: bool = False) -> Callable[[torch.nn.Module, float], torch.nn.Module]:
+    """What adds noise to the weights of a module: to those that learn, or to ``frozen`` ones as well."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def randomised(module: torch.nn.Module, scale: float) -> torch.nn.Module:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if frozen or parameter.requires_grad:
+                    parameter += scale * torch.randn(parameter.shape, generator=generator)
+        return module
+
+    return randomised
+
+
+def _save_base(
+    folder: Path, config: ModelConfig, psr: torch.nn.Module, randomised: Callable[..., torch.nn.Module]
+) -> Bundle:
+    """A foundation bundle with this PSR autoencoder, all else random."""
+    from DEMISTCore.bundle import save_bundle
+    from DEMISTCore.diffusion import NoiseSchedule
+    from DEMISTCore.networks import build_autoencoder, build_backbone
+
+    return save_bundle(
+        folder,
+        config=config,
+        weights={
+            "autoencoder_psr": psr,
+            "autoencoder_condition": randomised(build_autoencoder(config.condition), 0.1),
+            "backbone": randomised(build_backbone(config.backbone), 0.02),
+        },
+        schedule=NoiseSchedule(zero_snr=True),
+        latent_scale=1.5,
+        condition_scale=0.8,
+        spacing=4.0,
+        training={"data": "none: random weights, for tests"},
+        storage="fp32",
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a demist bundle, its base beside it (``tiny-base``): preset ``tiny``, random weights, 4 mm grid.
@@ -34,40 +83,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from DEMISTCore.bundle import save_bundle
-    from DEMISTCore.diffusion import NoiseSchedule
-    from DEMISTCore.networks import PRESETS, Demist, build_autoencoder, build_backbone
+    from DEMISTCore.networks import PRESETS, Demist, build_autoencoder
 
     config = PRESETS["tiny"]
     root = tmp_path_factory.mktemp("bundles")
-    generator = torch.Generator().manual_seed(7)
-
-    def randomised(module: torch.nn.Module, scale: float) -> torch.nn.Module:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter += scale * torch.randn(parameter.shape, generator=generator)
-        return module
-
+    randomised = _randomiser(7)
     with torch.random.fork_rng():
         torch.manual_seed(7)
         psr = randomised(build_autoencoder(config.psr), 0.1)
         with torch.no_grad():  # around PSR 0.12: clipping at zero must not hide what networks do
             psr.decoder.blocks[-1].conv.bias += 0.6
-        base = save_bundle(
-            root / "tiny-base",
-            config=config,
-            weights={
-                "autoencoder_psr": psr,
-                "autoencoder_condition": randomised(build_autoencoder(config.condition), 0.1),
-                "backbone": randomised(build_backbone(config.backbone), 0.02),
-            },
-            schedule=NoiseSchedule(zero_snr=True),
-            latent_scale=1.5,
-            condition_scale=0.8,
-            spacing=4.0,
-            training={"data": "none: random weights, for tests"},
-            storage="fp32",
-        )
+        base = _save_base(root / "tiny-base", config, psr, randomised)
         demist = randomised(Demist(base.backbone, config.streams, config.condition.latent_channels), 0.05)
         save_bundle(
             root / "tiny",
@@ -87,36 +113,14 @@ def tiny_mean_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from DEMISTCore.bundle import save_bundle
-    from DEMISTCore.diffusion import NoiseSchedule
-    from DEMISTCore.networks import PRESETS, build_autoencoder, build_backbone, build_demist
+    from DEMISTCore.networks import PRESETS, build_autoencoder, build_demist
 
     config = PRESETS["tiny_mean"]
     root = tmp_path_factory.mktemp("mean-bundles")
-    generator = torch.Generator().manual_seed(8)
-
-    def randomised(module: torch.nn.Module, scale: float) -> torch.nn.Module:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter += scale * torch.randn(parameter.shape, generator=generator)
-        return module
-
+    randomised = _randomiser(8, frozen=True)
     with torch.random.fork_rng():
         torch.manual_seed(8)
-        base = save_bundle(
-            root / "tiny-mean-base",
-            config=config,
-            weights={
-                "autoencoder_psr": randomised(build_autoencoder(config.psr), 0.1),
-                "autoencoder_condition": randomised(build_autoencoder(config.condition), 0.1),
-                "backbone": randomised(build_backbone(config.backbone), 0.02),
-            },
-            schedule=NoiseSchedule(zero_snr=True),
-            latent_scale=1.5,
-            condition_scale=0.8,
-            spacing=4.0,
-            training={"data": "none: random weights, for tests"},
-            storage="fp32",
-        )
+        base = _save_base(root / "tiny-mean-base", config, randomised(build_autoencoder(config.psr), 0.1), randomised)
         demist = randomised(build_demist(config, base.backbone), 0.05)
         with torch.no_grad():  # as above; and the protocol must be heard
             demist.mean.decoder.linear.bias += 0.6
