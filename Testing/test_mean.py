@@ -97,7 +97,8 @@ def test_a_crop_with_its_place_sees_what_the_whole_volume_shows(mean):
         elsewhere, _ = mean.decode(mean.see(x[:, :, 16:112], c, known, offset=offset + 5))
     inner = slice(44, 52)  # far from the cut
     assert torch.allclose(part[:, :, inner], whole[:, :, 16:112][:, :, inner], atol=2e-5)
-    assert torch.allclose(part_spread[:, :, inner], spread[:, :, 16:112][:, :, inner], atol=2e-5)
+    # The spread reads farther than from here to the cut, though weakly.
+    assert torch.allclose(part_spread[:, :, inner], spread[:, :, 16:112][:, :, inner], atol=1e-3)
     assert not torch.allclose(elsewhere[:, :, inner], part[:, :, inner], atol=1e-3)
 
 
@@ -160,7 +161,7 @@ def test_how_sure_it_is_does_not_move_the_mean(mean):
     x, c, known = scan((16, 16, 16))
     mean.train()
     mean.decode(mean.see(x, c, known))[1].sum().backward()
-    assert mean.decoder.spread[0].weight.grad.abs().sum() > 0
+    assert mean.decoder.spread.last.bias.grad.abs().sum() > 0
     assert all(p.grad is None or not p.grad.any() for n, p in mean.named_parameters() if "spread" not in n)
 
 
@@ -271,6 +272,45 @@ def test_the_stage_learns_and_the_bundle_holds_it(runs):
     assert bundle.sampling["mode"] == "mean"
     assert bundle.calibration is None
     assert (root / "tiny/mean.yaml").is_file()
+
+
+def test_the_spread_alone_is_trained_and_a_stream_left_out(runs, capsys):
+    bids, root = runs
+    common = ("--data", bids, "--config", "tiny", f"cache={root / 'cache'}", "model=tiny_mean")
+    words = (*common, "--foundation", root / "bb")
+    without = ("model.mean.semantic=false", "model.streams.semantic=false")
+    again = ("mean", "--init", root / "mean", *words, "only_spread=true", "lr=3e-3", "steps=12")
+    assert train_cli(*again, *without, "--out", root / "sure") == 0
+    before, after = (Run.read(root / name).weights("ema") for name in ("mean", "sure"))
+    dropped = {name for name in before if name not in after}
+    assert dropped
+    assert all(name.startswith(("mean.tokens.", "mean.semantic.")) for name in dropped)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("mean.decoder.spread.") for name in moved)
+    told = metrics(Run.read(root / "sure"))
+    assert told["validation/surprise"][-1] < told["validation/surprise"][0]
+    assert len(set(told["validation/mse"])) == 1
+    # What reads the tokens cannot be kept without them, and whole weights are not dropped in silence.
+    capsys.readouterr()
+    assert train_cli(*again, without[0], "--out", root / "no") == 2
+    assert "model.streams.semantic=false" in capsys.readouterr().err
+    wider = "model.mean.channels=[8,24]"
+    assert train_cli(*again, *without, wider, "--out", root / "no") == 2
+    assert "do not fit the model" in capsys.readouterr().err
+    on = ("--mean", root / "sure", "flip=false", "steps=2")
+    assert train_cli("demist", "--out", root / "demist2", *words, *on, without[1]) == 0
+    assert train_cli("export", root / "bb", root / "demist2", "--out", root / "two", "--sampling", "mode=mean") == 0
+    bundle = load_bundle(root / "two")
+    assert not bundle.config.mean.semantic
+    assert not hasattr(bundle.demist.mean, "tokens")
+    x = np.asarray(prepared(runs).x, np.float32)
+    first, second = (
+        next(generate(bundle, x, (x != 0).any(0), mode=mode, steps=2, seeds=[0], dtype=torch.float32))
+        for mode in ("mean", "sample")
+    )  # fmt: skip
+    assert np.isfinite(first).all()
+    assert np.isfinite(second).all()
 
 
 def test_another_foundations_mean_is_refused(runs, capsys):

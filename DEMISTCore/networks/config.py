@@ -174,12 +174,16 @@ class MeanConfig(_Config):
     """The posterior mean (:mod:`.mean`), which the streams then share.
 
     ``channels`` are widths from two voxels down to the latent's grid, ``blocks`` and ``decoder_blocks`` how many
-    residual blocks each level has on the way down and on the way up.
+    residual blocks each level has on the way down and on the way up. ``spread_channels`` are the widths of what says
+    how sure the mean is, at two and at four voxels. Without ``semantic`` there are no tokens, and no streams that read
+    them.
     """
 
     channels: tuple[int, ...] = (64, 128)
     blocks: tuple[int, ...] = (1, 3)
     decoder_blocks: tuple[int, ...] = (2, 1)
+    semantic: bool = True
+    spread_channels: tuple[int, ...] = (32, 64)
     tokens: int = 64
     token_width: int = 128
     token_heads: int = 4
@@ -190,6 +194,8 @@ class MeanConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("blocks", "decoder_blocks"):
             _per_level(name, getattr(self, name), self.channels)
+        if len(self.spread_channels) != 2:
+            raise ValueError(f"spread_channels are two widths, not {len(self.spread_channels)}.")
 
 
 @dataclass(frozen=True)
@@ -207,6 +213,11 @@ class ModelConfig(_Config):
             raise ValueError(
                 f"The autoencoders down-sample by {self.psr.factor} and {self.condition.factor}; "
                 "their latents must share one grid."
+            )
+        if self.mean is not None and self.streams.semantic and not self.mean.semantic:
+            raise ValueError(
+                "The semantic stream reads the mean network's tokens, and this one has none: leave the stream out, too "
+                "(model.streams.semantic=false)."
             )
         if self.psr.latent_channels != self.backbone.latent_channels:
             raise ValueError(

@@ -14,7 +14,7 @@ decoder: the mean, and what sets the sample apart from it.
 
 Each stream knows something that the others do not. The guide sees some 30 mm around, without absolute place: detail.
 Tokens read the whole volume, and positions ask them: what is usual *here*. The vector g knows the scanner: scale and
-contrast. Each can be switched off.
+contrast. Each can be switched off, and the first left out altogether (``semantic`` of :class:`.config.MeanConfig`).
 """
 
 from __future__ import annotations
@@ -97,6 +97,38 @@ class Guide(nn.Module):
         self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
 
 
+class SpreadHead(nn.Module):
+    """log s from the decoder's features, the mean and the scans: (B, 1, X, Y, Z).
+
+    Noise, blur and lesions make an error likely over some centimetres, tissue borders over a voxel: hence two levels.
+    All that it reads is detached: how sure the mean is must not change the mean.
+    """
+
+    def __init__(self, cfg: MeanConfig) -> None:
+        super().__init__()
+        fine, coarse = cfg.spread_channels
+        self.first = nn.Conv3d(cfg.channels[0] + 3 * FOLD**3, fine, 3, padding=1)
+        self.fine = Block(fine, cfg)
+        self.down = nn.Conv3d(fine, coarse, 2, stride=2)
+        self.coarse = _blocks(2, coarse, cfg)
+        self.up = nn.Conv3d(coarse, fine * 8, 1)
+        self.norm = ChannelNorm(fine)
+        self.last = nn.Conv3d(fine, FOLD**3, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.constant_(self.last.bias, -3.0)
+
+    def forward(self, h: Tensor, image: Tensor, seen: Seen) -> Tensor:
+        """``h``: features at two voxels; ``image``: the mean."""
+        keep = seen.keep.get("adaptive")
+        knowledge = None if seen.knowledge is None else seen.knowledge.detach()
+        s = self.first(torch.cat([h, fold_voxels(image, FOLD).to(h.dtype), seen.folded.to(h.dtype)], 1).detach())
+        wide = self.down(F.silu(s))
+        for block in self.coarse:
+            wide = block(wide, knowledge, keep)
+        s = self.fine(s + unfold_voxels(self.up(F.silu(wide)), 2), knowledge, keep)
+        return unfold_voxels(self.last(F.silu(self.norm(s))), FOLD)
+
+
 class GuidedDecoder(nn.Module):
     """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local spread.
 
@@ -115,17 +147,13 @@ class GuidedDecoder(nn.Module):
         self.up = nn.ModuleList(nn.Conv3d(b, a * 8, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv3d(2 * a, a, 1) for a in widths[:-1])
         self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
-        half = max(widths[0] // 2, 8)
         self.direct = nn.Sequential(
             nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1), nn.SiLU(), nn.Conv3d(widths[0], FOLD**3, 1)
         )  # fmt: skip
-        self.spread = nn.Sequential(
-            nn.Conv3d(widths[0], half, 3, padding=1), nn.SiLU(), nn.Conv3d(half, FOLD**3, 1)
-        )  # fmt: skip
-        for layer in (self.last, self.direct[-1], self.spread[-1]):
+        self.spread = SpreadHead(cfg)
+        for layer in (self.last, self.direct[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.spread[-1].bias, -3.0)
 
     @torch.no_grad()
     def start_from(self, shortcut: nn.Module | None, latent_scale: float) -> None:
@@ -148,8 +176,7 @@ class GuidedDecoder(nn.Module):
         h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
         image = image + unfold_voxels(self.linear(z), self.factor)
-        # Detached: how sure the mean is must not change the mean.
-        return image, unfold_voxels(self.spread(h.detach()), FOLD)
+        return image, self.spread(h, image, seen)
 
 
 class PosteriorMean(nn.Module):
@@ -171,8 +198,9 @@ class PosteriorMean(nn.Module):
             )
         self.cfg, self.factor = cfg, factor
         site = Site("guide", cfg.channels[-1], cfg.channels[-1], 0, cfg.token_heads, volume=True)
-        self.tokens = TokenEncoder(condition_channels, cfg)
-        self.semantic = nn.ModuleList(GatedCrossAttention(site, cfg.token_width) for _ in range(cfg.blocks[-1]))
+        if cfg.semantic:
+            self.tokens = TokenEncoder(condition_channels, cfg)
+            self.semantic = nn.ModuleList(GatedCrossAttention(site, cfg.token_width) for _ in range(cfg.blocks[-1]))
         self.knowledge = Knowledge(cfg.knowledge_width)
         self.guide = Guide(cfg, latent_channels)
         self.decoder = GuidedDecoder(cfg, latent_channels, factor)
@@ -202,7 +230,7 @@ class PosteriorMean(nn.Module):
         """
         keep = keep or {}
         tokens = None
-        if semantic:
+        if semantic and self.cfg.semantic:
             tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
         knowledge = self.knowledge(known) if adaptive else None
         kept = keep.get("adaptive")

@@ -197,7 +197,11 @@ def initialise(stage: Any, kind: str, source: str) -> None:
         if run.stage != kind:
             raise InputError(f"--init {source} is a run of {run.stage}, not of {kind}.")
         tensors, own = run.weights(), {k: p for k, p in objective.named_parameters() if p.requires_grad}
-        wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
+        anew = getattr(stage, "begins_anew", lambda name: False)
+        tensors = {k: v for k, v in tensors.items() if k in own or not anew(k)}
+        tensors = {k: v for k, v in tensors.items() if not (anew(k) and own[k].shape != v.shape)}
+        wrong = [k for k in sorted(set(own) ^ set(tensors)) if not anew(k)]
+        wrong = wrong or [k for k in tensors if own[k].shape != tensors[k].shape]
         if wrong:
             raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
         with torch.no_grad():

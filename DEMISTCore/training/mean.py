@@ -47,7 +47,8 @@ class MeanObjective(nn.Module):
         """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z (B, Cz, x, y, z), c and c_shape, known."""
         s = self.settings
         scale = self.psr_range / s.error_scale
-        seen = see(self.mean, batch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not s.only_spread):
+            seen = see(self.mean, batch)
         y_hat, spread = self.mean.decode(seen)
         inner = _inner(s.margin)
         y, labels, x = batch["y"][inner], batch["labels"][inner], batch["x"][inner]
@@ -67,6 +68,8 @@ class MeanObjective(nn.Module):
         }
         weights = {"latent": s.lambda_latent, "spread": s.lambda_spread, "tissue": s.lambda_tissue}
         loss = parts["mean"] + sum(weight * parts[name] for name, weight in weights.items())
+        if s.only_spread:
+            loss = parts["spread"]  # reaches no other weight, and the optimizer leaves alone what has no gradient
         return {"loss": loss, **parts}
 
 
@@ -85,8 +88,6 @@ def _inner(margin: int) -> tuple[Any, ...]:
 
 class MeanStage:
     """See :class:`.loop.Stage`."""
-
-    score = "mse"
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class MeanStage:
         if settings.flip or settings.latent_augmentations or not settings.crop:
             raise InputError("Stage mean takes crops of scans as they are: flip=false latent_augmentations=0 crop=...")
         self.settings = settings
+        self.score = "surprise" if settings.only_spread else "mse"
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
         check_crop(latents, settings, 1)
@@ -129,6 +131,15 @@ class MeanStage:
             "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
             "autoencoder": self.autoencoder_hash,
         }  # fmt: skip
+
+    def begins_anew(self, name: str) -> bool:
+        """Whether a weight need not be the same here and in the run of ``--init``.
+
+        That is a left-out stream's, and, where nothing else is trained, the spread's.
+        """
+        name = name.removeprefix("mean.")
+        left_out = self.mean.stream_of(name) == "semantic" and not self.mean.cfg.semantic
+        return left_out or (self.settings.only_spread and name.startswith("decoder.spread."))
 
     def table(self) -> str:
         """Parameters by stream."""
@@ -170,7 +181,7 @@ class MeanStage:
         }
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Error of the mean on fixed crops; how well the spread tells the error."""
+        """Error of the mean on fixed crops; how well the spread tells the error (``surprise``: -log likelihood)."""
         from scipy.stats import spearmanr
 
         rows = []
@@ -184,10 +195,11 @@ class MeanStage:
             rows.append((
                 np.square(error).mean(), (error < 1.645 * spread).mean(),
                 spearmanr(error[some], spread[some]).statistic,
+                (error / spread * np.sqrt(2) + np.log(spread * np.sqrt(2))).mean(),
             ))  # fmt: skip
-        mse, coverage, rank = np.mean(rows, axis=0)
+        mse, coverage, rank, surprise = map(float, np.mean(rows, axis=0))
         return {
-            "mse": float(mse), "psnr": float(-10 * np.log10(mse)), "coverage_90": float(coverage), "rank": float(rank),
+            "mse": mse, "psnr": -10 * math.log10(mse), "coverage_90": coverage, "rank": rank, "surprise": surprise,
         }  # fmt: skip
 
     def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -203,6 +203,7 @@ class MeanSettings(LatentSettings):
     lambda_latent: float = 0.1
     lambda_spread: float = 0.1
     lambda_tissue: float = 0.1
+    only_spread: bool = False  # with --init: the mean stays as it is, what says how sure it is is trained anew
 
 
 @dataclass
