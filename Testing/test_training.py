@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from DEMISTCore.errors import DemistError, InputError
 from DEMISTCore.training import checkpoint, data, latents, loop
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
-from DEMISTCore.training.settings import STAGES, _tree, build, presets, read_yaml, resolve, to_dict
+from DEMISTCore.training.settings import STAGES, AugmentSettings, _tree, build, presets, read_yaml, resolve, to_dict
 
 
 def train_cli(*words: object) -> int:
@@ -235,6 +236,24 @@ def test_augmentation_keeps_background_and_varies_contrast():
     assert np.abs(first - second)[x != 0].mean() > 0.02
     assert first.min() >= -0.5
     assert first.max() <= 2
+
+
+def test_only_what_is_brighter_than_tissue_on_the_flair_is_dimmed():
+    x = np.zeros((2, 16, 16, 16), np.float32)
+    x[:, 4:12, 4:12, 4:12] = np.linspace(0.3, 1.3, 8)
+    settings = AugmentSettings(1.0, gain=0, offset=0, gamma=0, bias=0, noise=0, blur=0, highlights=0.8)
+    bright, kept = x[1] > 0.62, []
+    for i in range(50):
+        t1w, flair = data.augment(x, settings, data.random(0, "a", i))
+        assert np.allclose(t1w, x[0], atol=1e-6)
+        assert np.allclose(flair[x[1] <= 0.52], x[1][x[1] <= 0.52], atol=1e-6)
+        assert (np.diff(np.unique(flair.round(5))) > 0).all()
+        kept.append(np.ptp(flair[bright]) / np.ptp(x[1][bright]))
+    assert min(kept) < 0.3
+    assert max(kept) > 0.9
+    assert all(0.2 <= share + 1e-5 <= 1 + 2e-5 for share in kept)
+    off = data.augment(x, replace(settings, highlights=0.0), data.random(0, "a", 0))
+    assert np.allclose(off, x, atol=1e-6)
 
 
 def test_times_cover_every_stretch_evenly():

@@ -91,6 +91,7 @@ class AugmentSettings:
     bias: float = 0.15
     noise: float = 0.05
     blur: float = 0.8
+    highlights: float = 0.0  # largest share of the FLAIR's contrast above tissue that is taken away
 
 
 @dataclass
