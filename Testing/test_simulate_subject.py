@@ -102,6 +102,16 @@ def test_neither_r1_nor_t2_is_a_ruler_for_psr(drawn):
     assert -0.75 < stats.spearmanr(values[:, 2], psr)[0] < -0.1
 
 
+def test_the_darker_on_t1w_the_longer_t2_and_isointense_lesions_have_lost_psr(drawn):
+    """As on real scans; and none is a ruler for another."""
+    ordinary = drawn["ordinary"]
+    assert -0.97 < stats.spearmanr(lesion_r1(ordinary), ordinary[:, 2])[0] < -0.6
+    assert np.median(drawn["black hole"][:, 2]) > 1.4 * np.median(ordinary[:, 2])
+    isointense = drawn["isointense"]
+    assert isointense[:, 0].min() >= 0.2
+    assert np.median(isointense[:, 2]) < np.median(ordinary[:, 2])
+
+
 def test_oedema_is_wide_and_soft_and_other_lesions_keep_their_shape(monkeypatch):
     axis = np.arange(48) - 24
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)

@@ -4,6 +4,10 @@ T1w, FLAIR and PSR of a lesion say different things: some lesions are not visibl
 there (Janardhan et al., J Neurol Sci 260:62, 2007), old ones are black holes or fluid, fresh ones swell with water
 (oedema) that costs hardly any myelin. T2 follows the severity only in part (Stevenson et al., J Neurol Sci 178:81,
 2000).
+
+That a lesion does not show on T1w does not mean that it kept its myelin: T1-isointense lesions, too, have lost a good
+part of their macromolecular pool (Levesque et al., J Magn Reson Imaging 21:103, 2005; York et al., Brain Commun
+4:fcac088, 2022). Were they spared here, a model would learn to call every isointense lesion normal.
 """
 
 from __future__ import annotations
@@ -16,15 +20,15 @@ from .lesions import Lesions
 
 #: Share of the lesions of each kind.
 KINDS: dict[str, float] = {
-    "ordinary": 0.64,
-    "isointense": 0.08,
-    "black hole": 0.18,
-    "oedema": 0.05,
+    "ordinary": 0.66,
+    "isointense": 0.13,
+    "black hole": 0.13,
+    "oedema": 0.04,
     "cavity": 0.02,
-    "bright": 0.03,
+    "bright": 0.02,
 }
 # Lesions above 300 mm^3 are seldom invisible on T1w, bright or all fluid: these kinds are this much rarer among them.
-_LARGE_MM3, _RARER = 300, {"isointense": 0.15, "bright": 0.15, "cavity": 0.25}
+_LARGE_MM3, _RARER = 300, {"isointense": 0.4, "bright": 0.15, "cavity": 0.25}
 # R1 that PSR lost in full takes from white matter at 3 T, 1/s: what an isointense lesion's water must make good.
 _R1_OF_PSR = 6.8 * 0.12
 
@@ -36,24 +40,26 @@ def draw_properties(kind: str, rng: np.random.Generator) -> tuple[float, float, 
         Severity (share of PSR lost), what is added to the free-water R1 (1/s), T2 lengthening in units of what is
         typical of the person, and the share of the way that proton density goes to water's.
     """
-    severity = float(0.15 + 0.5 * rng.beta(2.2, 1.8))
-    spread = float(np.clip(np.exp(rng.normal(0, 0.35)), 0.6, 2.5))  # of T2, independent of severity
+    severity = float(0.22 + 0.46 * rng.beta(2.0, 2.0))
+    spread = float(np.clip(np.exp(rng.normal(0, 0.3)), 0.6, 2.5))  # of T2, independent of all else
     water = float(np.clip(0.75 * severity * np.exp(rng.normal(0, 0.3)), 0, 1))
-    if kind == "isointense":
-        severity = float(0.12 + 0.5 * rng.beta(2.0, 2.2))
-        return severity, _R1_OF_PSR * severity * float(rng.normal(0.7, 0.15)), 1.1 * spread, 0.3 * severity
-    if kind == "bright":
-        return severity, _R1_OF_PSR * severity * float(rng.normal(1.3, 0.15)) + 0.08, 1.1 * spread, 0.3 * severity
-    if kind == "black hole":
-        severity = float(rng.uniform(0.6, 0.9))
-        return severity, float(rng.normal(0.04, 0.05)), 2.2 * spread, water
     if kind == "cavity":
-        return float(rng.uniform(0.88, 0.99)), float(rng.normal(0.0, 0.02)), float(rng.uniform(3, 9)), 0.9
-    if kind == "oedema":
+        return float(rng.uniform(0.88, 0.99)), float(rng.normal(0.0, 0.02)), float(rng.uniform(8, 24)), 0.9
+    if kind == "isointense":
+        severity = float(0.2 + 0.4 * rng.beta(2.0, 2.0))
+        r1, water = _R1_OF_PSR * severity * float(rng.normal(0.7, 0.15)), 0.3 * severity
+    elif kind == "bright":
+        r1, water = _R1_OF_PSR * severity * float(rng.normal(1.3, 0.15)) + 0.08, 0.3 * severity
+    elif kind == "black hole":
+        severity, r1 = float(rng.uniform(0.6, 0.9)), float(rng.normal(0.04, 0.05))
+    elif kind == "oedema":
         severity, r1, water = (float(rng.uniform(*r)) for r in ((0.03, 0.15), (-0.34, -0.16), (0.2, 0.4)))
-        return severity, r1, 1.5 * spread, water
-    gain = float(np.clip(rng.normal(-0.35, 0.35), -0.9, 0.45))
-    return severity, _R1_OF_PSR * severity * gain, (1.15 + 0.5 * severity) * spread, water
+    else:
+        r1 = _R1_OF_PSR * severity * float(np.clip(rng.normal(-0.15, 0.4), -0.8, 0.65))
+    # Water that has become freer relaxes more slowly both ways. On real FLAIRs (open_ms_data) the darker a lesion is
+    # on T1w, the brighter it is, although the inversion takes most from long T1: T2 outweighs that.
+    lost = max(_R1_OF_PSR * severity - r1, 0.0)
+    return severity, r1, (0.6 + 7.0 * lost**2) * spread, water
 
 
 def characterise(lesions: Lesions, white: np.ndarray, rng: np.random.Generator) -> tuple[Lesions, dict[str, int]]:
