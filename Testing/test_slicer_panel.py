@@ -531,6 +531,32 @@ def test_a_warning_of_the_preparation_is_seen_where_the_run_ended(scanned):
     assert text.partition("Warning: ")[2].splitlines()[0] in panel.ui.logTextEdit.plainText
 
 
+@pytest.mark.slow
+def test_an_impossible_brain_is_refused_until_the_box_says_that_it_is_right(scanned, caplog):
+    panel, nodes = scanned
+    ui, mask = panel.ui, slicer.util.arrayFromVolume(nodes["mask"])
+    middle = [int(np.median(axis)) for axis in np.nonzero(mask)]
+    keep = tuple(slice(m - 4, m + 4) for m in middle)
+    block = mask[keep].copy()
+    mask[:] = 0
+    mask[keep] = block
+    slicer.util.arrayFromVolumeModified(nodes["mask"])
+    for selector, key in (("t1Selector", "t1"), ("flairSelector", "flair"), ("brainMaskSelector", "mask")):
+        pick(getattr(ui, selector), nodes[key])
+    type_number(ui.seedsSpinBox, 1)
+    type_number(ui.stepsSpinBox, 1)
+    click(ui.applyButton)
+    run_to_end(panel)
+    assert "in Slicer the box below the brain mask" in caplog.text
+    assert panel._parameterNode.psr is None
+    click(ui.anyBrainVolumeCheckBox)
+    click(ui.applyButton)
+    run_to_end(panel)
+    assert panel._parameterNode.psr is not None, ui.logTextEdit.plainText
+    pick(ui.t1Selector, nodes["flair"])
+    assert not ui.anyBrainVolumeCheckBox.checked, "what was confirmed is another image's brain"
+
+
 def test_closing_the_scene_in_the_middle_of_a_run_is_safe(scanned):
     panel, nodes = scanned
     pick(panel.ui.t1Selector, nodes["t1"])

@@ -166,7 +166,7 @@ def check_volume(native_mask: Volume, t1w: Volume, brain: Brain, confirmed: bool
         what = brain.given or f"The brain found in {describe(t1w, 'T1w')}"
         raise InputError(
             f"{what} holds {volume:.0f} ml, and a brain in a head scan {low:g} to {high:g} ml; give a (better) brain "
-            "mask, or confirm the volume (--any-brain-volume)."
+            "mask, or confirm the volume (--any-brain-volume, in Slicer the box below the brain mask)."
         )
     low, high = USUAL_BRAIN_ML
     if not low <= volume <= high:

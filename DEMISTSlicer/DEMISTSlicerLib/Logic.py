@@ -279,6 +279,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         brainMask: Any = None,
         distances: Mapping[str, Any] | None = None,
         segmentation: Any = None,
+        anyBrainVolume: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[Result], Any] | None = None,
@@ -292,7 +293,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             brainMask: volume or segmentation node to use instead of brain extraction.
             distances: settings of :class:`DEMISTCore.regions.RegionSettings` by name.
             segmentation: node to write into; None makes a new one.
-            wait, onProgress, onDone, onError: see :meth:`synthesize`.
+            anyBrainVolume, wait, onProgress, onDone, onError: see :meth:`synthesize`.
 
         Returns:
             The segmentation node; a job with ``wait=False``, whose result has it as ``segmentation``.
@@ -300,7 +301,10 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self._runs.checkIdle()
         inputs = RunInputs({"t1w": t1, "flair": flair, "lesions": lesions, "brain_mask": brainMask}, frame=t1)
         inputs.check("t1w", "flair")
-        request = {"do": "regions", "unchecked": isSuggested(lesions), "distances": dict(distances or {})}
+        request = {
+            "do": "regions", "unchecked": isSuggested(lesions), "distances": dict(distances or {}),
+            "any_brain_volume": bool(anyBrainVolume),
+        }  # fmt: skip
         task = Task(request, lambda message: ResultNodes.makeRegions(message, t1, segmentation), inputs)
         outcome = self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
         return outcome.segmentation if wait else outcome

@@ -29,6 +29,7 @@ class DEMISTParameters:
     t1: vtkMRMLScalarVolumeNode
     flair: vtkMRMLScalarVolumeNode
     brainMask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007
+    anyBrainVolume: bool = False
     lesions: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
 
     bundle: str = ""

@@ -45,6 +45,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic: DEMISTSlicerLogic | None = None
         self._parameterNode: Any = None
+        self._confirmedT1: Any = None
         self._guiTag: Any = None
         self._handles: list[tuple[Any, int]] = []
         self._buttons: list[tuple[Any, Callable[..., object]]] = []
@@ -172,6 +173,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = parameters
         if parameters is None:
             return
+        self._confirmedT1 = parameters.t1
         self.bundles.refresh(parameters.bundle)
         self.sampling.offerSamplers()
         self._fillDevices()
@@ -186,6 +188,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._updating = True
         try:
+            if parameters.t1 is not self._confirmedT1:  # what was confirmed is one patient's brain
+                self._confirmedT1, parameters.anyBrainVolume = parameters.t1, False
             self.device.show(parameters.device)
             self.sampling.update()
             self.display.update()
@@ -270,6 +274,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 bundle=parameters.bundle or None,
                 device=parameters.device,
                 brainMask=parameters.brainMask,
+                anyBrainVolume=parameters.anyBrainVolume,
                 output=parameters.psr,
                 uncertainty=parameters.uncertainty,
                 wait=False,
@@ -291,6 +296,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 parameters.t1,
                 parameters.flair,
                 brainMask=parameters.brainMask,
+                anyBrainVolume=parameters.anyBrainVolume,
                 distances=self._distances(),
                 wait=False,
             )
