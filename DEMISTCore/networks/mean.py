@@ -4,7 +4,8 @@
     g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
-    y_hat, log s = D(z_hat, h, e; g, x)        the mean and its local spread
+    y_hat  = D(z_hat, h, e; g, x)              the mean
+    log s  = S(h', y_hat, x; g)                its local spread, from D's features h', all detached
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
 as the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
