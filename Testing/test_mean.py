@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from training_data import write_mini_bids
 
 from DEMISTCore import train
+from DEMISTCore.baselines import linear
 from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.diffusion import SAMPLERS, NoiseSchedule, SeededNoise
 from DEMISTCore.errors import InputError
-from DEMISTCore.networks import PRESETS, Streams, build_autoencoder, build_backbone, build_demist, build_mean
+from DEMISTCore.networks import PRESETS, Streams, build_backbone, build_demist, build_mean
 from DEMISTCore.networks.knowledge import DESCRIPTION_WIDTH, KNOWN_WIDTH, Bend, describe
+from DEMISTCore.networks.line import features
 from DEMISTCore.synthesis import generate
 from DEMISTCore.synthesis.plan import plan_sampling
 from DEMISTCore.training.checkpoint import Run
@@ -146,15 +149,28 @@ def test_no_stream_is_asleep_after_a_few_steps():
     assert second - first > 0.5
 
 
-def test_the_decoder_starts_as_the_autoencoders_linear_part():
-    config = replace(TINY, psr=replace(TINY.psr, fold=2, channels=(8, 16), shortcut=True))
-    network, autoencoder = build_mean(config), build_autoencoder(config.psr)
-    network.decoder.start_from(autoencoder.shortcut, 1.7)
-    x, c, known = scan((16, 16, 16))
+def test_the_mean_starts_as_the_linear_rival():
+    """Fitted to the same voxels, the line is the model of ``baselines.linear``; untrained, the network is the line."""
+    rng = np.random.default_rng(0)
+    x = gaussian_filter(rng.normal(0.5, 0.4, (2, 24, 28, 24)), (0, 1, 1, 1)).astype(np.float32)
+    x[:, :4], x[:, -4:] = 0, 0  # beyond a brain there is nothing, for SciPy's borders as for zeros
+    x = np.pad(x, ((0, 0), *((10, 10),) * 3))
+    mask = x[0] != 0
+    y = 0.2 * np.tanh(x[0] - 0.5 * x[1] ** 2 + 0.1 * gaussian_filter(x[0], 2.5))
+    rival = linear.fit([("one", x, y, mask)], spacing=1.0)
+    network = build_mean(TINY)
+    chosen = np.flatnonzero(mask)
+    chosen = np.random.default_rng(0).choice(chosen, min(linear.VOXELS, chosen.size), replace=False)
+    rows = features(torch.from_numpy(x)[None])[0].flatten(1)[:, chosen].T
+    network.decoder.line.fit(rows, torch.from_numpy(y.ravel()[chosen]))
+    padded = torch.from_numpy(np.pad(x, ((0, 0), (0, -x.shape[1] % 4), (0, -x.shape[2] % 4), (0, -x.shape[3] % 4))))
     with torch.no_grad():
-        seen = network.see(x, c, known)
-        image, _ = network.decode(seen)
-        assert torch.allclose(image, autoencoder.shortcut.decode(seen.estimate / 1.7), atol=1e-5)
+        image, _ = network.decode(network.see(padded[None], torch.zeros(1, 4, 4, 4, 4), torch.zeros(1, KNOWN_WIDTH)))
+    ours = image[0, 0, : x.shape[1], : x.shape[2], : x.shape[3]].numpy()
+    theirs = np.tensordot(rival.weights, linear.features(x).astype(np.float64), 1)
+    assert np.abs(ours - theirs)[mask].max() < 1e-4
+    with pytest.raises(ValueError, match="hardly vary"):
+        network.decoder.line.fit(torch.ones(50, 10), torch.ones(50))
 
 
 def test_how_sure_it_is_does_not_move_the_mean(mean):

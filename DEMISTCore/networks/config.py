@@ -247,8 +247,10 @@ PRESETS: dict[str, ModelConfig] = {
         psr=AutoencoderConfig(1, 1, 24, (48, 96), fold=2, shortcut=True),
         condition=AutoencoderConfig(2, 2, 48, (48, 96), fold=2, shortcut=True),
         backbone=BackboneConfig(24, (32, 48, 96), (False, False, True)),
-        streams=StreamsConfig(control_channels=(48,)),
-        mean=MeanConfig(),
+        # Tokens of the whole volume added nothing to what the vector of histograms and protocol says, in four tries
+        # (docs/experiments.md): no semantic stream.
+        streams=StreamsConfig(control_channels=(48,), semantic=False),
+        mean=MeanConfig(semantic=False),
     ),
     # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.
     "brats": ModelConfig(

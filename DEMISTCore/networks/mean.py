@@ -4,7 +4,7 @@
     g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
-    y_hat  = D(z_hat, h, e; g, x)              the mean
+    y_hat  = L(x; g) + D(z_hat, h, e; g, x)    the mean: a line through local features, and what that misses
     log s  = S(h', y_hat, x; g)                its local spread, from D's features h', all detached
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from .autoencoder import ChannelNorm, fold_voxels, unfold_voxels
 from .config import MeanConfig
 from .knowledge import Bend, Knowledge
+from .line import Line
 from .streams import GatedCrossAttention, TokenEncoder, positions
 from .wiring import Site
 
@@ -133,15 +134,14 @@ class SpreadHead(nn.Module):
 class GuidedDecoder(nn.Module):
     """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local spread.
 
-    Both in units of the PSR range, (B, 1, X, Y, Z). The linear part starts as the PSR autoencoder's shortcut does, from
-    the latent alone; ``direct`` sees two voxels to each side, the shortest way from scan to PSR. All else starts at 0.
+    Both in units of the PSR range, (B, 1, X, Y, Z). The mean starts as the line of :mod:`.line`, and all else at 0;
+    ``direct`` sees two voxels to each side, the shortest way from scan to PSR.
     """
 
-    def __init__(self, cfg: MeanConfig, latent_channels: int, factor: int) -> None:
+    def __init__(self, cfg: MeanConfig, latent_channels: int) -> None:
         super().__init__()
         widths = cfg.channels
-        self.factor = factor
-        self.linear = nn.Conv3d(latent_channels, factor**3, 1)
+        self.line = Line(cfg.knowledge_width)
         self.first = nn.Conv3d(latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
         self.norms = nn.ModuleList(map(ChannelNorm, widths))
@@ -156,13 +156,6 @@ class GuidedDecoder(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    @torch.no_grad()
-    def start_from(self, shortcut: nn.Module | None, latent_scale: float) -> None:
-        """Take over the linear part of the PSR autoencoder, which knows latents without the scale."""
-        if shortcut is not None:
-            self.linear.weight.copy_(shortcut.to_image.weight / latent_scale)
-            self.linear.bias.copy_(shortcut.to_image.bias)
-
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Return (PSR, log spread)."""
         z, keep = seen.estimate, seen.keep.get("adaptive")
@@ -176,7 +169,7 @@ class GuidedDecoder(nn.Module):
                 h = block(h, seen.knowledge, keep)
         h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
-        image = image + unfold_voxels(self.linear(z), self.factor)
+        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.knowledge, keep)
         return image, self.spread(h, image, seen)
 
 
@@ -204,7 +197,7 @@ class PosteriorMean(nn.Module):
             self.semantic = nn.ModuleList(GatedCrossAttention(site, cfg.token_width) for _ in range(cfg.blocks[-1]))
         self.knowledge = Knowledge(cfg.knowledge_width)
         self.guide = Guide(cfg, latent_channels)
-        self.decoder = GuidedDecoder(cfg, latent_channels, factor)
+        self.decoder = GuidedDecoder(cfg, latent_channels)
         self.to(memory_format=torch.channels_last_3d)
 
     def see(

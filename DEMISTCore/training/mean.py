@@ -6,13 +6,14 @@
 e is a typical error; r the mean's error, held fixed in the third term, the negative log likelihood of a Laplace
 distribution (after Nix and Weigend 1994): a Gaussian's grows with the square of r and, early in training, drowned all
 other gradients under the common clipping. s is the scale that is learnt, and the spread is sqrt(2) s. Crops see the
-tokens and the knowledge of their whole volume, as at the time of use.
+tokens and the knowledge of their whole volume, as at the time of use. Without tokens they need not lie in it as it is:
+they are warped (:mod:`.warp`), lesions are painted in (:mod:`.paint`), and z is encoded from what came of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,43 @@ from torch import Tensor, nn
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
 from ..losses import tissue_mean_loss
+from ..networks.autoencoder import encode
 from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
 from ..networks.limits import read_model
+from ..networks.line import features
 from ..networks.mean import PosteriorMean, Seen
-from . import previews
+from . import previews, warp
 from .checkpoint import Run, part
 from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
 from .foundation import Foundation, load, read_scales
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
+from .paint import paint
 from .settings import MeanSettings
+
+#: Scans that the line of the mean is fitted to, and voxels drawn from each.
+LINE_SCANS, LINE_VOXELS = 32, 20_000
 
 
 class MeanObjective(nn.Module):
-    """The network and its losses."""
+    """The network and its losses.
 
-    def __init__(self, mean: PosteriorMean, settings: MeanSettings, psr_range: float) -> None:
+    Args:
+        mean: the network.
+        settings: weights of the losses.
+        psr_range: PSR that is 1 to the network.
+        latent_of: y (B, 1, X, Y, Z) to the scaled z_0, without gradients.
+    """
+
+    def __init__(
+        self, mean: PosteriorMean, settings: MeanSettings, psr_range: float, latent_of: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self.mean, self.settings, self.psr_range = mean, settings, psr_range
+        self.mean, self.settings, self.psr_range, self.latent_of = mean, settings, psr_range, latent_of
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), z (B, Cz, x, y, z), c and c_shape, known."""
+        """Losses of a batch: x (B, 2, X, Y, Z), y, labels (B, 1, ...), known, and, for tokens, c, c_shape, offset."""
         s = self.settings
         scale = self.psr_range / s.error_scale
         with torch.set_grad_enabled(torch.is_grad_enabled() and not s.only_spread):
@@ -62,7 +78,7 @@ class MeanObjective(nn.Module):
 
         parts = {
             "mean": average(residual.square()),
-            "latent": (seen.estimate.float() - batch["z"]).square().mean(),
+            "latent": (seen.estimate.float() - self.latent_of(batch["y"])).square().mean(),
             "spread": average(residual.detach().abs() * torch.exp(-spread) + spread),
             "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
         }
@@ -75,10 +91,12 @@ class MeanObjective(nn.Module):
 
 def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
     """What the network sees of a batch; whole volumes' latents come padded to one shape."""
-    whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
+    whole = []
+    if "c" in batch:
+        whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
     # Dropout of the spatial stream belongs to the diffusion alone: without the scans there is no mean to learn.
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
-    return mean.see(batch["x"], whole, batch["known"], offset=batch["offset"], keep=keep, **streams)
+    return mean.see(batch["x"], whole, batch["known"], offset=batch.get("offset"), keep=keep, **streams)
 
 
 def _inner(margin: int) -> tuple[Any, ...]:
@@ -107,22 +125,35 @@ class MeanStage:
         except ValueError as error:
             raise InputError(str(error)) from error
         if settings.flip or settings.latent_augmentations or not settings.crop:
-            raise InputError("Stage mean takes crops of scans as they are: flip=false latent_augmentations=0 crop=...")
+            raise InputError("Stage mean takes crops of scans: flip=false latent_augmentations=0 crop=...")
+        self.whole = model.mean.semantic  # tokens need each crop's whole volume, as it is
+        if self.whole and (settings.warp.probability or settings.paint.probability):
+            raise InputError("Tokens know their whole volume as it is: with the semantic stream in the mean set "
+                             "warp.probability=0 paint.probability=0.")  # fmt: skip
         self.settings = settings
         self.score = "surprise" if settings.only_spread else "mse"
-        latents = encode_cohort([*train, *held], foundation, settings, cache)
-        self.train, self.held = latents[: len(train)], latents[len(train) :]
-        check_crop(latents, settings, 1)
+        self.train, self.held = list(train), list(held)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
-        if self.latent_scale is None:
-            self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
+        self.latents: dict[str, Latents] = {}
+        if self.whole or self.latent_scale is None:
+            latents = encode_cohort([*train, *held], foundation, settings, cache)
+            check_crop(latents, settings, 1)
+            if self.latent_scale is None:
+                self.latent_scale, self.condition_scale = latent_scales(latents[: len(train)], self.model.psr.factor)
+            self.latents = {one.prepared.key: one for one in latents} if self.whole else {}
         self.autoencoder_hash = foundation.autoencoder_hash
-        self.mean.decoder.start_from(getattr(foundation.psr, "shortcut", None), self.latent_scale)
         self.psr_range = foundation.psr_range
-        self.objective = MeanObjective(self.mean, settings, self.psr_range)
+        fit_line(self.mean, self.train, settings.seed, self.psr_range)
+        self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
+        self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
         self.lr_factors: dict[str, float] = {}
-        self._known = {latent.prepared.key: known_of(latent.prepared) for latent in latents}
+        self._known = {entry.key: known_of(entry) for entry in [*train, *held]}
+
+    @torch.no_grad()
+    def _latent_of(self, y: Tensor) -> Tensor:
+        psr = self._psr[0].to(y.device)
+        return encode(psr, y.contiguous(memory_format=torch.channels_last_3d)).float() * self.latent_scale
 
     @property
     def scales(self) -> dict[str, float | str]:
@@ -154,31 +185,41 @@ class MeanStage:
         s, samples = self.settings, []
         for i in indices:
             rng = random(s.seed, "mean", i)
-            latents = self.train[pick(len(self.train), s.seed, "mean", i)]
-            sample = self._sample(latents, rng, s.lesion_share)
-            sample["x"] = augment(sample["x"], s.augment, rng)
+            entry = self.train[pick(len(self.train), s.seed, "mean", i)]
+            start = self._start(entry, rng)
+            size = [n * self.model.psr.factor for n in s.crop]
+            sample = self._sample(entry, start, warp.draw(size, s.warp, rng))
+            sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
+            sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
             sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
             sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
             samples.append(sample)
         return collate_whole(samples)
 
-    def _sample(self, latents: Latents, rng: np.random.Generator, lesions: float) -> dict[str, np.ndarray]:
-        """One crop, aligned with the latent's grid, without anything random but its place."""
-        factor, entry = self.model.psr.factor, latents.prepared
-        size = [n * factor for n in self.settings.crop]
-        start = [a // factor for a in random_patch(entry, size, rng, lesions)]
-        start = clamp_start(start, self.settings.crop, latents.z.shape[-3:])
-        place = Crop(latents, 0, 0, tuple(start), tuple(self.settings.crop))
-        voxels = [a * factor for a in start]
-        return {
-            "x": crop(entry.x, voxels, size).astype(np.float32),
-            "y": crop(entry.y, voxels, size)[None].astype(np.float32) / self.psr_range,
-            "labels": crop(entry.labels, voxels, size)[None],
-            "z": place.read(latents.z[0]) * np.float32(self.latent_scale),
-            "c": np.asarray(latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
-            "offset": place.offset,
-            "known": self._known[entry.key],
-        }
+    def _start(self, entry: Prepared, rng: np.random.Generator) -> list[int]:
+        """First voxel of a crop, aligned with the latent's grid."""
+        factor, crop_size = self.model.psr.factor, self.settings.crop
+        start = random_patch(entry, [n * factor for n in crop_size], rng, self.settings.lesion_share)
+        extents = [n // factor for n in entry.labels.shape]
+        return [a * factor for a in clamp_start([a // factor for a in start], crop_size, extents)]
+
+    def _sample(self, entry: Prepared, start: list[int], places: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The crop that begins at ``start``, or warped about its centre, without anything else random."""
+        size = [n * self.model.psr.factor for n in self.settings.crop]
+        if places is None:
+            images = {name: crop(getattr(entry, name), start, size) for name in ("x", "y", "labels")}
+        else:
+            images = warp.read(entry, start, places)
+        sample = {
+            "x": images["x"].astype(np.float32), "y": images["y"][None].astype(np.float32) / self.psr_range,
+            "labels": images["labels"][None], "known": self._known[entry.key],
+        }  # fmt: skip
+        if self.whole:
+            latents = self.latents[entry.key]
+            at = tuple(a // self.model.psr.factor for a in start)
+            sample["c"] = np.asarray(latents.c[0, 0], np.float32) * np.float32(self.condition_scale)
+            sample["offset"] = Crop(latents, 0, 0, at, tuple(self.settings.crop)).offset
+        return sample
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Error of the mean on fixed crops; how well the spread tells the error (``surprise``: -log likelihood)."""
@@ -205,8 +246,8 @@ class MeanStage:
     def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Validation crop ``i``, its mean and log spread."""
         entries = self.held or self.train
-        latents = entries[i % len(entries)]
-        sample = self._sample(latents, random(self.settings.seed, "validation", i), self.settings.lesion_share)
+        entry = entries[i % len(entries)]
+        sample = self._sample(entry, self._start(entry, random(self.settings.seed, "validation", i)))
         batch = {name: value.to(device) for name, value in collate_whole([sample]).items()}
         return batch, *self.mean.decode(see(self.mean, batch))
 
@@ -220,7 +261,28 @@ class MeanStage:
             ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), ("mean", mean, "psr"),
             ("spread", spread[0, 0].exp(), "image"), ("difference", mean - y, "difference"),
         ]  # fmt: skip
-        previews.draw(path, rows, title=(self.held or self.train)[0].prepared.name)
+        previews.draw(path, rows, title=(self.held or self.train)[0].name)
+
+
+def fit_line(mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_range: float) -> None:
+    """Least squares of the mean's line on up to :data:`LINE_SCANS` of the training scans.
+
+    Raises:
+        InputError: they do not determine it.
+    """
+    rng = random(seed, "line")
+    rows, values = [], []
+    for i in np.sort(rng.permutation(len(entries))[:LINE_SCANS]):
+        entry = entries[i]
+        inside = np.flatnonzero(np.asarray(entry.labels) > 0)
+        here = rng.choice(inside, min(LINE_VOXELS, inside.size), replace=False)
+        x = torch.from_numpy(np.asarray(entry.x, np.float32))[None]
+        rows.append(features(x)[0].flatten(1)[:, here].T)
+        values.append(torch.from_numpy(np.asarray(entry.y, np.float32).ravel()[here]) / psr_range)
+    try:
+        mean.decoder.line.fit(torch.cat(rows), torch.cat(values))
+    except ValueError as error:
+        raise InputError(f"The training scans cannot be used: {error}") from error
 
 
 def known_of(entry: Prepared) -> np.ndarray:
@@ -247,6 +309,8 @@ def without_protocol(known: np.ndarray, share: float, rng: np.random.Generator) 
 
 def collate_whole(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
     """Stack; latents ``c`` of whole volumes are padded at the end to one shape, ``c_shape`` is theirs."""
+    if "c" not in samples[0]:
+        return collate(samples)
     shapes = np.array([sample["c"].shape[1:] for sample in samples])
     largest = shapes.max(0)
     padded = []

@@ -188,6 +188,26 @@ def _slight() -> AugmentSettings:
 
 
 @dataclass
+class WarpSettings:
+    """Random geometry of crops; see :func:`.warp.draw`."""
+
+    probability: float = 0.6
+    upend: float = 0.4
+    degrees: float = 12.0
+    stretch: float = 0.08
+    bend: float = 2.0
+
+
+@dataclass
+class PaintSettings:
+    """Lesions painted into crops; see :func:`.paint.paint`."""
+
+    probability: float = 0.5
+    most: int = 6
+    faint: float = 0.25
+
+
+@dataclass
 class MeanSettings(LatentSettings):
     """The posterior mean, which the streams then share."""
 
@@ -195,7 +215,9 @@ class MeanSettings(LatentSettings):
     crop: tuple[int, ...] | None = (20, 24, 20)
     flip: bool = False
     augment: AugmentSettings = field(default_factory=_slight)
-    margin: int = 4  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
+    warp: WarpSettings = field(default_factory=WarpSettings)  # without tokens only: they know the whole volume
+    paint: PaintSettings = field(default_factory=PaintSettings)
+    margin: int = 6  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
     dropout_semantic: float = 0.1
     dropout_adaptive: float = 0.1
     dropout_protocol: float = 0.5  # share of the samples without any sidecar; of the others each key misses at times
