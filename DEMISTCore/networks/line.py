@@ -77,15 +77,17 @@ class Line(nn.Module):
         ``keep`` (B,) is 0 where dropout took the stream.
         """
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            weights = self.weights.float().expand(len(x), COUNT)
+            # Fitted, not trained: small steps of 730 coefficients add up to a line that trembles, and what is behind it
+            # learns nothing else than to follow.
+            weights = self.weights.detach().float().expand(len(x), COUNT)
             if known is not None:
-                change = F.linear(self._standard(known), self.bend.weight.float())
+                change = F.linear(self._standard(known), self.bend.weight.detach().float())
                 weights = weights + (change if keep is None else change * keep.float()[:, None])
             return torch.einsum("bkxyz,bk->bxyz", features(x), weights)[:, None]
 
     def _standard(self, known: Tensor) -> Tensor:
         described = known[:, :DESCRIPTION_WIDTH].float()
-        return ((described - self.usual.float()) / self.spread.float()).clamp(-3, 3)
+        return ((described - self.usual.detach().float()) / self.spread.detach().float()).clamp(-3, 3)
 
     @torch.no_grad()
     def fit(self, rows: Sequence[Tensor], values: Sequence[Tensor], known: Tensor) -> None:
