@@ -4,7 +4,7 @@
     g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
-    y_hat  = L(x; g) + D(z_hat, h, e; g, x)    the mean: a line through local features, and what that misses
+    y_hat  = L(x; d) + D(z_hat, h, e; g, x)    the mean: a line through local features, and what that misses
     log s  = S(h', y_hat, x; g)                its local spread, from D's features h', all detached
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
