@@ -183,12 +183,19 @@ def test_the_line_follows_the_scan():
     rows = [torch.from_numpy(rng.normal(0, 1, (300, 10)).astype(np.float32)) for _ in known]
     values = [x @ torch.arange(10.0) + 0.5 * float(way[0]) * x[:, 2] for x, way in zip(rows, ways)]
     line = Line()
-    line.fit(rows, values, known)
+    people = [str(i // 2) for i in range(60)]
+    others = line.fit(rows, values, known, people)
     change = torch.nn.functional.linear(line._standard(known), line.bend.weight).detach().numpy()
     assert torch.allclose(line.weights, torch.arange(10.0), atol=0.2)
     assert np.corrcoef(change[:, 2], ways[:, 0])[0, 1] > 0.95
     assert 0.25 < np.polyfit(ways[:, 0], change[:, 2], 1)[0] < 0.55
     assert change[:, [0, 1, 3, 4]].std() < 0.2 * change[:, 2].std()
+    # What the others say of a scan is near to that, and knows nothing of its own person's values.
+    assert np.corrcoef(others[:, 2], ways[:, 0])[0, 1] > 0.9
+    values[0], values[1] = 3 * values[0], 3 * values[1]
+    again = Line().fit(rows, values, known, people)
+    assert torch.equal(again[:2], others[:2])
+    assert not torch.allclose(again[2:], others[2:], atol=1e-3)
     with torch.no_grad():  # off: one line for all
         x = torch.rand(2, 2, 8, 8, 8)
         off = line(x, known[:2], torch.zeros(2))

@@ -45,7 +45,8 @@ class Seen:
     ``folded`` are the scans in blocks of two voxels; ``fine`` lists features from two voxels down to the level above
     the latent's grid; ``coarse`` (B, C, x, y, z) lies on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of
     the scaled z_0. ``tokens`` (B, K, D) and ``knowledge`` (B, W) and ``known``, what that was
-    made from, are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
+    made from, are None for streams that are off. ``line``: see :meth:`PosteriorMean.see`. ``keep`` as in
+    :class:`.demist.Condition`.
     """
 
     folded: Tensor
@@ -55,6 +56,7 @@ class Seen:
     tokens: Tensor | None
     knowledge: Tensor | None
     known: Tensor | None
+    line: Tensor | None
     keep: dict[str, Tensor]
 
 
@@ -170,7 +172,7 @@ class GuidedDecoder(nn.Module):
                 h = block(h, seen.knowledge, keep)
         h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
-        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.known, keep)
+        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.known, keep, seen.line)
         return image, self.spread(h, image, seen)
 
 
@@ -212,6 +214,7 @@ class PosteriorMean(nn.Module):
         adaptive: bool = True,
         offset: Tensor | None = None,
         keep: dict[str, Tensor] | None = None,
+        line: Tensor | None = None,
     ) -> Seen:
         """All that the scans alone say.
 
@@ -222,6 +225,7 @@ class PosteriorMean(nn.Module):
             semantic, spatial, adaptive: switches. Without the spatial stream the guide sees nothing of x.
             offset: (B, 3), for crops: the crop's centre minus the volume's, in latent positions.
             keep: by stream, (B,) of 0 and 1: dropout sample by sample.
+            line: (B, 10), in training: coefficients of the line (:meth:`.line.Line.fit`) in place of the scan's own.
         """
         keep = keep or {}
         tokens = None
@@ -255,7 +259,8 @@ class PosteriorMean(nn.Module):
             if not last:
                 fine.append(read)
                 h = self.guide.down[level](F.silu(read))
-        return Seen(folded, tuple(fine), read, self.guide.to_latent(F.silu(read)), tokens, knowledge, told, dict(keep))
+        latent = self.guide.to_latent(F.silu(read))
+        return Seen(folded, tuple(fine), read, latent, tokens, knowledge, told, line, dict(keep))
 
     def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""

@@ -96,7 +96,8 @@ def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
         whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
     # Dropout of the spatial stream belongs to the diffusion alone: without the scans there is no mean to learn.
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
-    return mean.see(batch["x"], whole, batch["known"], offset=batch.get("offset"), keep=keep, **streams)
+    crops = {"offset": batch.get("offset"), "keep": keep, "line": batch.get("line")}
+    return mean.see(batch["x"], whole, batch["known"], **crops, **streams)
 
 
 def _inner(margin: int) -> tuple[Any, ...]:
@@ -115,7 +116,6 @@ class MeanStage:
         train: Sequence[Prepared],
         held: Sequence[Prepared],
         cache: Path,
-        fresh: bool = True,
     ) -> None:
         base = foundation.model
         if model.mean is None:
@@ -144,8 +144,8 @@ class MeanStage:
             self.latents = {one.prepared.key: one for one in latents} if self.whole else {}
         self.autoencoder_hash = foundation.autoencoder_hash
         self.psr_range = foundation.psr_range
-        if fresh:
-            fit_line(self.mean, self.train, settings.seed, self.psr_range)
+        # Fitted again where a run goes on: its own line is read over it, and what it learns from needs the others'.
+        self.lines = fit_line(self.mean, self.train, settings.seed, self.psr_range)
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
@@ -194,6 +194,7 @@ class MeanStage:
             sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
             sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
             sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
+            sample["line"] = self.lines[entry.key]
             sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
             samples.append(sample)
         return collate_whole(samples)
@@ -266,8 +267,13 @@ class MeanStage:
         previews.draw(path, rows, title=(self.held or self.train)[0].name)
 
 
-def fit_line(mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_range: float) -> None:
+def fit_line(
+    mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_range: float
+) -> dict[str, np.ndarray]:
     """Least squares of the mean's line on voxels of the training scans.
+
+    Returns:
+        For each scan, by key, the coefficients (10,) that other people's scans give it.
 
     Raises:
         InputError: they do not determine it.
@@ -283,9 +289,11 @@ def fit_line(mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_ra
         values.append(torch.from_numpy(np.asarray(entry.y, np.float32).ravel()[here]) / psr_range)
         known.append(known_of(entry))
     try:
-        mean.decoder.line.fit(rows, values, torch.from_numpy(np.stack(known)))
+        people = [entry.subject for entry in entries]
+        others = mean.decoder.line.fit(rows, values, torch.from_numpy(np.stack(known)), people)
     except ValueError as error:
         raise InputError(f"The training scans cannot be used: {error}") from error
+    return {entry.key: own.numpy() for entry, own in zip(entries, others)}
 
 
 def known_of(entry: Prepared) -> np.ndarray:

@@ -265,8 +265,7 @@ def _assemble(run: Run, resume: bool) -> Any:
     elif run.stage == "mean":
         from .mean import MeanStage
 
-        begun = bool(checkpoints(run.folder) or run.init)  # then the line is there already
-        stage = MeanStage(model, s, foundation, train, held, cache, fresh=not begun)
+        stage = MeanStage(model, s, foundation, train, held, cache)
     elif run.stage == "demist":
         from .demist import DemistStage
 
