@@ -96,7 +96,8 @@ def fitted(
     if linear is not None:
         entries = _prepared_cohort(Path(linear), spacing)
         key = _key([entry.key for entry in entries], spacing)
-        scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels) for e in entries)
+        scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0))
+                 for e in entries)  # fmt: skip
         source = Path(linear).name
     elif lookup_from is None:
         raise InputError("The linear model takes --linear or --lookup-from.")
@@ -138,8 +139,8 @@ def _scans(
 
     for case in tqdm(cases, total=count, desc="fit linear model", unit="scan", disable=not progress):
         try:
-            psr = case.true_psr.resampled_to(case.prepared.grid, "linear").array
-            yield case.name, case.condition, psr, case.prepared.mask.array
+            psr, known = case.measured.on_grid(case.prepared.grid, case.motion)
+            yield case.name, case.condition, psr, case.prepared.mask.array * known
         except InputError as error:
             raise InputError(f"{case.name}: {error}") from error
 
