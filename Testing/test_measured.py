@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -83,7 +84,7 @@ def test_holes_outliers_and_zeros_are_unknown_and_one_outlier_does_not_change_th
     nib.save(nib.Nifti1Image(psr, np.eye(4)), file)
     found = read_measured(file)
     assert (found.units, found.units_by) == ("fraction", "typical value")
-    assert found.counts == {"nan": 1, "low": 1, "high": 1, "zero": int((psr == 0).sum())}
+    assert found.counts == {"nan": 1, "low": 1, "high": 1, "rim": 0, "zero": int((psr == 0).sum())}
     np.testing.assert_array_equal(found.known, (psr > 0) & (psr < 0.3))
     assert found.psr.array[~found.known].max() == 0
     percent = tmp_path / "sub-2_PSRmap.nii.gz"
@@ -140,6 +141,40 @@ def test_what_is_no_psr_map_is_refused(tmp_path, spoil, says):
     with pytest.raises(InputError, match=says) as error:
         read_measured(file)
     assert str(file) in str(error.value)
+
+
+def test_a_bright_rim_is_unknown():
+    condition, mask, psr = folded_head(3)
+    depth = ndimage.distance_transform_edt(mask.array, sampling=mask.spacing)
+    array = np.where((depth > 0) & (depth < 2.5), 0.22, psr.array).astype(np.float32)
+    found = read_measured(psr.with_array(array))
+    assert not found.known[(depth > 0) & (depth < 2.5)].any()
+    inner = (depth > 5) & (array > 0)
+    assert found.known[inner].all()
+    assert found.counts["rim"] == ((depth > 0) & (depth < 2.5)).sum()
+
+
+MEASURED = Path(__file__).parents[2] / "shared" / "data" / "measured_psr"
+
+
+@pytest.mark.skipif(not MEASURED.is_dir(), reason="needs the measured map of shared/data")
+def test_a_really_measured_map():
+    """Selective inversion recovery, a slab in percent without orientation codes, zeros inside, a bright rim."""
+    found = read_measured(MEASURED / "psr_percent.nii.gz")
+    assert (found.units, found.units_by) == ("percent", "typical value")
+    assert any("orientation" in note for note in found.notes)
+    brain = nib.load(MEASURED / "brain_mask.nii.gz").get_fdata() > 0
+    depth = ndimage.distance_transform_edt(brain, sampling=found.psr.spacing)
+    values = found.psr.array
+    assert 0.85 < found.known[brain].mean() < 0.9
+    assert not found.known[values == 0].any()
+    for low, high in ((0, 1), (1, 2), (2, 3)):  # no shell of the rim has more than the inside
+        shell = found.known & (depth > low) & (depth <= high)
+        assert np.percentile(values[shell], 99) < 0.18
+    deep = found.known & (depth > 10)
+    assert 0.07 < np.median(values[deep]) < 0.09
+    assert found.counts["high"] > 1000
+    assert found.counts["rim"] > 1000
 
 
 def test_the_guess_outside_comes_from_what_is_known():
@@ -326,3 +361,132 @@ def test_latents_are_weighted_by_what_is_known_of_them(prepared, runs):
         crop = draw_crop(cohort, settings, i, data.random(0, "test", i), "test")
         assert crop.known(4).max() > 0.5
         assert crop.known(4).shape == (1, *settings.crop)
+
+
+# --- where a map lies -------------------------------------------------------------------------------------------------
+
+
+def folded_head(seed, shape=(72, 84, 72), spacing=2.0):
+    """Normalised T1w and FLAIR (2, ...), brain mask and PSR of a made-up head of 2 mm voxels, folded in its own way."""
+    rng = np.random.default_rng(seed)
+    axes = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    radius = np.sqrt(((axes / np.array([0.85, 0.9, 0.8])[:, None, None, None]) ** 2).sum(0))
+    brain, fluid = radius < 1, np.sqrt(((axes / np.array([0.2, 0.35, 0.2])[:, None, None, None]) ** 2).sum(0)) < 1
+    folds = ndimage.gaussian_filter(rng.standard_normal(shape), 2.5)
+    white = folds / folds.std() + 0.5 * (0.6 - radius) > 0
+    labels = np.where(brain, np.where(fluid, 1, np.where(white, 3, 2)), 0)
+    soft = {k: ndimage.gaussian_filter((labels == k).astype(np.float32), 0.6) for k in (1, 2, 3)}
+    psr = (0.12 * soft[3] + 0.06 * soft[2]) * brain
+    t1w = (0.65 * soft[3] + 0.45 * soft[2] + 0.1 * soft[1] + rng.normal(0, 0.02, shape)) * brain
+    flair = (0.45 * soft[3] + 0.58 * soft[2] + 0.1 * soft[1] + rng.normal(0, 0.02, shape)) * brain
+    affine = np.diag([spacing] * 3 + [1.0])
+    affine[:3, 3] = -spacing * (np.array(shape) - 1) / 2
+    mask = Volume(brain.astype(np.uint8), affine)
+    return np.stack([t1w, flair]).astype(np.float32), mask, Volume(psr.astype(np.float32), affine)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A head, a slab of it measured after it has moved, and the motion."""
+    from DEMISTCore.simulate.lab import Scan, _motion, measure
+
+    condition, mask, psr = folded_head(1)
+    rng = np.random.default_rng(5)
+    scan = Scan(slices=12, thickness=5.0, in_plane=2.0, moved_mm=(5.0, 5.0))
+    motion = _motion(mask, scan, rng)
+    slab, _ = measure(psr, mask, motion, scan, rng)
+    return condition, mask, read_measured(slab), motion
+
+
+def test_a_moved_slab_is_put_where_it_belongs(moved):
+    from DEMISTCore.measured.alignment import align
+
+    condition, mask, measured, motion = moved
+    found = align(measured, condition, mask)
+    points = measured.psr.grid.to_world(np.argwhere(measured.known)[::20])
+    true, back = np.linalg.inv(motion), found.motion
+    error = points @ (back - true)[:3, :3].T + (back - true)[:3, 3]
+    assert np.linalg.norm(error, axis=1).mean() < 0.5
+    off = points @ true[:3, :3].T + true[:3, 3] - points
+    assert found.moved_mm == pytest.approx(np.linalg.norm(off, axis=1).mean(), abs=0.5)
+    assert not found.alarms
+    assert found.gain > 0.2
+    assert found.fit > 0.8
+    as_it_lies = align(measured, condition, mask, search=False)
+    assert as_it_lies.moved_mm == 0
+    assert as_it_lies.fit < found.fit - 0.2
+    assert as_it_lies.fluid > found.fluid
+    # Who says that it lies there is told that it does not, and it stays.
+    said = align(measured, condition, mask, already_aligned=True)
+    np.testing.assert_array_equal(said.motion, np.eye(4))
+    assert any("better" in alarm for alarm in said.alarms)
+    json.dumps(said.to_dict(), allow_nan=False)
+
+
+def test_a_map_in_its_place_stays_there_and_an_image_beside_it_is_used(moved):
+    from DEMISTCore.measured.alignment import align
+    from DEMISTCore.simulate.lab import Scan, measure
+
+    condition, mask, _, motion = moved
+    _, _, psr = folded_head(1)
+    scan = Scan(noise=0.002)
+    still, _ = measure(psr, mask, np.eye(4), scan, np.random.default_rng(6))
+    found = align(read_measured(still), condition, mask, already_aligned=True)
+    assert found.moved_mm < 0.5
+    assert not found.alarms
+    # A map of noise on its own could not be placed; the qMT session's R1 map can.
+    slab, _ = measure(psr, mask, motion, Scan(noise=0.0, nan=0, outliers=0), np.random.default_rng(7))
+    noisy = np.where(slab.array > 0, np.random.default_rng(8).uniform(5, 15, slab.shape), 0).astype(np.float32)
+    found = align(read_measured(slab.with_array(noisy)), condition, mask, reference=slab)
+    points = slab.grid.to_world(np.argwhere(noisy > 0)[::20])
+    error = points @ (found.motion - np.linalg.inv(motion))[:3, :3].T + (found.motion - np.linalg.inv(motion))[:3, 3]
+    assert np.linalg.norm(error, axis=1).mean() < 0.5
+    assert any("another person" in alarm for alarm in found.alarms)  # noise has nothing to do with the scans
+
+
+def test_another_persons_map_raises_the_alarm(moved):
+    from DEMISTCore.measured.alignment import align
+
+    _, mask, measured, _ = moved
+    condition, _, _ = folded_head(2)
+    assert any("another person" in alarm for alarm in align(measured, condition, mask).alarms)
+
+
+def test_statistics_tell_where_a_measured_map_lies_off(moved):
+    from DEMISTCore.measured.alignment import off_by
+
+    condition, mask, measured, motion = moved
+    t1w = mask.with_array(condition[0])
+    array = np.where(measured.known, measured.psr.array, np.nan).astype(np.float32)
+    psr = measured.psr.with_array(array)
+    assert "register it" in off_by(psr, t1w)
+    there = Volume(array, np.linalg.inv(motion) @ psr.affine)
+    assert off_by(there, t1w) is None
+    assert off_by(psr.with_array(np.full_like(array, np.nan)), t1w) is None
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def test_a_measured_truth_is_judged_where_it_is_known(tmp_path):
+    from DEMISTCore.evaluation.cases import Case
+    from DEMISTCore.evaluation.measure import measure
+    from DEMISTCore.evaluation.methods.method import Outcome
+
+    root = write_mini_bids(tmp_path / "whole", subjects=1, size=40)
+    full = Case(data.index(root)[0], "model", "simulated", 1.0, 8)
+    whole, brain, coverage = full.truth, full.mask, full.coverage
+    assert coverage == 1
+    slabs = as_slabs(root, 14, 26)
+    case = Case(data.index(slabs)[0], "model", "simulated", 1.0, 8, already_aligned=True)
+    assert case.coverage == pytest.approx((brain[:, :, case.known.any((0, 1))]).sum() / brain.sum(), abs=0.05)
+    assert 0.2 < case.coverage < 0.7
+    np.testing.assert_allclose(case.truth[case.mask], whole[case.mask], atol=0.02)
+    # What a map holds outside changes nothing.
+    good = measure(case, Outcome(whole))
+    wrong = measure(case, Outcome(np.where(case.mask, whole, 0.5)))
+    for key in ("psnr", "mae", "lesion_auc", "share_border", "coverage"):
+        assert wrong[key] == pytest.approx(good[key], nan_ok=True), key
+    own = Case(data.index(slabs)[0], "truth", "simulated", 1.0, 8, already_aligned=True)
+    assert own.truth.shape[2] == 12
+    assert measure(own, Outcome(own.truth))["mae"] == 0

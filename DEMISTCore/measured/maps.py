@@ -17,6 +17,8 @@ from .units import PERCENT, find_units
 PLAUSIBLE = (-0.02, 0.3)
 #: A map whose values (not 0) are impossible in more than this share is no PSR map.
 _IMPOSSIBLE_LIMIT = 0.3
+#: The rim of a brain is this thick (mm); its inside begins at the second depth and needs so many voxels to be judged.
+_RIM_MM, _DEEP_MM, _LEAST_DEEP = 3.0, 5.0, 2000
 #: What a voxel of another grid needs of known neighbours' weight to be known itself.
 _LEAST_WEIGHT = 0.5
 #: Known voxels that a scan's own line is fitted to, at least and at most.
@@ -33,7 +35,7 @@ class MeasuredMap:
         known: (X, Y, Z) bool: finite, possible as PSR and, in measured maps, not exactly 0.
         units: of the file: "fraction" or "percent".
         units_by: "sidecar" or "typical value".
-        counts: voxels that are not known, by reason: "nan", "low", "high" (outliers), "zero".
+        counts: voxels that are not known, by reason: "nan", "low", "high" (outliers), "rim", "zero".
         notes: sentences for the user.
     """
 
@@ -101,12 +103,32 @@ def read_measured(path: str | os.PathLike[str] | Volume, zeros: str = "auto") ->
         )
     known = finite & ~low & ~high
     count = {"nan": int(np.count_nonzero(~finite)), "low": int(np.count_nonzero(low)),
-             "high": int(np.count_nonzero(high)), "zero": 0}  # fmt: skip
+             "high": int(np.count_nonzero(high)), "rim": 0, "zero": 0}  # fmt: skip
+    if not is_complete(volume.path):
+        rim = known & _bright_rim(array, there, known, volume.spacing)
+        count["rim"] = int(np.count_nonzero(rim))
+        known &= ~rim
     if zeros == "unknown" or (zeros == "auto" and not is_complete(volume.path)):
         count["zero"] = int(np.count_nonzero(finite & (array == 0)))
         known &= array != 0
     psr = volume.with_array(np.where(known, array, np.float32(0)))
     return MeasuredMap(psr, known, units, by, count, tuple(volume.warnings))
+
+
+def _bright_rim(
+    array: np.ndarray, there: np.ndarray, known: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
+    """Voxels at the brain's edge with more PSR than its inside has: cortex has half of white matter's, so skull,
+    vessels, or ringing are in them. None where the inside is too small to tell."""
+    from scipy.ndimage import binary_fill_holes, distance_transform_edt
+
+    # A slab's upper and lower ends are the array's, and no edges of the brain.
+    depth = distance_transform_edt(binary_fill_holes(there), sampling=spacing)
+    inner = array[known & (depth > _DEEP_MM)]
+    if inner.size < _LEAST_DEEP:
+        return np.zeros(array.shape, bool)
+    with np.errstate(invalid="ignore"):
+        return (depth > 0) & (depth <= _RIM_MM) & (array > np.percentile(inner, 99.5))
 
 
 def is_complete(path: str | os.PathLike[str] | None) -> bool:

@@ -258,7 +258,7 @@ def summary(report: Report) -> str:
             moved = f"{placed['moved_mm']:.1f} mm" if placed else "-"
             fit = f"{placed['fit']:.2f}" if placed.get("fit") is not None else "-"
             numbers = (f"{facts['units']:<10}{facts['coverage']:>7.0%}{facts['nan']:>7}"
-                       f"{facts['low'] + facts['high']:>7}{moved:>8}{fit:>6}")  # fmt: skip
+                       f"{facts['low'] + facts['high'] + facts['rim']:>7}{moved:>8}{fit:>6}")  # fmt: skip
         else:
             numbers = f"lacks {' and '.join(one.choice.missing)}" if one.choice.missing else ""
         lines.append(f"{one.name:<24}{one.state:<10}{numbers}")

@@ -71,7 +71,7 @@ def _facts(one: Finding) -> list[tuple[str, str]]:
         ("PSR is known in", f"{facts['coverage']:.1%} of the brain"),
         ("Median PSR (1 % to 99 %)", f"{middle:.3f} ({low:.3f} to {high:.3f})"),
         ("Voxels without a value", f"{facts['nan']:,} NaN, {facts['low']:,} too low, {facts['high']:,} too high, "
-                                   f"{facts['zero']:,} exactly 0"),
+                                   f"{facts['rim']:,} in a bright rim, {facts['zero']:,} exactly 0"),
         ("Brain mask, lesions", f"{facts['mask_ml']:.0f} mL, {facts['lesion_ml']:.1f} mL"),
         ("Tissue labels", "yes" if facts["segmented"] else "none"),
     ]  # fmt: skip
