@@ -80,9 +80,9 @@ def test_a_crop_beyond_the_edge_is_empty_there(entry):
 def test_painted_lesions_lie_in_white_matter_and_change_all_three(entry):
     x, y = np.asarray(entry.x, np.float32), np.asarray(entry.y, np.float32)
     kept = x.copy(), y.copy(), entry.labels.copy()
-    changes = []
+    changes, settings = [], PaintSettings(1.0, 4, 0.0, 0.0)
     for seed in range(60):
-        new_x, new_y, labels = paint.paint(x, y, entry.labels, PaintSettings(1.0, 4, 0.0), np.random.default_rng(seed))
+        new_x, new_y, labels = paint.paint(x, y, entry.labels, settings, np.random.default_rng(seed))
         lesion = labels == LESION
         assert np.isin(entry.labels[lesion], (2, 3)).all()
         assert (entry.labels[lesion] == 3).mean() > 0.8 if lesion.any() else True
@@ -104,5 +104,20 @@ def test_painted_lesions_lie_in_white_matter_and_change_all_three(entry):
 def test_no_white_matter_no_lesions(entry):
     x, y = np.asarray(entry.x, np.float32), np.asarray(entry.y, np.float32)
     grey = np.minimum(entry.labels, 2)
-    assert paint.paint(x, y, grey, PaintSettings(1.0), np.random.default_rng(0))[1] is y
-    assert paint.paint(x, y, entry.labels, PaintSettings(0.0), np.random.default_rng(0))[1] is y
+    for labels, share in ((grey, 1.0), (entry.labels, 0.0)):
+        settings = PaintSettings(share, specks=0.0)
+        assert np.array_equal(paint.paint(x, y, labels, settings, np.random.default_rng(0))[1], y)
+
+
+def test_specks_are_bright_without_myelin_at_the_rim(entry):
+    x, y = np.asarray(entry.x, np.float32), np.asarray(entry.y, np.float32)
+    settings, deep = PaintSettings(0.0, specks=1.0), np.zeros(y.shape, bool)
+    deep[18:-18, 18:-18, 18:-18] = True
+    for seed in range(10):
+        new_x, new_y, labels = paint.paint(x, y, entry.labels, settings, np.random.default_rng(seed))
+        changed = new_y < y - 0.05
+        assert changed.any()
+        assert np.array_equal(labels, entry.labels)
+        assert np.abs(new_y - y)[deep].max() < 1e-3
+        assert not new_x[:, entry.labels == 0].any()
+        assert new_x[0][changed].mean() > x[0][changed].mean() - 0.05

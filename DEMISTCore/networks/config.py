@@ -250,7 +250,7 @@ PRESETS: dict[str, ModelConfig] = {
         # Tokens of the whole volume added nothing to what the vector of histograms and protocol says, in four tries
         # (docs/experiments.md): no semantic stream.
         streams=StreamsConfig(control_channels=(48,), semantic=False),
-        mean=MeanConfig(semantic=False),
+        mean=MeanConfig((32, 64), semantic=False, spread_channels=(16, 32)),
     ),
     # MONAI model zoo, brats_mri_generative_diffusion (configs/inference.json): the published foundation.
     "brats": ModelConfig(

@@ -44,8 +44,8 @@ class Seen:
 
     ``folded`` are the scans in blocks of two voxels; ``fine`` lists features from two voxels down to the level above
     the latent's grid; ``coarse`` (B, C, x, y, z) lies on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of
-    the scaled z_0. ``tokens`` (B, K, D) and ``knowledge`` (B, W) are None for streams that are off. ``keep`` as in
-    :class:`.demist.Condition`.
+    the scaled z_0. ``tokens`` (B, K, D) and ``knowledge`` (B, W) and ``known``, what that was
+    made from, are None for streams that are off. ``keep`` as in :class:`.demist.Condition`.
     """
 
     folded: Tensor
@@ -54,6 +54,7 @@ class Seen:
     estimate: Tensor
     tokens: Tensor | None
     knowledge: Tensor | None
+    known: Tensor | None
     keep: dict[str, Tensor]
 
 
@@ -141,7 +142,7 @@ class GuidedDecoder(nn.Module):
     def __init__(self, cfg: MeanConfig, latent_channels: int) -> None:
         super().__init__()
         widths = cfg.channels
-        self.line = Line(cfg.knowledge_width)
+        self.line = Line()
         self.first = nn.Conv3d(latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
         self.norms = nn.ModuleList(map(ChannelNorm, widths))
@@ -169,7 +170,7 @@ class GuidedDecoder(nn.Module):
                 h = block(h, seen.knowledge, keep)
         h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
-        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.knowledge, keep)
+        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.known, keep)
         return image, self.spread(h, image, seen)
 
 
@@ -227,6 +228,7 @@ class PosteriorMean(nn.Module):
         if semantic and self.cfg.semantic:
             tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
         knowledge = self.knowledge(known) if adaptive else None
+        told = known if adaptive else None
         kept = keep.get("adaptive")
         if not spatial:
             x = torch.zeros_like(x)
@@ -253,7 +255,7 @@ class PosteriorMean(nn.Module):
             if not last:
                 fine.append(read)
                 h = self.guide.down[level](F.silu(read))
-        return Seen(folded, tuple(fine), read, self.guide.to_latent(F.silu(read)), tokens, knowledge, dict(keep))
+        return Seen(folded, tuple(fine), read, self.guide.to_latent(F.silu(read)), tokens, knowledge, told, dict(keep))
 
     def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""
@@ -264,4 +266,5 @@ class PosteriorMean(nn.Module):
         """Which stream a parameter belongs to."""
         if name.startswith(("tokens.", "semantic.")):
             return "semantic"
-        return "adaptive" if name.startswith("knowledge.") or ".bend." in name else "spatial"
+        adaptive = name.startswith(("knowledge.", "decoder.line.usual", "decoder.line.spread")) or ".bend." in name
+        return "adaptive" if adaptive else "spatial"

@@ -40,8 +40,8 @@ from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
 from .paint import paint
 from .settings import MeanSettings
 
-#: Scans that the line of the mean is fitted to, and voxels drawn from each.
-LINE_SCANS, LINE_VOXELS = 32, 20_000
+#: Voxels drawn from each scan to fit the mean's line to.
+LINE_VOXELS = 5000
 
 
 class MeanObjective(nn.Module):
@@ -127,6 +127,7 @@ class MeanStage:
         train: Sequence[Prepared],
         held: Sequence[Prepared],
         cache: Path,
+        fresh: bool = True,
     ) -> None:
         base = foundation.model
         if model.mean is None:
@@ -139,9 +140,9 @@ class MeanStage:
         if settings.flip or settings.latent_augmentations or not settings.crop:
             raise InputError("Stage mean takes crops of scans: flip=false latent_augmentations=0 crop=...")
         self.whole = model.mean.semantic  # tokens need each crop's whole volume, as it is
-        if self.whole and (settings.warp.probability or settings.paint.probability):
+        if self.whole and (settings.warp.probability or settings.paint.probability or settings.paint.specks):
             raise InputError("Tokens know their whole volume as it is: with the semantic stream in the mean set "
-                             "warp.probability=0 paint.probability=0.")  # fmt: skip
+                             "warp.probability=0 paint.probability=0 paint.specks=0.")  # fmt: skip
         self.settings = settings
         self.score = "surprise" if settings.only_spread else "mse"
         self.train, self.held = list(train), list(held)
@@ -156,7 +157,8 @@ class MeanStage:
             self.latents = {one.prepared.key: one for one in latents} if self.whole else {}
         self.autoencoder_hash = foundation.autoencoder_hash
         self.psr_range = foundation.psr_range
-        fit_line(self.mean, self.train, settings.seed, self.psr_range)
+        if fresh:
+            fit_line(self.mean, self.train, settings.seed, self.psr_range)
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
@@ -283,22 +285,23 @@ class MeanStage:
 
 
 def fit_line(mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_range: float) -> None:
-    """Least squares of the mean's line on up to :data:`LINE_SCANS` of the training scans.
+    """Least squares of the mean's line on voxels of the training scans.
 
     Raises:
         InputError: they do not determine it.
     """
-    rng = random(seed, "line")
-    rows, values = [], []
-    for i in np.sort(rng.permutation(len(entries))[:LINE_SCANS]):
-        entry = entries[i]
+    from tqdm import tqdm
+
+    rows, values, known = [], [], []
+    for entry in tqdm(entries, desc="line", unit="session"):
         inside = np.flatnonzero((np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0))
-        here = rng.choice(inside, min(LINE_VOXELS, inside.size), replace=False)
+        here = random(seed, "line", entry.name).choice(inside, min(LINE_VOXELS, inside.size), replace=False)
         x = torch.from_numpy(np.asarray(entry.x, np.float32))[None]
-        rows.append(features(x)[0].flatten(1)[:, here].T)
+        rows.append(features(x)[0].flatten(1)[:, here].T.contiguous())
         values.append(torch.from_numpy(np.asarray(entry.y, np.float32).ravel()[here]) / psr_range)
+        known.append(known_of(entry))
     try:
-        mean.decoder.line.fit(torch.cat(rows), torch.cat(values))
+        mean.decoder.line.fit(rows, values, torch.from_numpy(np.stack(known)))
     except ValueError as error:
         raise InputError(f"The training scans cannot be used: {error}") from error
 

@@ -1,7 +1,9 @@
 """Lesions painted into a crop's white matter: other shapes, sizes and rims in every crop (as LesionMix does, Basaran et
 al., MICCAI 2023), with the contrasts that the simulator's lesions have.
 
-A data set has the lesions that it has, and a network that sees each a hundred times learns what *they* look like.
+A data set has the lesions that it has, and a network that sees each a hundred times learns what *they* look like. At
+the brain's rim specks are painted in: vessels with fresh blood, fat and dura that a mask has kept are brighter on real
+T1w than on simulated ones, and hold no myelin.
 """
 
 from __future__ import annotations
@@ -23,22 +25,34 @@ _HIGHEST = (0.15, 0.9, 0.0)  # of the logarithms
 def paint(
     x: np.ndarray, y: np.ndarray, labels: np.ndarray, settings: PaintSettings, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x (2, X, Y, Z), y and labels (X, Y, Z) with up to ``most`` more lesions, in a share ``probability`` of the crops.
+    """x (2, X, Y, Z), y and labels (X, Y, Z) with up to ``most`` more lesions, in a share ``probability`` of the crops,
+    and with specks at the brain's rim in a share ``specks``.
 
     ``y`` may be in any unit. Nothing is changed in place.
     """
     rng = np.random.default_rng(int(rng.integers(2**62)))
+    x, y, labels = x.astype(np.float32), y.astype(np.float32), labels.copy()
+    if rng.random() < settings.specks:
+        _specks(x, y, labels, rng)
     white = np.isin(labels, WHITE)
     places = np.flatnonzero(white)
-    if rng.random() >= settings.probability or not places.size:
-        return x, y, labels
+    if rng.random() < settings.probability and places.size:
+        _lesions(x, y, labels, white, rng.choice(places, int(rng.integers(1, settings.most + 1))), settings, rng)
+    return x, y, labels
+
+
+def _lesions(
+    x: np.ndarray, y: np.ndarray, labels: np.ndarray, white: np.ndarray, places: np.ndarray, settings: PaintSettings,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Change all three in place, with a lesion at each of ``places``."""
     from scipy.ndimage import gaussian_filter
 
-    x, y, labels = x.astype(np.float32), y.astype(np.float32), labels.copy()
     # Lesions end where white matter does, as softly as voxels of two tissues go over into each other.
     share = gaussian_filter((white | (labels == LESION)).astype(np.float32), 0.6)
-    for place in rng.choice(places, int(rng.integers(1, settings.most + 1))):
-        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, rng)
+    for place in places:
+        radius = float(np.clip(np.exp(rng.normal(1.0, 0.5)), 1.2, 10))  # voxels
+        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, radius, rng)
         amount = amount * share[part]
         change = np.minimum(rng.multivariate_normal(CONTRAST_MEAN, CONTRAST_COVARIANCE), _HIGHEST)
         if rng.random() < settings.faint:
@@ -47,15 +61,30 @@ def paint(
             image[part] *= 1 + (np.float32(by) - 1) * amount
         inside = labels[part]
         inside[(amount > 0.5) & (inside > 0)] = LESION
-    return x, y, labels
 
 
-def _blob(centre: tuple[int, ...], shape: tuple[int, ...], rng: np.random.Generator) -> tuple[tuple, np.ndarray]:
+def _specks(x: np.ndarray, y: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    """Change x and y in place: bright on T1w, anything on FLAIR, no PSR, within three voxels of the brain's edge."""
+    from scipy.ndimage import binary_erosion
+
+    brain = labels > 0
+    rim = np.flatnonzero(brain & ~binary_erosion(brain, iterations=3, border_value=1))
+    if not rim.size:
+        return
+    for place in rng.choice(rim, int(rng.integers(1, 13))):
+        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, float(rng.uniform(0.7, 2.5)), rng)
+        amount = amount * brain[part]
+        for image, to in zip((x[0], x[1], y), (rng.uniform(0.65, 1.2), rng.uniform(0.05, 0.8), 0.0)):
+            image[part] += (np.float32(to) - image[part]) * amount
+
+
+def _blob(
+    centre: tuple[int, ...], shape: tuple[int, ...], radius: float, rng: np.random.Generator
+) -> tuple[tuple, np.ndarray]:
     """A lumpy ellipsoid about ``centre``: its box, and how much of each voxel there it takes, 0 to 1."""
     from scipy.ndimage import gaussian_filter
     from scipy.spatial.transform import Rotation
 
-    radius = float(np.clip(np.exp(rng.normal(1.0, 0.5)), 1.2, 10))  # voxels
     rim = float(np.exp(rng.uniform(np.log(0.25), np.log(1.5))))
     axes = radius * np.exp(rng.normal(0, 0.25, 3))
     reach = int(np.ceil(axes.max() * 1.3 + 4 * rim)) + 1

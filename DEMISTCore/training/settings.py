@@ -211,6 +211,7 @@ class PaintSettings:
     probability: float = 0.5
     most: int = 6
     faint: float = 0.25
+    specks: float = 0.4
 
 
 @dataclass

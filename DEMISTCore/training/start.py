@@ -270,7 +270,8 @@ def _assemble(run: Run, resume: bool) -> Any:
     elif run.stage == "mean":
         from .mean import MeanStage
 
-        stage = MeanStage(model, s, foundation, train, held, cache)
+        begun = bool(checkpoints(run.folder) or run.init)  # then the line is there already
+        stage = MeanStage(model, s, foundation, train, held, cache, fresh=not begun)
     elif run.stage == "demist":
         from .demist import DemistStage
 
