@@ -70,8 +70,6 @@ def cohort_means(
     Raises:
         InputError: a subject has no segmentation, it lies on another grid than its map, or a file cannot be read.
     """
-    from ..acquisition import sidecar_path
-    from ..measured import is_complete, read_measured
     from ..volume import Volume
 
     known: dict[str, dict[str, float]] = {}
@@ -85,19 +83,12 @@ def cohort_means(
     for subject, (psr_path, labels_path) in truths.items():
         if labels_path is None:
             raise InputError(f"{psr_path} has no tissue segmentation (*_dseg) beside it; the look-up needs one.")
-        files = [psr_path, labels_path]
-        if not is_complete(psr_path) and sidecar_path(psr_path).is_file():
-            files.append(sidecar_path(psr_path))  # its units are part of the map
-        key = json.dumps([_identity(path) for path in files])
+        key = json.dumps([_identity(psr_path), _identity(labels_path)])
         if key not in known:
-            measured, labels = read_measured(psr_path), Volume.read(labels_path)
-            psr = measured.psr
+            psr, labels = Volume.read(psr_path), Volume.read(labels_path)
             if not psr.grid.same_as(labels.grid):
-                if is_complete(psr_path):
-                    raise InputError(f"{labels_path} does not lie on the grid of {psr_path}; resample it.")
-                labels = labels.resampled_to(psr.grid, "nearest")
-            tissue = np.where(measured.known, labels.array.round().astype(np.int16), 0)
-            means = tissue_means(psr.array, tissue)
+                raise InputError(f"{labels_path} does not lie on the grid of {psr_path}; resample it.")
+            means = tissue_means(psr.array, labels.array.round().astype(np.int16))
             known[key] = {str(label): mean for label, mean in means.items()}
         found[key] = known[key]
         result[subject] = {int(label): mean for label, mean in known[key].items()}

@@ -122,7 +122,7 @@ def evaluate(
     context = Context(
         model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
         knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, lookup_from=lookup_from,
-        linear=linear, preprocess=preprocess, progress=progress,
+        linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
     settings = {

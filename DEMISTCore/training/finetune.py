@@ -325,7 +325,8 @@ def _train(
     with_mean = {}
     if scaled.config.mean is not None:
         # Nothing but what was measured: painted lesions have a simulator's contrasts.
-        own["mean"][:0] = ["paint.probability=0", *(["warp.probability=0"] if scaled.config.mean.semantic else [])]
+        still = ["paint.specks=0", "warp.probability=0"] if scaled.config.mean.semantic else []  # its tokens know better
+        own["mean"][:0] = ["paint.probability=0", *still]
         own["demist"][:0] = ["flip=false", "latent_augmentations=0"]
         with_mean["mean"] = str(stage("mean", foundation=base, init=str(scaled.folder)))
     runs.append(stage("demist", foundation=foundation, init=str(scaled.folder), **with_mean))
