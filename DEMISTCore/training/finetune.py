@@ -324,8 +324,8 @@ def _train(
         runs.append(Path(foundation))
     with_mean = {}
     if scaled.config.mean is not None:
-        # Nothing but what was measured: painted lesions have a simulator's contrasts.
-        still = ["paint.specks=0", "warp.probability=0"] if scaled.config.mean.semantic else []  # its tokens know better
+        # Nothing but what was measured: painted lesions have a simulator's contrasts. Tokens know the volume as it is.
+        still = ["paint.specks=0", "warp.probability=0"] if scaled.config.mean.semantic else []
         own["mean"][:0] = ["paint.probability=0", *still]
         own["demist"][:0] = ["flip=false", "latent_augmentations=0"]
         with_mean["mean"] = str(stage("mean", foundation=base, init=str(scaled.folder)))
