@@ -490,21 +490,3 @@ def test_a_measured_truth_is_judged_where_it_is_known(tmp_path):
     own = Case(data.index(slabs)[0], "truth", "simulated", 1.0, 8, already_aligned=True)
     assert own.truth.shape[2] == 12
     assert measure(own, Outcome(own.truth))["mae"] == 0
-
-
-@pytest.mark.slow
-def test_an_evaluation_on_slabs_says_what_it_counts(tiny_bundle, tmp_path):
-    from DEMISTCore.evaluation import evaluate
-
-    root = as_slabs(write_mini_bids(tmp_path / "bids", subjects=2, size=40), 14, 26)
-    out = evaluate(root, tmp_path / "out", bundle=tiny_bundle, seeds=1, device="cpu", precision="fp32",
-                   preprocess="simulated", progress=False, lookup_from=root, already_aligned=True)  # fmt: skip
-    page = (out / "summary.md").read_text(encoding="utf-8")
-    assert "PSR is known in" in page
-    assert json.loads((out / "evaluation.json").read_text())["truth"] == "measured"
-    rows = (out / "results.csv").read_text().splitlines()
-    assert "coverage" in rows[0]
-    means = out / "lookup.json"
-    assert not means.exists()  # that file is of complete truths
-    assert "population look-up" in page
-    assert "linear model" in page
