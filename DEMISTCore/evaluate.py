@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("--preprocess", default="masked", metavar="MODE",
                         help="simulated: true brain mask, no registration, no N4; masked: true brain mask; full: as "
                         "synthesize (default: %(default)s)")
+    cohort.add_argument("--bids-filter", metavar="FILE", help="JSON file that says which images are meant")
+    cohort.add_argument("--already-aligned", action="store_true", default=None,
+                        help="measured maps lie on the T1w: do not register them")
     cohort.add_argument("--grid", default="truth", metavar="truth|model",
                         help="where maps are compared (default: the %(default)s's own grid)")
     rivals = p.add_argument_group("rivals that need a training set")
@@ -105,7 +108,8 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
         args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,
         compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
         subjects=args.subjects, lookup_from=args.lookup_from, linear=args.linear, prepared=args.prepared,
-        preprocess=args.preprocess, grid=args.grid, **sampling,
+        preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
+        already_aligned=args.already_aligned, **sampling,
     )  # fmt: skip
     print((out / "summary.md").read_text(encoding="utf-8"))
     return 0

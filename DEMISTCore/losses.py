@@ -24,6 +24,22 @@ def _weighted_mean(per_sample: Tensor, weight: Tensor | None) -> Tensor:
     return (per_sample if weight is None else per_sample * weight.to(per_sample)).mean()
 
 
+# --------------------------------------------------------------------------------- where PSR is known
+
+
+def known_mean(values: Tensor, known: Tensor | None) -> Tensor:
+    """Mean of ``values`` (B, C, ...) weighted by ``known`` (B, 1, ...), 0 where nothing is; None: the plain mean."""
+    if known is None:
+        return values.mean()
+    known = known.to(values).expand_as(values)
+    return (values * known).sum() / known.sum().clamp_min(1)
+
+
+def with_neighbours(known: Tensor) -> Tensor:
+    """1 where a voxel of ``known`` (B, 1, X, Y, Z) and all its 26 neighbours are 1: where a gradient can be taken."""
+    return -F.max_pool3d(-F.pad(known.float(), (1, 1) * 3, mode="replicate"), 3, stride=1)
+
+
 # ---------------------------------------------------------------------------------------------- KL
 
 

@@ -8,6 +8,11 @@ The stages of DEMIST, each a run folder that the next one takes:
     python -m DEMISTCore.train demist      --data BIDS --out runs/demist --foundation runs/backbone --mean runs/mean
     python -m DEMISTCore.train export runs/backbone runs/demist --out bundles/my-model
 
+With measured PSR maps of your own, from a finished bundle:
+
+    python -m DEMISTCore.train check    --data BIDS
+    python -m DEMISTCore.train finetune --data BIDS --out runs/mine
+
 Any setting can be given as key=value, for example: max_minutes=40 batch=4 model.streams.tokens=32 seed=1
 """
 
@@ -17,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cli import run, set_up_logging
+from .cli import EXIT_BAD_INPUT, run, set_up_logging
 
 _STAGES = {
     "autoencoder": "stage 1: the PSR and the condition autoencoder",
@@ -35,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m DEMISTCore.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(dest="stage", required=True, metavar="{" + ",".join([*_STAGES, "export"]) + "}")
+    names = ",".join([*_STAGES, "check", "finetune", "calibrate", "export"])
+    commands = top.add_subparsers(dest="stage", required=True, metavar="{" + names + "}")
     for stage, what in _STAGES.items():
         p = commands.add_parser(
             stage, help=what, description=what[0].upper() + what[1:] + ".",
@@ -61,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         p.add_argument("-v", "--verbose", action="store_true", help="say more")
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
+    _add_own_maps(commands)
     p = commands.add_parser("calibrate", help="measure a bundle's errors on new subjects and store its error bars",
                             description="Measure the errors of a bundle's mean on subjects that it was not trained "
                             "on, and write the bundle with calibrated error bars to OUT.")  # fmt: skip
@@ -93,6 +100,46 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_own_maps(commands: argparse._SubParsersAction) -> None:
+    """The two commands for a lab with maps of its own."""
+    settings = "Settings of the training are given as key=value, for example exclude_subjects=[sub-07] workers=4."
+    p = commands.add_parser("check", help="look at a data set before training: files, units, coverage, registration",
+                            epilog=settings, description="Look at every session of a data set with PSR maps, say what "
+                            "would spoil a model, and write a page with pictures.")  # fmt: skip
+    p.add_argument("--data", required=True, metavar="BIDS", help="BIDS data set with T1w, FLAIR and PSR maps")
+    p.add_argument("--out", type=Path, default=Path("runs/check"), metavar="DIR",
+                   help="folder of check.html and check.json (default: %(default)s)")  # fmt: skip
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
+    p = commands.add_parser("finetune", help="teach a bundle your scanner, from a data set to a new bundle",
+                            epilog=settings, description="Check a data set with PSR maps, fit a bundle to it, judge it "
+                            "on people held out, and write the new bundle with its card to OUT/bundle.")  # fmt: skip
+    p.add_argument("--data", required=True, metavar="BIDS", help="BIDS data set with T1w, FLAIR and PSR maps")
+    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder; its name is the new bundle's")
+    p.add_argument("--init", default="demist-sim", metavar="BUNDLE", help="where to begin (default: %(default)s)")
+    p.add_argument("--level", choices=("scale", "streams", "decoder"), default="streams", help="minutes: one factor, "
+                   "and error bars; the networks; the PSR decoder too (default: %(default)s)")  # fmt: skip
+    p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
+    p.add_argument("--simulated", action="store_true", help="the maps are simulated, not measured")
+    p.add_argument("--salt", metavar="TEXT", help="for the hashes by which the card lists people (default: drawn)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
+
+
+def _check(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from .training.check import PAGE, check, summary
+    from .training.finetune import AS_SYNTHESIS
+    from .training.settings import resolve
+
+    settings = resolve("demist", None, [*AS_SYNTHESIS, *overrides])
+    cache = Path(settings.cache) if settings.cache else args.out.parent / "cache"
+    report = check(args.data, settings, cache, args.out)
+    print(summary(report))
+    print(f"Page: {args.out / PAGE}")
+    return EXIT_BAD_INPUT if report.all_errors else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and hand over."""
     top = parser()
@@ -123,6 +170,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             import json
 
             print(json.dumps(report, indent=1))
+        return 0
+    if args.stage == "check":
+        return _check(args, overrides)
+    if args.stage == "finetune":
+        from .training.finetune import finetune
+
+        finetune(args.data, args.out, init=args.init, level=args.level, overrides=overrides, licence=args.licence,
+                 measured=not args.simulated, salt=args.salt, device=args.device)  # fmt: skip
         return 0
     if args.list_keys:
         import yaml

@@ -24,7 +24,7 @@ def entry():
     y = np.where(brain, 0.1 + 0.02 * field, 0).astype(np.float16)
     labels = np.where(brain, np.where(field > 0, 3, 2), 0).astype(np.uint8)
     x = np.where(brain, np.stack([0.5 + 0.1 * field, 0.5 - 0.1 * field]), 0).astype(np.float16)
-    return SimpleNamespace(x=x, y=y, labels=labels)
+    return SimpleNamespace(x=x, y=y, labels=labels, is_partial=False)
 
 
 def test_images_and_labels_are_warped_alike(entry):
@@ -52,6 +52,20 @@ def test_turned_on_the_grid_nothing_is_interpolated(entry):
         seen.add(images["y"].tobytes())
     assert len(seen) > 20  # of 48 positions
     assert warp.draw(SIZE, WarpSettings(probability=0.0), np.random.default_rng(0)) is None
+
+
+def test_what_is_known_goes_where_the_map_goes(entry):
+    known = np.ones(entry.labels.shape, np.uint8)
+    known[:, :, :28] = 0
+    settings = WarpSettings(probability=1.0)
+    for seed in range(4):
+        places = warp.draw(SIZE, settings, np.random.default_rng(seed))
+        whole = warp.read(entry, (12, 16, 12), places)
+        assert whole["known"].min() == 1
+        part = warp.read(SimpleNamespace(**{**vars(entry), "is_partial": True, "known": known}), (12, 16, 12), places)
+        marked = warp.read(SimpleNamespace(**{**vars(entry), "labels": known + np.uint8(1)}), (12, 16, 12), places)
+        np.testing.assert_array_equal(part["known"] == 0, marked["labels"] == 1)
+        np.testing.assert_array_equal(part["y"], whole["y"])
 
 
 def test_a_crop_beyond_the_edge_is_empty_there(entry):

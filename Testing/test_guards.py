@@ -25,7 +25,7 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 #: Options of words and numbers that are no paths. Every other option that takes a value is held to be an input, so that
 #: a new one must be protected, or be listed here.
 NO_PATHS = {
-    "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude",
+    "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude", "salt",
 }  # fmt: skip
 #: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
 CACHES = {"evaluate prepared", "calibrate cache"}

@@ -215,7 +215,7 @@ def test_documented_options_exist():
         stages = ("",)
         if command.endswith(".train"):
             stages = ("autoencoder", "backbone", "mean", "demist", "decoder", "segmentation", "regression", "calibrate",
-                      "export")  # fmt: skip
+                      "export", "check", "finetune")  # fmt: skip
         for stage in stages:
             argv = [sys.executable, "-m", command, *([stage] if stage else []), "--help"]
             helps[f"{command} {stage}".strip()] = subprocess.run(

@@ -199,15 +199,21 @@ def test_failed_preparation_names_the_session_and_leaves_nothing(bids, tmp_path,
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-def test_percent_psr_is_refused(tmp_path):
+def test_percent_is_read_as_it_is_and_what_is_no_psr_is_refused(tmp_path):
     import nibabel as nib
 
     root = write_mini_bids(tmp_path / "bids", subjects=1, size=16)
+    settings = resolve("autoencoder", "tiny")
+    [fraction] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
     file = next(root.rglob("*PSRmap*"))
     image = nib.load(file)
     nib.save(nib.Nifti1Image(100 * image.get_fdata(dtype=np.float32), image.affine), file)
-    with pytest.raises(InputError, match="fractions"):
-        data.prepare_cohort(data.index(root), resolve("autoencoder", "tiny"), tmp_path / "cache")
+    [percent] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+    assert percent.meta["psr"]["units"] == "percent"
+    np.testing.assert_allclose(percent.y, fraction.y, rtol=1e-3)
+    nib.save(nib.Nifti1Image(9000 * image.get_fdata(dtype=np.float32), image.affine), file)
+    with pytest.raises(InputError, match="no PSR map"):
+        data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
 
 
 def test_crop_pads_with_zeros_and_clamps():

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..acquisition import read_sidecar
+from ..acquisition import read_sidecar, sidecar_path
 from ..errors import InputError
 from ..files import sha256
+from ..measured import MeasuredMap, is_complete, read_measured
 from ..metrics import far_from
 from ..volume import Grid, Volume
 from .prepared import prepared_once
 from .split import near_borders
 
 if TYPE_CHECKING:
+    from ..measured.alignment import Alignment
     from ..preprocess import Prepared
     from ..training.data import Session
 
@@ -61,6 +63,7 @@ class Case:
     device: str = "cpu"
     cache: Path | None = None  # folder that keeps prepared scans
     group: str = TEST  # the data set it belongs to
+    already_aligned: bool | None = None  # a measured map lies on the T1w; None: if its name says so
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -71,15 +74,35 @@ class Case:
     @cached_property
     def digest(self) -> str:
         """Hash of all its files."""
-        return hashlib.sha256(" ".join(sha256(path) for path in self.session.files).encode()).hexdigest()
+        files = [*self.session.files, *([] if is_complete(self.session.psr) else [sidecar_path(self.session.psr)])]
+        return hashlib.sha256(" ".join(sha256(path) for path in files if path.is_file()).encode()).hexdigest()
+
+    @cached_property
+    def measured(self) -> MeasuredMap:
+        """The truth as it is read: in fractions, with what is known of it."""
+        return read_measured(self.session.psr)
+
+    @cached_property
+    def placed(self) -> Alignment | None:
+        """Where a measured map lies on the T1w; None for complete truths, which lie there."""
+        if is_complete(self.session.psr) and self.already_aligned is None:
+            return None
+        from ..training.data import place_measured
+        from ..training.settings import PreprocessSettings
+
+        settings = PreprocessSettings(already_aligned=self.already_aligned)
+        return place_measured(self.measured, self.session, self.prepared, settings)
+
+    @property
+    def motion(self) -> np.ndarray | None:
+        """What takes the truth to the T1w, (4, 4) RAS mm; None: it lies there."""
+        return None if self.placed is None else self.placed.motion
 
     @cached_property
     def true_psr(self) -> Volume:
-        """The truth on its own grid."""
-        psr = Volume.read(self.session.psr)
-        if np.nanmax(psr.array) > 1:
-            raise InputError(f"{self.session.psr} should hold fractions (white matter about 0.12); divide by 100.")
-        return Volume(np.nan_to_num(psr.array), psr.affine, psr.path)
+        """The truth on its own grid, moved to the T1w, fraction; 0 where it is unknown."""
+        psr = self.measured.psr
+        return Volume(psr.array, psr.affine if self.motion is None else self.motion @ psr.affine, psr.path)
 
     @cached_property
     def true_labels(self) -> Volume:
@@ -88,7 +111,9 @@ class Case:
             raise InputError(f"{self.session.psr} has no tissue segmentation (*_dseg) beside it; one is needed.")
         labels = Volume.read(self.session.dseg)
         if not labels.grid.same_as(self.true_psr.grid):
-            raise InputError(f"{self.session.dseg} does not lie on the grid of {self.session.psr}; resample it.")
+            if is_complete(self.session.psr):
+                raise InputError(f"{self.session.dseg} does not lie on the grid of {self.session.psr}; resample it.")
+            labels = labels.resampled_to(self.true_psr.grid, "nearest")  # a measured map has a grid of its own
         array = labels.array.round().astype(np.uint8)
         if self.session.lesion is not None and not (array == LESION).any():
             lesions = Volume.read(self.session.lesion).resampled_to(labels.grid, "nearest").array > 0.5
@@ -105,7 +130,8 @@ class Case:
     @property
     def warnings(self) -> list[dict[str, str]]:
         """What the preparation remarked on, a row each; none while no method has needed it."""
-        told = self.prepared.warnings if "prepared" in vars(self) else []
+        told = list(self.prepared.warnings) if "prepared" in vars(self) else []
+        told += self.placed.alarms if vars(self).get("placed") is not None else ()
         return [{"warning": sentence} for sentence in told]
 
     @cached_property
@@ -151,8 +177,26 @@ class Case:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """True PSR on the comparison grid."""
-        return self.true_psr.resampled_to(self.grid, "bspline").array
+        """True PSR on the comparison grid; 0 where it is unknown."""
+        if self.measured.known.all():
+            return self.true_psr.resampled_to(self.grid, "bspline").array
+        return self._on_grid[0]
+
+    @cached_property
+    def _on_grid(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.measured.on_grid(self.grid, self.motion)
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """Where PSR is known on the comparison grid (bool); all of it for complete truths."""
+        if self.measured.known.all() and is_complete(self.session.psr):
+            return np.ones(self.grid.shape, bool)
+        return self._on_grid[1]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the brain's voxels in which PSR is known."""
+        return float(np.count_nonzero(self.mask) / np.count_nonzero(self.brain))
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -160,27 +204,41 @@ class Case:
         return self.true_labels.resampled_to(self.grid, "nearest").array
 
     @cached_property
-    def mask(self) -> np.ndarray:
-        """True brain on the comparison grid (bool): where everything is measured."""
+    def brain(self) -> np.ndarray:
+        """True brain on the comparison grid (bool)."""
         inside = self.true_mask.resampled_to(self.grid, "nearest").array > 0.5
         if not inside.any():
             raise InputError(f"{self.session.mask} is empty; evaluation needs the brain.")
         return inside
 
     @cached_property
+    def mask(self) -> np.ndarray:
+        """The brain where PSR is known (bool): where everything is measured."""
+        inside = self.brain & self.known
+        if not inside.any():
+            raise InputError(f"{self.session.psr} does not overlap the brain mask {self.session.mask}; check that both "
+                             "belong to this session.")  # fmt: skip
+        return inside
+
+    @cached_property
     def lesions(self) -> np.ndarray:
-        """Lesions in the brain (bool)."""
+        """Lesions in the brain where PSR is known (bool)."""
         return (self.labels == LESION) & self.mask
+
+    @cached_property
+    def _far(self) -> np.ndarray:
+        """Farther than :data:`GAP_MM` from any lesion (bool), those where PSR is unknown included."""
+        return far_from((self.labels == LESION) & self.brain, self.grid.spacing, GAP_MM)
 
     @cached_property
     def distant_white(self) -> np.ndarray:
         """White matter farther than :data:`GAP_MM` from any lesion (bool)."""
-        return (self.labels == WHITE) & self.mask & far_from(self.lesions, self.grid.spacing, GAP_MM)
+        return (self.labels == WHITE) & self.mask & self._far
 
     @cached_property
     def near_lesions(self) -> np.ndarray:
         """Lesions and what lies within :data:`GAP_MM` of them (bool); empty without lesions."""
-        return self.mask & ~far_from(self.lesions, self.grid.spacing, GAP_MM)
+        return self.mask & ~self._far
 
     @cached_property
     def single_lesions(self) -> np.ndarray:
@@ -194,13 +252,13 @@ class Case:
 
     @cached_property
     def tissues(self) -> np.ndarray:
-        """Labels, 0 outside the brain."""
+        """Labels, 0 outside the brain and where PSR is unknown."""
         return np.where(self.mask, self.labels, 0)
 
     @cached_property
     def borders(self) -> np.ndarray:
         """Voxels at tissue borders (bool), see :func:`.split.near_borders`."""
-        return near_borders(self.tissues, self.grid.spacing)
+        return near_borders(np.where(self.brain, self.labels, 0), self.grid.spacing)
 
     def to_grid(self, array: np.ndarray) -> np.ndarray:
         """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""

@@ -27,6 +27,8 @@ from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_folder
 from ..lock import LOCK_FILE, FolderLock
+from ..measured import is_complete
+from ..measured.choice import read_filters
 from .cases import GAP_MM, GRIDS, SHIFTED, TEST, Case, check_preprocess
 from .measure import measure
 from .methods import Context, Method, choose_methods
@@ -61,6 +63,8 @@ def evaluate(
     prepared: str | Path | None = None,
     preprocess: str = "masked",
     grid: str = "truth",
+    bids_filter: str | Path | None = None,
+    already_aligned: bool | None = None,
     device: str = "auto",
     precision: str = "auto",
     progress: bool = True,
@@ -87,6 +91,8 @@ def evaluate(
         prepared: folder that keeps prepared scans; None: ``prepared`` in ``out``.
         preprocess: see :data:`PREPROCESS`.
         grid: see :data:`GRIDS`.
+        bids_filter: file that says which images are meant, see :func:`DEMISTCore.measured.choice.read_filters`.
+        already_aligned: measured maps lie on the T1w and are not registered; None: those whose names say so.
         device, precision: see :func:`DEMISTCore.synthesize`.
         progress: draw a progress bar.
 
@@ -102,10 +108,12 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     protect_folder(
-        out, (data, shifted, bundle, regression_from, compare, lookup_from, linear), "folder of the results"
-    )  # fmt: skip
+        out, (data, shifted, bundle, regression_from, compare, lookup_from, linear, bids_filter),
+        "folder of the results",
+    )
     _check_folder(out)
-    cohorts = {TEST: index(data)} | ({SHIFTED: index(shifted)} if shifted is not None else {})
+    filters = read_filters(bids_filter)
+    cohorts = {TEST: index(data, filters)} | ({SHIFTED: index(shifted, filters)} if shifted is not None else {})
     sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)
     torch_device = pick_device(device)
@@ -114,12 +122,13 @@ def evaluate(
     context = Context(
         model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
         knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, lookup_from=lookup_from,
-        linear=linear, preprocess=preprocess, progress=progress,
+        linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
     settings = {
         "version": __version__, "data": str(data), "shifted": None if shifted is None else str(shifted),
         "bundle": model.name, "bundle_hash": model.hash, "warning": model.warning, "preprocess": preprocess,
+        "truth": "simulated" if all(is_complete(s.psr) for own in sessions.values() for s in own) else "measured",
         "grid": grid, "seeds": seeds, "device": str(torch_device), "precision": str(dtype),
         "data_range": metrics.DATA_RANGE, "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM,
         "notes": context.notes, "methods": {name: method.settings for method in methods for name in method.names},
@@ -135,7 +144,7 @@ def evaluate(
                 for session in those:
                     case = Case(
                         session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device),
-                        Path(prepared or out / "prepared"), group,
+                        Path(prepared or out / "prepared"), group, already_aligned,
                     )  # fmt: skip
                     for method in methods:
                         bar.set_postfix_str(f"{group} {case.name}: {method.names[0]}")
@@ -159,6 +168,8 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
         "preprocess": case.preprocess, "spacing": case.spacing, "multiple": case.multiple,
         "method": method.settings,
     }  # fmt: skip
+    if case.already_aligned is not None:  # only then: results of complete truths stay valid
+        keys["already_aligned"] = case.already_aligned
     fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
     stored = {name: read_result(out, case, name, fingerprint) for name in method.names}
     if all(stored.values()):

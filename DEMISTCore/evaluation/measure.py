@@ -28,6 +28,7 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
 
     psr, truth, mask = outcome.psr, case.truth, case.mask
     row: dict[str, Any] = metrics.compare(psr, truth, mask)
+    row["coverage"] = case.coverage
     row["lesion_auc"] = metrics.roc_area(psr[case.lesions], psr[case.distant_white])
     row["psnr_near_lesions"] = metrics.psnr(psr, truth, case.near_lesions) if case.near_lesions.any() else math.nan
     row |= error_split(psr, truth, case.tissues, mask, case.borders)

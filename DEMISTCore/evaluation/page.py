@@ -50,7 +50,11 @@ def _head(results: pd.DataFrame, groups: Sequence[str], settings: Mapping[str, A
         "truth": "the truth's own grid (model-grid maps brought there once, by cubic B-splines)",
         "model": "the model grid (the truth brought there once, by cubic B-splines)",
     }[settings["grid"]]
-    counted = []
+    counted, covered = [], ""
+    shares = results.groupby("session", observed=True)["coverage"].first() if "coverage" in results else None
+    if shares is not None and shares.min() < 1:
+        covered = (f" PSR is known in {shares.mean():.0%} of the brains' voxels ({shares.min():.0%} in "
+                   f"{shares.idxmin()}), and these alone count.")  # fmt: skip
     for group, source in zip(groups, (settings["data"], settings["shifted"])):
         own = results[results["set"] == group]
         label = f" ({group})" if len(groups) > 1 else ""
@@ -58,9 +62,10 @@ def _head(results: pd.DataFrame, groups: Sequence[str], settings: Mapping[str, A
                        f"`{Path(source).name}`{label}")  # fmt: skip
     return (
         f"# Evaluation of {settings['bundle']}\n\n{settings['warning']}\n\n{'; '.join(counted)}; mean ± SD over "
-        f"subjects, inside the true brain mask, on {where}. PSNR and SSIM with a range of {metrics.DATA_RANGE} PSR. "
-        "Sharpness: Sobel energy over the truth's, 1 is right. Lesion AUC: lesion voxels against white matter farther "
-        f"than {settings['lesion_gap_mm']:g} mm from any lesion (look-ups are given the true lesions). "
+        f"subjects, inside the true brain mask, on {where}.{covered} PSNR and SSIM with a range of "
+        f"{metrics.DATA_RANGE} PSR. Sharpness: Sobel energy over the truth's, 1 is right. Lesion AUC: lesion "
+        f"voxels against white matter farther than {settings['lesion_gap_mm']:g} mm from any lesion (look-ups are "
+        "given the true lesions). "
         f"Preparation: {settings['preprocess']}. " + " ".join(settings["notes"])
     )
 

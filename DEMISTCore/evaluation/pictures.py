@@ -38,7 +38,8 @@ def draw_figures(rows: Sequence[Mapping[str, Any]], methods: Sequence[Method], s
             for heading, key in _SHOWN.items()
         }
         footer = f"{settings['warning']} Bundle {settings['bundle']} {settings['bundle_hash'][:12]}."
-        title = f"PSR against the truth, {group} set" if end else "PSR against the simulated truth"
+        against = "the simulated truth" if settings.get("truth") == "simulated" else "the measured maps"
+        title = f"PSR against the truth, {group} set" if end else f"PSR against {against}"
         save_figure(box_plots(values, title=title, footer=footer), out / f"boxes{end}.png", dpi=110)
         _draw_slices(own, drawn, out, out / f"slices{end}.png", footer)
 

@@ -42,16 +42,27 @@ class Registration:
         motion: (4, 4), RAS mm: where a point of the FLAIR belongs in the T1w's world.
         note: what happened, for the log.
         warning: a sentence for the user, or None.
+        displacement: mean over the brain of how far a point moves, mm.
+        before, after: mutual information where the images lay, and where they were put.
     """
 
     motion: np.ndarray
     note: str
     warning: str | None = None
+    displacement: float = 0.0
+    before: float = float("nan")
+    after: float = float("nan")
 
 
 @one_thread()
 def register_rigid(
-    t1w: Volume, flair: Volume, brain: Volume, tick: Callable[[float], None] = lambda fraction: None
+    t1w: Volume,
+    flair: Volume,
+    brain: Volume,
+    tick: Callable[[float], None] = lambda fraction: None,
+    *,
+    name: str = "FLAIR",
+    anywhere: bool = True,
 ) -> Registration:
     """Find the rigid motion that takes ``flair`` onto ``t1w``; keep the given position unless another is better.
 
@@ -62,6 +73,8 @@ def register_rigid(
         flair: moving image.
         brain: >= 0.5 inside, on any grid in the T1w's space.
         tick: called with the share done, 0 to 1; may raise to cancel.
+        name: what the moving image is, for sentences.
+        anywhere: begin from the centres of both images, too; they say nothing where one is a slab.
     """
     import SimpleITK
     from scipy.ndimage import binary_dilation
@@ -83,7 +96,7 @@ def register_rigid(
     for kind in (
         SimpleITK.CenteredTransformInitializerFilter.GEOMETRY,
         SimpleITK.CenteredTransformInitializerFilter.MOMENTS,
-    ):
+    ) if anywhere else ():
         initial = SimpleITK.CenteredTransformInitializer(images[0], images[1], SimpleITK.VersorRigid3DTransform(), kind)
         shift = np.array(SimpleITK.VersorRigid3DTransform(initial).GetTranslation())
         if min(np.linalg.norm(shift - other) for other in shifts) > 5.0:
@@ -102,12 +115,13 @@ def register_rigid(
     log.debug("Mutual information %.4f before, %.4f after; %.2f mm, %.2f deg", -before, -after, displacement, angle)
     # Negative metrics: a gain makes them smaller.
     if not after < before - _GAIN * abs(before):
-        return Registration(np.eye(4), "in place already: no better position than the given one")
-    note = f"FLAIR moved by {displacement:.1f} mm in the brain, turned by {angle:.1f} degrees"
+        note = "in place already: no better position than the given one"
+        return Registration(np.eye(4), note, None, 0.0, -before, -before)
+    note = f"{name} moved by {displacement:.1f} mm in the brain, turned by {angle:.1f} degrees"
     warning = None
     if displacement > _SUSPICIOUS:
-        warning = f"Registration moved the FLAIR by {displacement:.0f} mm; check that it lies on the T1w."
-    return Registration(motion, note, warning)
+        warning = f"Registration moved the {name} by {displacement:.0f} mm; check that it lies on the T1w."
+    return Registration(motion, note, warning, displacement, -before, -after)
 
 
 class _Matcher:

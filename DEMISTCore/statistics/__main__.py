@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
         help="the lesions given are themselves a suggestion that no person has checked; every output says so",
     )
     masks.add_argument("--t1w", metavar="FILE", help="T1-weighted image in the map's space: tissues, T1 black holes")
+    masks.add_argument("--already-aligned", action="store_true",
+                       help="a measured map lies on the T1w: do not look whether it does")  # fmt: skip
     masks.add_argument("--flair", metavar="FILE", help="FLAIR image of the same session; registered to the T1w")
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
@@ -104,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     analysis = analyse(
         args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
         uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
-        unchecked=args.unchecked, out=args.out, settings=settings, tsv=args.tsv, overwrite=args.overwrite,
+        unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings, tsv=args.tsv,
+        overwrite=args.overwrite,
     )  # fmt: skip
     if not args.quiet:
         print(analysis.text())

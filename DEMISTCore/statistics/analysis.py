@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..measured.alignment import off_by
 from ..volume import Volume, as_volume
 from . import checks
 from . import intervals as error_bars
@@ -49,6 +50,7 @@ def analyse(
     suggest: bool = False,
     unchecked: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    already_aligned: bool = False,
     out: str | os.PathLike[str] | None = None,
     settings: Settings | RegionSettings | None = None,
     tsv: bool = False,
@@ -76,6 +78,7 @@ def analyse(
         reference: another PSR map of this brain to compare with: measured, or of another time.
         suggest: find lesions on the FLAIR instead of taking a mask; every output says that they are a suggestion.
         unchecked: ``lesions`` is itself a suggestion that no person has checked; every output says so.
+        already_aligned: a measured map lies on the T1w, so do not look whether it does.
         provenance: of a synthesized map that is in memory (``Synthesis.provenance``); a file has it beside it.
         out: folder to write to; None: nothing is written.
         settings: :class:`Settings`, or :class:`DEMISTCore.regions.RegionSettings` for the regions alone.
@@ -128,6 +131,9 @@ def analyse(
         _say(notes, (origin or {}).get("warnings", ()))
         notes += [sentence for volume in inputs.values() for sentence in volume.warnings]
         label = psr.path or "The PSR map"
+        if origin is None and "T1w" in inputs and not already_aligned:
+            off = off_by(psr, inputs["T1w"])
+            _say(notes, [] if off is None else [off])
         aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
 
     with clock.stage("regions", 0.05):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import sha256
+from ..measured.units import FRACTION_LIMIT, PERCENT_LIMIT
 from ..schema import read_json
 from ..volume import Grid, Volume, as_volume, data_hashes
 
@@ -18,8 +19,6 @@ from ..volume import Grid, Volume, as_volume, data_hashes
 RESEARCH_USE = "Research use only, not for clinical use."
 #: What is said of a map known to be synthesized whose own statement is lost.
 SYNTHESIZED = "Synthesized PSR is a research estimate, not a measurement, and not for clinical use."
-#: A typical value above this (median over the brain) is no fraction; up to the second it is a percentage.
-FRACTION_LIMIT, PERCENT_LIMIT = 0.5, 60.0
 
 
 def read_map(source: Volume | str | os.PathLike[str], name: str) -> Volume:

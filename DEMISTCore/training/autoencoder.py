@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..losses import Align, PatchGAN, edge_loss, kl_loss
+from ..losses import Align, PatchGAN, edge_loss, kl_loss, known_mean, with_neighbours
 from ..networks.autoencoder import build_autoencoder
 from ..networks.config import PSR_RANGE, ModelConfig
 from . import previews
@@ -37,30 +37,42 @@ class AutoencoderObjective(nn.Module):
         self.reconstructions: dict[int, Tensor] = {}  # by the batch's first index, taken by the discriminator
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch: y (B, 1, X, Y, Z) in units of the PSR range, x (B, 2, X, Y, Z), noise of both latents."""
-        s, y, x = self.settings, batch["y"], batch["x"]
+        """Losses of a batch: y (B, 1, X, Y, Z) in units of the PSR range, x (B, 2, X, Y, Z), noise of both latents.
+
+        ``known`` (B, 1, X, Y, Z): where the map is; elsewhere nothing is learnt from it.
+        """
+        s, y, x, known = self.settings, batch["y"], batch["x"], batch.get("known")
         z_mu, z_sigma = self.psr.encode(y)
         c_mu, c_sigma = self.condition.encode(x)
         z = z_mu + spread_of(z_mu, z_sigma, batch, s.latent_noise) * batch["z_noise"].to(z_mu.dtype)
         y_hat = self.psr.decode(z).float()
         x_hat = self.condition.decode(c_mu + c_sigma * batch["c_noise"].to(c_mu.dtype)).float()
         parts = {
-            "psr": (y_hat - y).abs().mean(),
+            "psr": known_mean((y_hat - y).abs(), known),
             "condition": (x_hat - x).abs().mean(),
             "kl": kl_loss(z_mu, z_sigma) + kl_loss(c_mu, c_sigma),
         }
         loss = parts["psr"] + s.lambda_condition * parts["condition"] + s.beta_kl * parts["kl"]
         if s.lambda_edge > 0:
-            parts["edge"] = edge_loss(y_hat, y)
+            parts["edge"] = edge_loss(y_hat, y, None if known is None else with_neighbours(known))
             loss = loss + s.lambda_edge * parts["edge"]
         if s.lambda_align > 0:
             parts["align"] = self.align(z_mu, c_mu, batch["brain"])
             loss = loss + s.lambda_align * parts["align"]
         if self._gan[0] is not None and progress >= s.adversarial_start:
-            parts["adversarial"] = self._gan[0].generator_loss(y_hat)
+            seen = judged(y_hat, y, known)
+            parts["adversarial"] = self._gan[0].generator_loss(seen)
             loss = loss + s.lambda_adversarial * parts["adversarial"]
-            self.reconstructions[int(batch["index"][0])] = y_hat.detach()
+            self.reconstructions[int(batch["index"][0])] = seen.detach()
         return {"loss": loss, **parts}
+
+
+def judged(y_hat: Tensor, y: Tensor, known: Tensor | None) -> Tensor:
+    """What a discriminator sees of ``y_hat``: where the truth is unknown what stands in ``y``, which it sees as well.
+
+    So neither of the two can be told from the other there, and no gradient reaches the network. All (B, 1, X, Y, Z).
+    """
+    return y_hat if known is None else torch.where(known > 0, y_hat, y)
 
 
 def spread_of(mu: Tensor, sigma: Tensor, batch: dict[str, Tensor], latent_noise: float) -> Tensor:
@@ -96,6 +108,7 @@ class AutoencoderStage:
         self, model: ModelConfig, settings: AutoencoderSettings, train: Sequence[Prepared], held: Sequence[Prepared]
     ) -> None:
         self.model, self.settings, self.train, self.held = model, settings, train, held
+        self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
             gan = PatchGAN(model.psr.out_channels, settings.discriminator_channels)
@@ -112,7 +125,8 @@ class AutoencoderStage:
         for i in indices:
             rng = random(s.seed, "autoencoder", i)
             entry = self.train[pick(len(self.train), s.seed, "autoencoder", i)]
-            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
+            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
+                                with_known=self.partial)  # fmt: skip
             sample["x"] = augment(sample["x"], s.augment, rng)
             sample |= self._noise(rng)
             if s.latent_noise > 0:
@@ -170,14 +184,28 @@ class AutoencoderStage:
 
 
 def read_patch(
-    entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool, psr_range: float = PSR_RANGE
-) -> dict[str, np.ndarray]:
-    """x (2, ...), y (1, ...) in units of the PSR range, brain (1, ...), labels (1, ...) of a patch, float32."""
+    entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool, psr_range: float = PSR_RANGE,
+    with_known: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """x (2, ...), y (1, ...) in units of the PSR range, brain (1, ...), labels (1, ...) of a patch, float32.
+
+    ``brain`` and ``labels`` are 0 where PSR is unknown; ``with_known`` adds ``known`` (1, ...) itself.
+    """
     labels = crop(entry.labels, start, size)[None]
+    known = read_known(entry, start, size)[None] if entry.is_partial or with_known else None
+    if known is not None:
+        labels = np.where(known > 0, labels, labels.dtype.type(0))
     sample = {
         "x": crop(entry.x, start, size).astype(np.float32),
         "y": crop(entry.y, start, size)[None].astype(np.float32) / psr_range,
         "labels": labels,
         "brain": (labels > 0).astype(np.float32),
     }
+    if with_known:
+        sample["known"] = known
     return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
+
+
+def read_known(entry: Prepared, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """1 where PSR is known, float32 ``size``; beyond the volume's edge it is known to be 0."""
+    return 1 - crop(1 - np.asarray(entry.known), start, size).astype(np.float32)

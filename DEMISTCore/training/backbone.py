@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
+from ..losses import known_mean
 from ..networks.backbone import build_backbone
 from ..networks.config import ModelConfig
 from . import previews
@@ -40,16 +41,18 @@ class BackboneObjective(nn.Module):
         self.schedule, self.weighting = schedule, weighting
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Loss of a batch: z (B, C, x, y, z) scaled, noise like z, t (B,)."""
+        """Loss of a batch: z (B, C, x, y, z) scaled, noise like z, t (B,); ``known`` (B, 1, x, y, z): how far z is."""
         z, noise, t = batch["z"], batch["noise"], batch["t"]
         prediction = self.backbone(self.schedule.add_noise(z, noise, t), t).float()
-        return {"loss": prediction_error(self.schedule, prediction, z, noise, t, self.weighting)}
+        error = prediction_error(self.schedule, prediction, z, noise, t, self.weighting, batch.get("known"))
+        return {"loss": error}
 
 
 def prediction_error(
-    schedule: NoiseSchedule, prediction: Tensor, z: Tensor, noise: Tensor, t: Tensor, weighting: str
-) -> Tensor:
-    """Mean squared error of a prediction at z_t; with ``weighting`` "x0" counted in z_0.
+    schedule: NoiseSchedule, prediction: Tensor, z: Tensor, noise: Tensor, t: Tensor, weighting: str,
+    known: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Mean squared error of a prediction at z_t, weighted by ``known``; with ``weighting`` "x0" counted in z_0.
 
     At given z_t an error of v is 1 / sigma times one of z_0, an error of epsilon alpha / sigma times.
     """
@@ -57,7 +60,7 @@ def prediction_error(
     if weighting == "x0":
         alpha, sigma = schedule.alpha_sigma(t, z)
         error = error * (sigma if schedule.prediction == "v" else sigma / alpha).square()
-    return error.mean()
+    return known_mean(error, known)
 
 
 class BackboneStage:
@@ -82,6 +85,7 @@ class BackboneStage:
         self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
+        self.partial = any(entry.is_partial for entry in train)
         check_crop(self.train, settings, model.backbone.multiple)
         # A foundation that has scales keeps them: other networks may have been trained on the same latents.
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
@@ -109,6 +113,8 @@ class BackboneStage:
             z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
             t = draw_time(i, s, self.schedule.steps)
             samples.append({"z": z, "noise": noise_like(rng, z.shape), "t": np.array(t)})
+            if self.partial:
+                samples[-1]["known"] = crop.known(self.model.psr.factor)
         return collate(samples)
 
     def validate(self, device: torch.device) -> dict[str, float]:
@@ -119,7 +125,8 @@ class BackboneStage:
             noise, t = sample.noise(z), sample.times.to(device)
             z = z.expand_as(noise)
             z_t = self.schedule.add_noise(z, noise, t)
-            losses.append(error_by_time(self.objective.backbone, z_t, t, self.schedule.target(z, noise, t)))
+            known = known_of_crop(sample.crop, self.model.psr.factor, device)
+            losses.append(error_by_time(self.objective.backbone, z_t, t, self.schedule.target(z, noise, t), known))
         return by_time(losses)
 
     def preview(self, path: Path, device: torch.device) -> None:
@@ -164,10 +171,22 @@ def validation_samples(cohort: Sequence[Latents], settings: LatentSettings, step
     return result
 
 
-def error_by_time(model: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor, target: Tensor) -> list[float]:
-    """Mean squared error of each sample, one after the other: memory is not for validation to take."""
+def known_of_crop(crop: Crop, factor: int, device: torch.device) -> Tensor | None:
+    """How far the latents of a crop are known, (1, 1, x, y, z); None: all of them."""
+    if not crop.latents.prepared.is_partial:
+        return None
+    return torch.from_numpy(crop.known(factor))[None].to(device)
+
+
+def error_by_time(
+    model: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor, target: Tensor, known: Tensor | None = None
+) -> list[float]:
+    """Mean squared error of each sample, one after the other: memory is not for validation to take.
+
+    ``known`` (1, 1, x, y, z) weighs the latent positions.
+    """
     samples = zip(z_t.split(1), t.split(1), target.split(1))
-    return [float((model(z, time).float() - wanted).square().mean()) for z, time, wanted in samples]
+    return [float(known_mean((model(z, time).float() - wanted).square(), known)) for z, time, wanted in samples]
 
 
 def by_time(losses: Sequence[Sequence[float]]) -> dict[str, float]:

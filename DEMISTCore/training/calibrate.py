@@ -46,6 +46,7 @@ def calibrate(
     cache: Path | None = None,
     workers: int = 1,
     device: str = "auto",
+    entries: Sequence[data.Prepared] | None = None,
 ) -> dict[str, Any]:
     """Measure the errors of a bundle's mean on data sets, and write the bundle with its error bars to ``out``.
 
@@ -60,6 +61,7 @@ def calibrate(
         cache: where prepared scans are kept; None: beside ``out``.
         workers: processes that prepare.
         device: see :func:`DEMISTCore.synthesize`.
+        entries: prepared sessions of the one data set, where not all of it may be used.
 
     Returns:
         What was measured: coverage of the intervals on ``check``, by data set.
@@ -80,8 +82,10 @@ def calibrate(
     settings = Settings(preprocess=preprocess, workers=workers)
     prepared = {
         str(folder): data.prepare_cohort(data.index(folder), settings, cache or out.parent / "cache")
-        for folder in dict.fromkeys([*map(str, datasets), *map(str, check)])
+        for folder in dict.fromkeys([*map(str, datasets if entries is None else ()), *map(str, check)])
     }
+    if entries is not None:
+        prepared[str(datasets[0])] = list(entries)
     fitted = [entry for folder in map(str, datasets) for entry in prepared[folder]]
     try:
         described = _descriptions(trained_on) if trained_on else np.stack([_describe(entry) for entry in fitted])
@@ -94,6 +98,7 @@ def calibrate(
             mean = _mean(bundle, entry, where, dtype)
             truth, labels = np.asarray(entry.y, np.float32), np.asarray(entry.labels)
             inside, voxel_ml = (np.asarray(entry.x) != 0).any(0), bundle.spacing**3 / 1000
+            inside &= np.asarray(entry.known) > 0
             distance, person = typical.distance(mean.described), f"{folder} {entry.subject}"
             yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, distance, person)
 

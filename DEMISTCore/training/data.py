@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache as remembered
@@ -20,14 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..acquisition import sidecar_path
 from ..errors import InputError
-from ..files import is_hidden, sha256
+from ..files import sha256
 from .cache import is_whole, new_entry
 from .settings import AugmentSettings, PreprocessSettings, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..measured import MeasuredMap
+    from ..measured.alignment import Alignment
+    from ..measured.choice import Choice
+    from ..preprocess import Prepared as Pair
     from ..volume import Grid
 
 log = logging.getLogger(__name__)
@@ -36,8 +41,13 @@ FLAIR = 1  # of the two channels of x
 LESION = 5
 UNLABELLED = 8  # brain voxels of a data set without a segmentation
 TISSUES = (1, 2, 3, 4, 5, 6, 7, UNLABELLED)
-_FORMAT = 1  # raise when what the cache holds changes
+_FORMAT = 1  # raise when what the cache holds of a complete truth changes
+_MEASURED_FORMAT = 1  # likewise, of a measured map
 _PLACES = 8192
+#: Settings that concern measured maps alone.
+_OF_MEASURED = ("psr_zeros", "already_aligned")
+#: Less of the brain's voxels than this with a known PSR teach nothing: the map lies elsewhere.
+LEAST_COVERAGE = 0.10
 
 
 def random(seed: int, *key: int | str) -> np.random.Generator:
@@ -63,6 +73,8 @@ class Session:
     mask: Path | None = None
     grey: Path | None = None
     white: Path | None = None
+    reference: Path | None = None  # an anatomical image of the qMT session, in the PSR map's place
+    in_t1w_space: bool = False  # the map's name says that it lies where the T1w does
 
     @property
     def name(self) -> str:
@@ -72,74 +84,73 @@ class Session:
     @property
     def files(self) -> list[Path]:
         """Every file that exists, in a fixed order."""
-        every = (self.t1w, self.flair, self.psr, self.dseg, self.lesion, self.mask, self.grey, self.white)
+        every = (self.t1w, self.flair, self.psr, self.dseg, self.lesion, self.mask, self.grey, self.white,
+                 self.reference)  # fmt: skip
         return [path for path in every if path]
 
 
-def index(bids: str | Path) -> list[Session]:
-    """All sessions with T1w, FLAIR and a PSR map, sorted by name.
+def index(
+    bids: str | Path, filters: Mapping[str, Mapping[str, str]] | None = None, exclude: Sequence[str] = ()
+) -> list[Session]:
+    """All sessions with T1w, FLAIR and a PSR map, sorted by name, see :func:`DEMISTCore.measured.choice.choose`.
 
-    Layout: ``sub-*/[ses-*/]anat/*_{T1w,FLAIR}.nii.gz`` and, for the truth, ``derivatives/*/sub-*/[ses-*/]anat/
-    *_PSRmap.nii.gz`` with, where there are any, ``*_dseg``, ``*_desc-lesion_mask``, ``*_desc-brain_mask`` and tissue
-    fractions ``*_label-{GM,WM}_probseg``.
+    Args:
+        bids: folder of the data set.
+        filters: which images are meant, see :func:`DEMISTCore.measured.choice.read_filters`.
+        exclude: subjects whose files are of no interest.
 
     Raises:
-        InputError: the folder does not exist, holds no subjects, or none has T1w, FLAIR and PSR.
+        InputError: the folder does not exist, holds no subjects, or none has T1w, FLAIR and PSR; a session has two PSR
+            maps and nothing says which one is meant; there is no subject of the name that is to be excluded.
     """
-    root = Path(bids)
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}; --data takes a BIDS data set.")
-    sessions, incomplete = [], []
-    for anat in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
-        parts = anat.relative_to(root).parts[:-1]
-        subject, session = parts[0], parts[1] if len(parts) > 1 else ""
-        t1w, flair = _image(anat, "T1w"), _image(anat, "FLAIR")
-        truth = [
-            folder
-            for own in dict.fromkeys([f"{subject}/{session}".rstrip("/"), subject])
-            for folder in sorted(root.glob(f"derivatives/*/{own}/anat"), key=lambda p: ("truth" not in p.parts, p))
-        ]
-        found = {what: _first(truth, what) for what in _TRUTH}
-        if not (t1w and flair and found["PSRmap"]):
-            missing = [n for n, p in (("T1w", t1w), ("FLAIR", flair), ("PSRmap", found["PSRmap"])) if not p]
-            incomplete.append(f"{'/'.join(parts)} lacks {' and '.join(missing)}")
-            continue
-        sessions.append(Session(subject, session, t1w, flair, *found.values()))
+    from ..measured.choice import choose
+
+    choices = choose(bids, filters)
+    there, left_out = {choice.subject for choice in choices}, {subject_name(name) for name in exclude}
+    for name in sorted(left_out - there) if there else ():
+        raise InputError(f"The data set has no subject {name!r}; it has {min(there)} to {max(there)}.")
+    choices = [choice for choice in choices if choice.subject not in left_out]
+    incomplete = [f"{'/'.join(filter(None, (c.subject, c.session)))} lacks {' and '.join(c.missing)}"
+                  for c in choices if c.missing]  # fmt: skip
+    sessions = [session_of(choice) for choice in choices if not choice.missing]
     if not sessions:
         why = f" ({incomplete[0]})" if incomplete else ": no sub-*/anat folders"
-        raise InputError(f"{root} has no subject to train on{why}; training needs T1w, FLAIR and a PSR map of each.")
+        raise InputError(f"{bids} has no subject to train on{why}; training needs T1w, FLAIR and a PSR map of each.")
+    for choice in choices:
+        if choice.ambiguous:
+            raise InputError(f"{choice.ambiguous}.")
     if incomplete:
         log.warning("Left out: %s%s.", "; ".join(incomplete[:3]), " ..." if len(incomplete) > 3 else "")
-    return sorted(sessions, key=lambda s: s.name)
+    return sessions
 
 
-#: Suffixes of the truth's files, in the order of :class:`Session`'s fields.
-_TRUTH = ("PSRmap", "dseg", "desc-lesion_mask", "desc-brain_mask", "label-GM_probseg", "label-WM_probseg")
+def session_of(choice: Choice) -> Session:
+    """The files of a session that has T1w, FLAIR and a PSR map."""
+    files = choice.files
+    return Session(
+        choice.subject, choice.session, files["t1w"], files["flair"], files["psr"], files.get("dseg"),
+        files.get("lesion"), files.get("mask"), files.get("grey"), files.get("white"), files.get("reference"),
+        choice.in_t1w_space,
+    )  # fmt: skip
 
 
-def _image(folder: Path, suffix: str) -> Path | None:
-    named = [p for end in (".nii.gz", ".nii") for p in sorted(folder.glob(f"*_{suffix}{end}"))]
-    found = [p for p in named if not is_hidden(p)]
-    return found[0] if found else None
-
-
-def _first(folders: Iterable[Path], suffix: str) -> Path | None:
-    return next((image for folder in folders if (image := _image(folder, suffix))), None)
-
-
-def split(sessions: Sequence[Any], settings: Settings) -> tuple[list[Any], list[Any]]:
+def split(
+    sessions: Sequence[Any], settings: Settings, *, excluded_already: bool = False
+) -> tuple[list[Any], list[Any]]:
     """Training and validation sessions; a subject is wholly on one side.
+
+    ``excluded_already``: those of ``exclude_subjects`` are not among the sessions any more, see :func:`index`.
 
     Raises:
         InputError: a subject named in the settings is not there, or nothing is left to train on.
     """
     subjects = sorted({s.subject for s in sessions})
-    for name in (*settings.validation_subjects, *settings.exclude_subjects):
-        if _subject(name) not in subjects:
+    for name in (*settings.validation_subjects, *(() if excluded_already else settings.exclude_subjects)):
+        if subject_name(name) not in subjects:
             raise InputError(f"The data set has no subject {name!r}; it has {subjects[0]} to {subjects[-1]}.")
-    excluded = {_subject(name) for name in settings.exclude_subjects}
+    excluded = {subject_name(name) for name in settings.exclude_subjects}
     left = [s for s in subjects if s not in excluded]
-    held = {_subject(name) for name in settings.validation_subjects} - excluded
+    held = {subject_name(name) for name in settings.validation_subjects} - excluded
     if not held and settings.validation > 0:
         if len(left) < 2:
             raise InputError("One subject cannot be split into training and validation; add subjects or validation=0.")
@@ -151,7 +162,8 @@ def split(sessions: Sequence[Any], settings: Settings) -> tuple[list[Any], list[
     return train, [s for s in sessions if s.subject in held]
 
 
-def _subject(name: str) -> str:
+def subject_name(name: str) -> str:
+    """``012`` and ``sub-012`` as ``sub-012``."""
     return name if name.startswith("sub-") else f"sub-{name}"
 
 
@@ -179,8 +191,25 @@ class Prepared:
 
     @property
     def y(self) -> np.ndarray:
-        """PSR as a fraction: float16 (X, Y, Z)."""
+        """PSR as a fraction: float16 (X, Y, Z). Where it is unknown a guess, see :func:`DEMISTCore.measured.filled`."""
         return np.load(self.folder / "y.npy", mmap_mode="r")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether PSR is unknown in part of the brain."""
+        return (self.folder / "known.npy").is_file()
+
+    @property
+    def known(self) -> np.ndarray:
+        """1 where PSR is known, and outside the brain, where it is 0 by definition: uint8 (X, Y, Z)."""
+        if self.is_partial:
+            return np.load(self.folder / "known.npy", mmap_mode="r")
+        return np.broadcast_to(np.uint8(1), self.labels.shape)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the brain's voxels with a known PSR."""
+        return float(self.meta["psr"]["coverage"]) if self.is_partial else 1.0
 
     @property
     def labels(self) -> np.ndarray:
@@ -194,7 +223,7 @@ class Prepared:
         return np.load(file, mmap_mode="r") if file.is_file() else None
 
     def places(self, kind: str) -> np.ndarray:
-        """Up to 8192 voxels (n, 3) drawn from the "brain" or from its "lesion"s."""
+        """Up to 8192 voxels (n, 3) drawn from the "brain" or from its "lesion"s, where PSR is known."""
         return np.load(self.folder / f"{kind}.npy", mmap_mode="r")
 
     @property
@@ -203,7 +232,9 @@ class Prepared:
         return json.loads((self.folder / "meta.json").read_text())
 
 
-def prepare_cohort(sessions: Sequence[Session], settings: Settings, cache: Path) -> list[Prepared]:
+def prepare_cohort(
+    sessions: Sequence[Session], settings: Settings, cache: Path, *, progress: bool = True
+) -> list[Prepared]:
     """Bring every session to the model grid, once; what the cache has already is not made again.
 
     A stopped run leaves whole entries only and goes on where it stopped. Sessions that cannot be prepared stop the
@@ -216,7 +247,8 @@ def prepare_cohort(sessions: Sequence[Session], settings: Settings, cache: Path)
     for session, entry in zip(sessions, result):
         if not is_whole(entry.folder, "meta.json"):
             todo.setdefault(session.subject, []).append((session, entry))
-    with tqdm(total=sum(map(len, todo.values())), desc="prepare", unit="session", disable=not todo) as bar:
+    hidden = not (todo and progress)
+    with tqdm(total=sum(map(len, todo.values())), desc="prepare", unit="session", disable=hidden) as bar:
         if settings.workers > 1 and len(todo) > 1:
             # Spawned, not forked: a fork of a process whose torch has started its threads can hang.
             with ProcessPoolExecutor(settings.workers, get_context("spawn"), _quiet_worker) as pool:
@@ -232,7 +264,25 @@ def prepare_cohort(sessions: Sequence[Session], settings: Settings, cache: Path)
                 for pair in pairs:
                     bar.set_postfix_str(pair[0].name)
                     bar.update(_prepare_subject([pair], settings.preprocess))
+    _tell(result)
     return result
+
+
+def _tell(entries: Sequence[Prepared]) -> None:
+    """Warnings of the preparation, each once with whom it concerns, and how much of the brains PSR is known in."""
+    said: dict[str, list[str]] = {}
+    for entry in entries:
+        for sentence in entry.meta.get("warnings", ()):
+            said.setdefault(sentence, []).append(entry.name)
+    for sentence, names in said.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        log.warning("%s%s: %s", names[0], others, sentence)
+    partial = [(entry.coverage, entry.name) for entry in entries if entry.is_partial]
+    if partial:
+        shares = [share for share, _ in partial] + [1.0] * (len(entries) - len(partial))
+        least, name = min(partial)
+        log.info("PSR is known in %.0f %% of the brains' voxels, the least in %s (%.0f %%); losses and metrics count "
+                 "these alone.", 100 * sum(shares) / len(shares), name, 100 * least)  # fmt: skip
 
 
 def _quiet_worker() -> None:
@@ -251,7 +301,19 @@ def _quiet_worker() -> None:
 
 
 def _entry(session: Session, settings: PreprocessSettings, cache: Path) -> Prepared:
-    what = {"format": _FORMAT, "settings": asdict(settings), "inputs": [_digest(path) for path in session.files]}
+    from ..measured import is_complete
+
+    told = asdict(settings)
+    what = {"format": _FORMAT, "settings": told, "inputs": [_digest(path) for path in session.files]}
+    if is_complete(session.psr):
+        # Entries from before there were measured maps keep their names.
+        new = PreprocessSettings()
+        for name in _OF_MEASURED:
+            if told[name] == getattr(new, name):
+                del told[name]
+    else:
+        sidecar = sidecar_path(session.psr)  # its units are part of the map
+        what["measured"] = [_MEASURED_FORMAT, _digest(sidecar) if sidecar.is_file() else None]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "prepared" / session.subject / f"{session.session or 'only'}-{key}"
     return Prepared(session.subject, session.session, folder, key)
@@ -294,10 +356,7 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
     )  # fmt: skip
     grid = prepared.t1w.grid
     inside = prepared.mask.array > 0
-    psr = Volume.read(session.psr).resampled_to(grid, order="linear").array
-    y = np.where(inside, np.nan_to_num(psr, nan=0.0, posinf=0.0, neginf=0.0), 0).astype(np.float16)
-    if y.max() > 1:
-        raise InputError(f"{session.psr} should hold fractions (white matter about 0.12), not {y.max():.0f}; divide.")
+    y, known, told = _psr(session, prepared, inside, settings)
     labels = np.full(y.shape, UNLABELLED, np.uint8)
     if session.dseg:
         labels = Volume.read(session.dseg).resampled_to(grid, order="nearest").array.round().astype(np.uint8)
@@ -310,19 +369,63 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
     with new_entry(entry.folder) as temporary:
         np.save(temporary / "x.npy", prepared.array.astype(np.float16))
         arrays = {"y": y, "labels": labels} | ({} if shares is None else {"shares": shares})
+        if known is not None:
+            arrays["known"] = known
         for name, array in arrays.items():
             _save_shared(temporary / f"{name}.npy", array, entry.folder.parent)
         for kind, where in (("brain", labels > 0), ("lesion", labels == LESION)):
-            places = np.argwhere(where).astype(np.int16)
+            places = np.argwhere(where if known is None else where & (known > 0)).astype(np.int16)
             if len(places) > _PLACES:
                 places = places[np.sort(random(0, "places", kind).choice(len(places), _PLACES, replace=False))]
             np.save(temporary / f"{kind}.npy", places)
         meta = {
             "subject": session.subject, "session": session.session, "affine": grid.affine.tolist(),
             "inputs": [str(path) for path in session.files], "settings": asdict(settings),
-            "warnings": list(prepared.warnings),
+            "warnings": [*prepared.warnings, *told.pop("warnings")], "psr": told,
         }  # fmt: skip
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _psr(
+    session: Session, prepared: Pair, inside: np.ndarray, settings: PreprocessSettings
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """PSR (float16) and where it is known (uint8; None: in all of the brain) on the model grid; what is told of it."""
+    from ..measured import filled, is_complete, read_measured
+
+    measured = read_measured(session.psr, settings.psr_zeros)
+    warnings, placed, motion = list(measured.notes), None, None
+    if not (is_complete(session.psr) and settings.already_aligned is None):
+        placed = place_measured(measured, session, prepared, settings)
+        motion = placed.motion
+        warnings += placed.alarms
+    psr, known = measured.on_grid(prepared.grid, motion)
+    covered = known & inside
+    coverage = np.count_nonzero(covered) / max(np.count_nonzero(inside), 1)
+    if coverage < LEAST_COVERAGE:
+        what = "does not overlap the brain" if not coverage else f"covers {coverage:.1%} of the brain"
+        raise InputError(f"{session.psr} {what}, and {LEAST_COVERAGE:.0%} is the least to learn from; check that it "
+                         "is this session's map and lies in its T1w's space, or leave it out.")  # fmt: skip
+    told = {"units": measured.units, "units_by": measured.units_by, "coverage": coverage, **measured.counts,
+            "registration": placed and placed.to_dict(), "warnings": warnings}  # fmt: skip
+    if np.array_equal(covered, inside):
+        return np.where(inside, psr, 0).astype(np.float16), None, told
+    y = filled(psr, known, prepared.array, inside).astype(np.float16)
+    return y, (covered | ~inside).astype(np.uint8), told
+
+
+def place_measured(
+    measured: MeasuredMap, session: Session, prepared: Pair, settings: PreprocessSettings
+) -> Alignment:
+    """Where a measured map lies on the prepared T1w, as the settings and its name have it."""
+    from ..measured.alignment import align
+    from ..volume import Volume
+
+    aligned = session.in_t1w_space if settings.already_aligned is None else settings.already_aligned
+    reference = Volume.read(session.reference) if session.reference else None
+    search = settings.already_aligned is not True  # who says so in the settings does not want to be asked again
+    return align(
+        measured, prepared.array, prepared.mask, already_aligned=aligned, search=search, reference=reference
+    )  # fmt: skip
 
 
 def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..losses import PatchGAN, edge_loss
+from ..losses import PatchGAN, edge_loss, known_mean, with_neighbours
 from ..metrics import sharpness
 from ..networks.backbone import freeze
 from ..networks.config import ModelConfig
 from . import previews
-from .autoencoder import DiscriminatorObjective, read_patch, spread_of
+from .autoencoder import DiscriminatorObjective, judged, read_patch, spread_of
 from .data import Prepared, collate, pick, random, random_patch
 from .foundation import Foundation
 from .settings import DecoderSettings
@@ -44,20 +44,21 @@ class DecoderObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: y (B, 1, X, Y, Z) in units of the PSR range, noise of its latent and how much of it."""
-        s, y = self.settings, batch["y"]
+        s, y, known = self.settings, batch["y"], batch.get("known")
         with torch.no_grad():
             mu, sigma = self.psr.encode(y)
             z = mu + spread_of(mu, sigma, batch, s.latent_noise) * batch["z_noise"].to(mu.dtype)
         y_hat = self.psr.decode(z).float()
-        parts = {"psr": (y_hat - y).abs().mean()}
+        parts = {"psr": known_mean((y_hat - y).abs(), known)}
         loss = parts["psr"]
         if s.lambda_edge > 0:
-            parts["edge"] = edge_loss(y_hat, y)
+            parts["edge"] = edge_loss(y_hat, y, None if known is None else with_neighbours(known))
             loss = loss + s.lambda_edge * parts["edge"]
         if self._gan[0] is not None and progress >= s.adversarial_start:
-            parts["adversarial"] = self._gan[0].generator_loss(y_hat)
+            seen = judged(y_hat, y, known)
+            parts["adversarial"] = self._gan[0].generator_loss(seen)
             loss = loss + s.lambda_adversarial * parts["adversarial"]
-            self.reconstructions[int(batch["index"][0])] = y_hat.detach()
+            self.reconstructions[int(batch["index"][0])] = seen.detach()
         return {"loss": loss, **parts}
 
 
@@ -72,6 +73,7 @@ class DecoderStage:
         self.model: ModelConfig = foundation.model
         self.psr_range = foundation.psr_range
         self.settings, self.train, self.held = settings, train, held
+        self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
             gan = PatchGAN(self.model.psr.out_channels, settings.discriminator_channels)
@@ -96,8 +98,9 @@ class DecoderStage:
             rng = random(s.seed, "decoder", i)
             entry = self.train[pick(len(self.train), s.seed, "decoder", i)]
             sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
-                                self.psr_range)  # fmt: skip
+                                self.psr_range, self.partial)  # fmt: skip
             samples.append({
+                **({"known": sample["known"]} if self.partial else {}),
                 "y": sample["y"], "index": np.array(i),
                 "z_noise": rng.standard_normal((self.model.psr.latent_channels, *grid), np.float32),
                 "z_spread": np.array(max(0.0, rng.uniform(-1, 1)), np.float32),

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
 from ..errors import DemistError, InputError
-from ..losses import edge_loss, tissue_mean_loss
+from ..losses import edge_loss, known_mean, tissue_mean_loss, with_neighbours
 from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import STREAMS, Condition, Demist
 from ..networks.mean import PosteriorMean
 from . import previews
-from .backbone import by_time, error_by_time, prediction_error, validation_samples
+from .autoencoder import read_known
+from .backbone import by_time, error_by_time, known_of_crop, prediction_error, validation_samples
 from .context import NEUTRAL
 from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
@@ -51,11 +52,12 @@ class DemistObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Losses of a batch: z, noise (B, Cz, x, y, z), c (B, Cc, x, y, z), t (B,), offset (B, 3), keep (B, 3).
 
-        ``context`` (B, 1, D), the backbone's own conditions, where they are given per subject.
+        ``context`` (B, 1, D), the backbone's own conditions, where they are given per subject; ``z_known``
+        (B, 1, x, y, z), how far z is known.
         """
-        z, noise, t = batch["z"], batch["noise"], batch["t"]
+        z, noise, t, z_known = batch["z"], batch["noise"], batch["t"], batch.get("z_known")
         if progress < self.settings.estimate_first and self.estimates:
-            loss = (self.demist.spatial.estimate(batch["c"]).float() - z).square().mean()
+            loss = known_mean((self.demist.spatial.estimate(batch["c"]).float() - z).square(), z_known)
             return {"loss": loss, "estimate": loss}
         seen = None
         if self.demist.mean is not None:
@@ -65,10 +67,10 @@ class DemistObjective(nn.Module):
         condition = replace(condition, keep={name: batch["keep"][:, i] for i, name in enumerate(STREAMS)})
         z_t = self.schedule.add_noise(z, noise, t)
         prediction = self.demist(z_t, t, condition, context=batch.get("context")).float()
-        parts = {"noise": prediction_error(self.schedule, prediction, z, noise, t, self.settings.weighting)}
+        parts = {"noise": prediction_error(self.schedule, prediction, z, noise, t, self.settings.weighting, z_known)}
         loss = parts["noise"]
         if seen is None and condition.estimate is not None and self.settings.lambda_estimate > 0:
-            parts["estimate"] = (condition.estimate.float() - z).square().mean()
+            parts["estimate"] = known_mean((condition.estimate.float() - z).square(), z_known)
             loss = loss + self.settings.lambda_estimate * parts["estimate"]
         if "decode_which" in batch:
             which = batch["decode_which"]
@@ -76,8 +78,10 @@ class DemistObjective(nn.Module):
             y, labels = batch["decode_y"], batch["decode_labels"]
             weight = self.schedule.alphas_cumprod[t[which].cpu()].float().to(z.device)
             share = self.settings.decode_every * len(which) / len(z)
+            known = batch.get("decode_known")
+            where = None if known is None else with_neighbours(known)
             for name, factor, value in (
-                ("edge", self.settings.lambda_edge, edge_loss(y_hat, y, weight=weight)),
+                ("edge", self.settings.lambda_edge, edge_loss(y_hat, y, where, weight)),
                 ("tissue", self.settings.lambda_tissue, tissue_mean_loss(y_hat, y, labels, TISSUES, weight=weight)),
             ):
                 parts[name] = value * share
@@ -123,6 +127,7 @@ class DemistStage:
         self.autoencoder_hash, self.psr_range = foundation.autoencoder_hash, foundation.psr_range
         latents = encode_cohort([*train, *held], foundation, settings, cache)
         self.train, self.held = latents[: len(train)], latents[len(train) :]
+        self.partial = any(entry.is_partial for entry in train)
         if self.latent_scale is None:  # a published backbone: to unit variance, as its own latents were
             self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
         check_crop(self.train, settings, self.model.backbone.multiple)
@@ -179,6 +184,8 @@ class DemistStage:
                 "noise": noise_like(rng, z.shape), "t": np.array(draw_time(i, s, self.schedule.steps)),
                 "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
             })  # fmt: skip
+            if self.partial:
+                samples[-1]["z_known"] = crop.known(self.model.psr.factor)
             if self._known:
                 # A generator of its own, as below.
                 samples[-1] |= self._scan(crop)
@@ -223,7 +230,7 @@ class DemistStage:
     def _to_decode(self, crop: Crop, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A small box inside the crop, the best of a few by the brain it holds, with its PSR and labels."""
         s, factor = self.settings, self.model.psr.factor
-        best: tuple[float, list[int], np.ndarray, list[int]] | None = None
+        best: tuple[float, list[int], np.ndarray, list[int], np.ndarray] | None = None
         voxels = [n * factor for n in s.decode]
         for _ in range(4):
             start = [int(rng.integers(s.decode_halo, n - m - s.decode_halo + 1)) for n, m in zip(crop.size, s.decode)]
@@ -231,14 +238,17 @@ class DemistStage:
             if crop.flip:  # the flipped copy's box lies mirrored in the stored arrays
                 origin[0] = crop.shape[0] * factor - origin[0] - voxels[0]
             labels = crop_array(crop.latents.prepared.labels, origin, voxels)
+            known = read_known(crop.latents.prepared, origin, voxels)
+            labels = np.where(known > 0, labels, labels.dtype.type(0))
             share = float((labels > 0).mean())
             if best is None or share > best[0]:
-                best = share, start, labels, origin
-        _, start, labels, origin = best
+                best = share, start, labels, origin, known
+        _, start, labels, origin, known = best
         y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32) / self.psr_range
         if crop.flip:
-            y, labels = np.flip(y, 0), np.flip(labels, 0)
-        return {"decode_start": np.array(start), "decode_y": y[None], "decode_labels": labels[None]}
+            y, labels, known = np.flip(y, 0), np.flip(labels, 0), np.flip(known, 0)
+        box = {"decode_start": np.array(start), "decode_y": y[None], "decode_labels": labels[None]}
+        return box | ({"decode_known": known[None]} if self.partial else {})
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time on fixed crops with fixed noise; PSNR of short samples against the truth."""
@@ -246,15 +256,17 @@ class DemistStage:
         for i, sample in enumerate(validation_samples(self.held or self.train, self.settings, self.schedule.steps)):
             crop = sample.crop
             z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
-            condition = self._condition(crop, device)
+            condition, known = self._condition(crop, device), known_of_crop(crop, self.model.psr.factor, device)
             if condition.estimate is not None:
-                estimates.append(float((condition.estimate.float() - z).square().mean()))
+                estimates.append(float(known_mean((condition.estimate.float() - z).square(), known)))
             noise, t = sample.noise(z), sample.times.to(device)
             target = self.schedule.target(z.expand_as(noise), noise, t)
             z_t = self.schedule.add_noise(z.expand_as(noise), noise, t)
             own = self._context(crop.latents, device)
             losses.append(
-                error_by_time(lambda a, b, k=condition, own=own: self.demist(a, b, k, context=own), z_t, t, target)
+                error_by_time(
+                    lambda a, b, k=condition, own=own: self.demist(a, b, k, context=own), z_t, t, target, known
+                )
             )
             if i < self.settings.validation_samples:
                 psnr.append(self._sample_psnr(crop, condition, own, device, seed=i))
@@ -274,6 +286,7 @@ class DemistStage:
         origin, voxels = [a * factor for a in crop.start], [n * factor for n in crop.size]
         y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32)
         brain = crop_array(crop.latents.prepared.labels, origin, voxels) > 0
+        brain &= read_known(crop.latents.prepared, origin, voxels) > 0
         y_hat = self._sample((1, self.model.psr.latent_channels, *crop.size), condition, context, device, seed)
         error = np.square(y_hat - y)[brain].mean() if brain.any() else np.nan
         return float(-10 * np.log10(error / self.psr_range**2))

@@ -265,9 +265,10 @@ def _logs(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
 
 
 def _hide_folder(settings: dict[str, Any]) -> None:
-    """Leave of the context's table its name, in place."""
-    if settings.get("context"):
-        settings["context"] = Path(settings["context"]).name
+    """Leave of the context's table and of the filters their names, in place."""
+    for key in ("context", "bids_filter"):
+        if settings.get(key):
+            settings[key] = Path(settings[key]).name
 
 
 def _sampling(overrides: Sequence[str]) -> dict[str, Any]:

@@ -224,9 +224,23 @@ def initialise(stage: Any, kind: str, source: str) -> None:
     if kind == "demist":
         from ..bundle import load_bundle
 
+        # A mean network that was trained for these streams stays: the bundle's is the one before.
+        mean = {k: v for k, v in objective.demist.streams_state_dict().items() if k.startswith("mean.")}
         try:
-            objective.demist.load_streams_state_dict(load_bundle(source).demist.streams_state_dict())
+            theirs = load_bundle(source).demist.streams_state_dict()
+            objective.demist.load_streams_state_dict({**theirs, **{k: v for k, v in mean.items() if k in theirs}})
         except (BundleError, ValueError) as error:
+            raise InputError(f"--init {source} cannot be used: {error}") from error
+        return
+    if kind == "mean":
+        from ..bundle import load_bundle
+
+        try:
+            bundle = load_bundle(source)
+            if bundle.config.mean is None:
+                raise InputError(f"--init {source} has no mean network; give a bundle or a run that has one.")
+            load(objective.mean, bundle.demist.mean.state_dict(), source)
+        except BundleError as error:
             raise InputError(f"--init {source} cannot be used: {error}") from error
         return
     foundation = _from_bundle(source)

@@ -103,15 +103,28 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def known_share(entry: Prepared, factor: int) -> np.ndarray:
+    """Share of each latent position's voxels whose PSR is known, float32 (x, y, z), 0 where that is under a half."""
+    known = np.asarray(entry.known)
+    shape = [n // factor for n in known.shape]
+    blocks = [side for n in shape for side in (n, factor)]
+    share = known[tuple(slice(n * factor) for n in shape)].reshape(blocks).mean((1, 3, 5), dtype=np.float32)
+    return np.where(share >= 0.5, share, np.float32(0))
+
+
 def latent_scales(cohort: Sequence[Latents], factor: int) -> tuple[float, float]:
-    """1 / standard deviation of z and of c over the brain of all sessions: scaled latents have variance one there."""
+    """1 / standard deviation of z and of c over the brain of all sessions: scaled latents have variance one there.
+
+    Where PSR is unknown, z does not count.
+    """
     sums = np.zeros((2, 3))
     for latents in cohort:
         labels = latents.prepared.labels
         blocks = [side for n in labels.shape for side in (n // factor, factor)]
         brain = (np.asarray(labels) > 0).reshape(blocks).mean((1, 3, 5)) > 0.5
-        for i, array in enumerate((latents.z[0], latents.c[0, 0])):
-            values = np.asarray(array, np.float64)[:, brain]
+        covered = brain & (known_share(latents.prepared, factor) > 0) if latents.prepared.is_partial else brain
+        for i, (array, where) in enumerate(((latents.z[0], covered), (latents.c[0, 0], brain))):
+            values = np.asarray(array, np.float64)[:, where]
             sums[i] += values.size, values.sum(), np.square(values).sum()
     deviations = [math.sqrt(square / n - (total / n) ** 2) for n, total, square in sums]
     if not all(d > 1e-4 and math.isfinite(d) for d in deviations):
@@ -157,6 +170,11 @@ class Crop:
         ends = zip(self.start, self.size, self.shape)
         return np.array([s + n / 2 - extent / 2 for s, n, extent in ends], np.float32)
 
+    def known(self, factor: int) -> np.ndarray:
+        """How much of each latent position is known (:func:`known_share`), float32 (1, *size)."""
+        share = known_share(self.latents.prepared, factor)[None]
+        return self.read(np.flip(share, 1) if self.flip else share)
+
     def read(self, array: np.ndarray) -> np.ndarray:
         """The crop of (C, x, y, z), float32; beyond the edge the edge goes on (it is background)."""
         at = np.ix_(*[np.clip(np.arange(s, s + n), 0, e - 1) for s, n, e in zip(self.start, self.size, self.shape)])
@@ -175,7 +193,21 @@ def draw_crop(
     size = tuple(settings.crop) if settings.crop else shape
     # Uniform over the crops that touch the edge at most.
     start = clamp_start([int(rng.integers(max(n - m, 0) + 1)) for n, m in zip(shape, size)], size, shape)
+    if latents.prepared.is_partial:
+        start = _over_known(latents, size, flip, rng)
     return Crop(latents, flip, copy, tuple(start), tuple(size))
+
+
+def _over_known(latents: Latents, size: Sequence[int], flip: int, rng: np.random.Generator) -> list[int]:
+    """Start of a crop around a place, drawn with jitter, where PSR is known."""
+    shape, entry = latents.z.shape[-3:], latents.prepared
+    places = entry.places("brain")
+    factor = entry.labels.shape[0] // shape[0]
+    centre = np.asarray(places[rng.integers(len(places))], int) // factor
+    jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
+    if flip:
+        centre[0] = shape[0] - 1 - centre[0]
+    return clamp_start([c + j - n // 2 for c, j, n in zip(centre.tolist(), jitter, size)], size, shape)
 
 
 def check_crop(cohort: Sequence[Latents], settings: LatentSettings, multiple: int) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
-from ..losses import tissue_mean_loss
+from ..losses import known_mean, tissue_mean_loss
 from ..networks.autoencoder import encode
 from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
@@ -32,6 +32,7 @@ from ..networks.limits import read_model
 from ..networks.line import features
 from ..networks.mean import PosteriorMean, Seen
 from . import previews, warp
+from .autoencoder import read_known
 from .checkpoint import Run, part
 from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
 from .foundation import Foundation, load, read_scales
@@ -69,6 +70,11 @@ class MeanObjective(nn.Module):
         inner = _inner(s.margin)
         y, labels, x = batch["y"][inner], batch["labels"][inner], batch["x"][inner]
         inside = ((x != 0).any(1, keepdim=True) | (labels > 0)).float()
+        z_known = None
+        if "psr_known" in batch:
+            known = batch["psr_known"][inner]
+            inside, labels = inside * known, labels * (known > 0)
+            z_known = _of_latents(batch["psr_known"], seen.estimate)
         count = inside.sum().clamp_min(1)
         y_hat, spread = y_hat[inner], spread[inner] + float(np.log(scale / np.sqrt(2)))
         residual = scale * (y_hat - y)
@@ -78,7 +84,7 @@ class MeanObjective(nn.Module):
 
         parts = {
             "mean": average(residual.square()),
-            "latent": (seen.estimate.float() - self.latent_of(batch["y"])).square().mean(),
+            "latent": known_mean((seen.estimate.float() - self.latent_of(batch["y"])).square(), z_known),
             "spread": average(residual.detach().abs() * torch.exp(-spread) + spread),
             "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
         }
@@ -98,6 +104,12 @@ def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
     crops = {"offset": batch.get("offset"), "keep": keep, "line": batch.get("line")}
     return mean.see(batch["x"], whole, batch["known"], **crops, **streams)
+
+
+def _of_latents(known: Tensor, latent: Tensor) -> Tensor:
+    """``known`` (B, 1, X, Y, Z) on the latent grid: the share of each position, 0 under a half."""
+    share = torch.nn.functional.adaptive_avg_pool3d(known.float(), latent.shape[2:])
+    return share * (share >= 0.5)
 
 
 def _inner(margin: int) -> tuple[Any, ...]:
@@ -134,6 +146,7 @@ class MeanStage:
         self.settings = settings
         self.score = "surprise" if settings.only_spread else "mse"
         self.train, self.held = list(train), list(held)
+        self.partial = any(entry.is_partial for entry in [*train, *held])
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.latents: dict[str, Latents] = {}
         if self.whole or self.latent_scale is None:
@@ -211,12 +224,15 @@ class MeanStage:
         size = [n * self.model.psr.factor for n in self.settings.crop]
         if places is None:
             images = {name: crop(getattr(entry, name), start, size) for name in ("x", "y", "labels")}
+            images["known"] = read_known(entry, start, size)
         else:
             images = warp.read(entry, start, places)
         sample = {
             "x": images["x"].astype(np.float32), "y": images["y"][None].astype(np.float32) / self.psr_range,
             "labels": images["labels"][None], "known": self._known[entry.key],
         }  # fmt: skip
+        if self.partial:
+            sample["psr_known"] = images["known"][None]
         if self.whole:
             latents = self.latents[entry.key]
             at = tuple(a // self.model.psr.factor for a in start)
@@ -233,6 +249,8 @@ class MeanStage:
             batch, y_hat, spread = self._fixed(i, device)
             inner = _inner(self.settings.margin)
             inside = (batch["labels"][inner] > 0).cpu().numpy()
+            if self.partial:
+                inside &= batch["psr_known"][inner].cpu().numpy() > 0
             y, y_hat, spread = (v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp()))
             error = np.abs(y_hat - y)
             some = slice(None, None, 17)
@@ -282,7 +300,7 @@ def fit_line(
 
     rows, values, known = [], [], []
     for entry in tqdm(entries, desc="line", unit="session"):
-        inside = np.flatnonzero(np.asarray(entry.labels) > 0)
+        inside = np.flatnonzero((np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0))
         here = random(seed, "line", entry.name).choice(inside, min(LINE_VOXELS, inside.size), replace=False)
         x = torch.from_numpy(np.asarray(entry.x, np.float32))[None]
         rows.append(features(x)[0].flatten(1)[:, here].T.contiguous())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..baselines.regression import build_regression, load_regression
 from ..errors import InputError
+from ..losses import known_mean
 from ..networks.config import PSR_RANGE
 from . import previews
 from .autoencoder import read_patch
@@ -28,8 +29,8 @@ class RegressionObjective(nn.Module):
         self.network = build_regression(settings.channels)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Loss of a batch: x (B, 2, X, Y, Z), y (B, 1, X, Y, Z) in units of the PSR range."""
-        return {"loss": (self.network(batch["x"]).float() - batch["y"]).abs().mean()}
+        """Loss of a batch: x (B, 2, X, Y, Z), y (B, 1, X, Y, Z) in units of the PSR range; ``known``: where y is."""
+        return {"loss": known_mean((self.network(batch["x"]).float() - batch["y"]).abs(), batch.get("known"))}
 
 
 class RegressionStage:
@@ -43,6 +44,7 @@ class RegressionStage:
         if any(n % 16 or n < 32 for n in settings.patch):
             raise InputError(f"patch={list(settings.patch)} must be multiples of 16, 32 or more: the U-Net halves it.")
         self.settings, self.train, self.held = settings, train, held
+        self.partial = any(entry.is_partial for entry in train)
         self.objective = RegressionObjective(settings)
         self.objectives: dict[str, nn.Module] = {"regression": self.objective}
         self.lr_factors: dict[str, float] = {}
@@ -57,8 +59,10 @@ class RegressionStage:
         for i in indices:
             rng = random(s.seed, "regression", i)
             entry = self.train[pick(len(self.train), s.seed, "regression", i)]
-            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5)
-            samples.append({"x": augment(sample["x"], s.augment, rng), "y": sample["y"]})
+            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
+                                with_known=self.partial)  # fmt: skip
+            known = {"known": sample["known"]} if self.partial else {}
+            samples.append({"x": augment(sample["x"], s.augment, rng), "y": sample["y"], **known})
         return collate(samples)
 
     def validate(self, device: torch.device) -> dict[str, float]:

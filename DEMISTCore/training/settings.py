@@ -34,6 +34,10 @@ class PreprocessSettings:
     spacing: float = 1.0
     shape: tuple[int, ...] | None = None
     multiple: int = 16
+    # Whether PSR maps lie on the T1w already; null: as their names say (space-T1w), and simulated truths do. Others are
+    # registered.
+    already_aligned: bool | None = None
+    psr_zeros: str = "auto"  # a PSR of exactly 0: "unknown", "known", or "auto": known in simulated truths alone
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Settings:
     validation: float = 0.1  # fraction of the subjects held out, at least one
     validation_subjects: tuple[str, ...] = ()  # names instead of a fraction
     exclude_subjects: tuple[str, ...] = ()  # never read: the test set
+    accept_alarms: bool = False  # train on maps that do not seem to lie on their scans all the same
+    bids_filter: str | None = None  # JSON file that says which images are meant, as that of BIDS Apps
     workers: int = 1  # processes that preprocess subjects
     # model and noise
     model: dict = field(default_factory=dict)  # a preset's name, or networks.config.ModelConfig as a mapping
@@ -285,6 +291,7 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "brain_mask": ("truth", "none"),
     "skull_strip": ("auto", "deepbet", "none"),
+    "psr_zeros": ("auto", "known", "unknown"),
 }
 _POSITIVE = ("batch", "accumulate", "lr", "log_every", "validate_every", "preview_every", "save_every", "steps",
              "max_minutes", "devices", "nodes", "workers", "patch", "crop", "decode", "spacing", "shape", "multiple",

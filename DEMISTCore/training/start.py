@@ -46,7 +46,7 @@ def start(
         InputError: settings, data set, run folder or the earlier stage's run cannot be used as given.
     """
     out = Path(out)
-    tables = [word.partition("=")[2] for word in overrides if word.startswith("context=")]
+    tables = [word.partition("=")[2] for word in overrides if word.startswith(("context=", "bids_filter="))]
     protect_folder(out, (data, config, init, foundation, backbone, mean, tables), "run folder")
     if not resume:
         _check_free(out)
@@ -204,8 +204,12 @@ def _assemble(run: Run, resume: bool) -> Any:
     from . import data
 
     s = run.settings
-    sessions = data.index(run.data)
-    train, held = data.split(sessions, s)
+    from ..measured.choice import read_filters
+    from .check import stop_at_alarms
+
+    s.bids_filter = _absolute(s.bids_filter)
+    sessions = data.index(run.data, read_filters(s.bids_filter), s.exclude_subjects)
+    train, held = data.split(sessions, s, excluded_already=True)
     try:
         model = read_model(s.model)
     except ValueError as error:
@@ -240,6 +244,7 @@ def _assemble(run: Run, resume: bool) -> Any:
         s.context = _absolute(s.context)
         contexts = read_contexts(s.context, foundation.conditions, [*train, *held])
     prepared = data.prepare_cohort([*train, *held], s, cache)
+    stop_at_alarms(prepared, s.accept_alarms)
     train, held = prepared[: len(train)], prepared[len(train) :]
     content = _data_hash(train, held, contexts)
     if resume and run.data_hash not in (None, content):

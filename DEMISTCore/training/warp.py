@@ -53,9 +53,9 @@ def _bend(size: Sequence[int], most: float, rng: np.random.Generator) -> np.ndar
 
 
 def read(entry: Prepared, start: Sequence[int], places: np.ndarray) -> dict[str, np.ndarray]:
-    """x (2, X, Y, Z), y and labels (X, Y, Z) at ``places`` (:func:`draw`) about the crop that begins at ``start``.
+    """x (2, X, Y, Z), y, labels and known (X, Y, Z) at ``places`` (:func:`draw`) about the crop beginning at ``start``.
 
-    Images are interpolated linearly, labels take the nearest voxel; 0 beyond the volume.
+    Images are interpolated linearly, labels and known take the nearest voxel; beyond the volume all is 0, and known.
     """
     from scipy.ndimage import map_coordinates
 
@@ -73,4 +73,5 @@ def read(entry: Prepared, start: Sequence[int], places: np.ndarray) -> dict[str,
     labels = take(entry.labels, 0).astype(np.uint8)
     brain = labels > 0  # between brain and background there is nothing: masks stay sharp
     x = np.stack([take(channel, 1) for channel in entry.x])
-    return {"x": np.where(brain, x, 0), "y": np.where(brain, take(entry.y, 1), 0), "labels": labels}
+    known = 1 - take(1 - np.asarray(entry.known), 0) if entry.is_partial else np.ones(size, np.float32)
+    return {"x": np.where(brain, x, 0), "y": np.where(brain, take(entry.y, 1), 0), "labels": labels, "known": known}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...measured import filled
 from ..cases import Case
 from .method import Context, Method, Outcome
 
@@ -27,8 +28,11 @@ def bounds(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> list[Met
     """What is lost by interpolation alone, and by the PSR autoencoder."""
 
     def on_model_grid(case: Case) -> np.ndarray:
+        inside = case.prepared.mask.array > 0
+        if not case.measured.known.all():  # the edge of a slab would be no bound of methods that see a brain
+            return filled(*case.measured.on_grid(case.prepared.grid, case.motion), case.condition, inside)
         psr = case.true_psr.resampled_to(case.prepared.grid, "bspline").array
-        return np.where(case.prepared.mask.array > 0, psr, 0).astype(np.float32)
+        return np.where(inside, psr, 0).astype(np.float32)
 
     def resample(case: Case) -> dict[str, Outcome]:
         return {BOUND_RESAMPLED: Outcome(case.to_grid(on_model_grid(case)))}

@@ -33,6 +33,7 @@ def build(context: Context) -> list[Method]:
     model = fitted(
         context.linear, context.lookup_from, context.out / FILE, spacing=spacing, multiple=multiple,
         preprocess=context.preprocess, device=str(context.device), progress=context.progress,
+        already_aligned=context.already_aligned,
     )  # fmt: skip
     context.notes.append(f"Linear model and ratio: fitted on {len(model.scans)} scans of `{model.source}`.")
     settings = {"weights": model.weights.tolist(), "ratio_scale": model.ratio_scale}
@@ -69,6 +70,7 @@ def fitted(
     preprocess: str = "masked",
     device: str = "cpu",
     progress: bool = False,
+    already_aligned: bool | None = None,
 ) -> LinearModel:
     """The fitted model: read, or fitted on a prepared cohort or a data set and kept.
 
@@ -80,6 +82,7 @@ def fitted(
         preprocess: how scans of ``lookup_from`` are prepared, see :data:`DEMISTCore.evaluation.cases.PREPROCESS`.
         device: where brain extraction runs.
         progress: draw a progress bar.
+        already_aligned: of :class:`..cases.Case`.
 
     Raises:
         InputError: nothing to fit on, an unknown way to prepare, or a model of another spacing.
@@ -96,15 +99,17 @@ def fitted(
     if linear is not None:
         entries = _prepared_cohort(Path(linear), spacing)
         key = _key([entry.key for entry in entries], spacing)
-        scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels) for e in entries)
+        scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0))
+                 for e in entries)  # fmt: skip
         source = Path(linear).name
     elif lookup_from is None:
         raise InputError("The linear model takes --linear or --lookup-from.")
     else:
         sessions = _one_each(index(lookup_from))
         files = [[sha256(p) for p in (s.t1w, s.flair, s.psr, s.mask) if p] for s in sessions]
-        key = _key(files, spacing, multiple, preprocess)
-        cases = (Case(s, "model", preprocess, spacing, multiple, device) for s in sessions)
+        key = _key(files, spacing, multiple, preprocess, *([] if already_aligned is None else [already_aligned]))
+        cases = (Case(s, "model", preprocess, spacing, multiple, device, already_aligned=already_aligned)
+                 for s in sessions)  # fmt: skip
         scans = _scans(cases, len(sessions), progress)
         source = Path(lookup_from).name
     if keep.is_file():
@@ -138,8 +143,8 @@ def _scans(
 
     for case in tqdm(cases, total=count, desc="fit linear model", unit="scan", disable=not progress):
         try:
-            psr = case.true_psr.resampled_to(case.prepared.grid, "linear").array
-            yield case.name, case.condition, psr, case.prepared.mask.array
+            psr, known = case.measured.on_grid(case.prepared.grid, case.motion)
+            yield case.name, case.condition, psr, case.prepared.mask.array * known
         except InputError as error:
             raise InputError(f"{case.name}: {error}") from error
 

@@ -124,5 +124,6 @@ class Context:
     lookup_from: str | Path | None = None
     linear: str | Path | None = None
     preprocess: str = "masked"
+    already_aligned: bool | None = None
     progress: bool = False
     notes: list[str] = field(default_factory=list)

@@ -1,0 +1,392 @@
+"""A bundle taught another scanner, from the PSR maps that a lab has: one command from a data set to a bundle.
+
+Level by level, each built on the one before: ``scale`` finds one factor for all maps and measures the errors anew, in
+minutes and from few people; ``streams`` trains what makes maps of the scans; ``decoder`` the PSR decoder as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..acquisition import read_protocol
+from ..bundle import DESCRIPTION_FILE, Bundle, check_target, description_hash, load_bundle
+from ..bundle.description import CARD_FILE
+from ..devices import pick_device, pick_dtype
+from ..errors import BundleError, InputError
+from ..files import atomic_folder, atomic_path, write_json
+from ..guards import protect_folder
+from ..uncertainty.conformal import subjects_needed
+from . import data
+from .check import PAGE, Report, check, summary
+from .settings import Settings, resolve, write_yaml
+
+log = logging.getLogger(__name__)
+
+LEVELS = ("scale", "streams", "decoder")
+#: Scans are prepared as synthesis prepares a patient's, whose maps are what the model is for.
+AS_SYNTHESIS = ("preprocess.register=true", "preprocess.brain_mask=none")
+#: From so many people on, a third is held out of the training and the errors are measured on them alone.
+_PEOPLE = subjects_needed(0.9)
+#: Gentler than training from nothing: the weights are nearly right. Lengths and rates are defaults, not optima.
+_DEFAULTS = {
+    "mean": {"lr": 1e-4, "warmup": 20, "max_minutes": 30.0, "steps": 2000},
+    "demist": {"lr": 1e-4, "warmup": 20, "max_minutes": 15.0, "steps": 1000},
+    "decoder": {"lr": 1e-4, "warmup": 20, "max_minutes": 10.0, "steps": 500},
+}
+#: A factor beyond this is no scanner's, but a wrong unit's.
+_SCALE_RANGE = (0.4, 2.5)
+
+
+def finetune(
+    root: str | Path,
+    out: Path,
+    *,
+    init: str = "demist-sim",
+    level: str = "streams",
+    overrides: Sequence[str] = (),
+    licence: str = "Apache-2.0",
+    measured: bool = True,
+    salt: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Check a data set, fit a bundle to it, measure it on people held out, and write ``out/<name of out>``.
+
+    Args:
+        root: BIDS data set with T1w, FLAIR and PSR maps, whole or slabs.
+        out: folder of it all: check.html, runs of the stages, finetune.json, and the bundle with its base.
+        init: bundle to begin from; foundation and sampling are its own.
+        level: the last of :data:`LEVELS` to be done.
+        overrides: ``key=value`` of the training's settings; common ones, or ``mean.lr=...``, ``demist.steps=...``.
+        licence: of the new weights.
+        measured: the maps are measured, not simulated ones.
+        salt: for the hashes under which the card lists people; None: drawn and thrown away, so that nobody can find
+            a person by trying names.
+        device: see :func:`DEMISTCore.synthesize`.
+
+    Returns:
+        What finetune.json holds: people, factor, metrics on held-out people before and after.
+
+    Raises:
+        InputError: the data set has errors (:mod:`.check`), nobody to train on, or ``out`` has a bundle already; the
+            bundle to begin from cannot be used.
+
+    A run that was stopped goes on with the same arguments.
+    """
+    if level not in LEVELS:
+        raise InputError(f"--level takes {', '.join(LEVELS)}, not {level}.")
+    out = Path(out)
+    protect_folder(out, (root, init), "folder of the fine-tuning")
+    try:
+        bundle = load_bundle(init)
+    except BundleError as error:
+        raise InputError(f"--init {init} cannot be used: {error}") from error
+    if bundle.base is None:
+        raise InputError(f"--init {init} is a foundation and makes no maps; give a demist bundle.")
+    target = out / "bundle" / out.name
+    check_target(target, overwrite=False)
+    common, own = _split_overrides(overrides)
+    settings = resolve("demist", None, [f"preprocess.spacing={bundle.spacing:g}", *AS_SYNTHESIS, *common])
+    cache = Path(settings.cache) if settings.cache else out.parent / "cache"
+    report = check(root, settings, cache, out)
+    print(summary(report), flush=True)
+    if report.all_errors and not settings.accept_alarms:
+        raise InputError(f"{root} has {len(report.all_errors)} errors that would spoil the model (see {out / PAGE}); "
+                         f"the first: {report.all_errors[0].rstrip('.')}; mend it, or leave it out "
+                         "(exclude_subjects=).")  # fmt: skip
+    entries = [one.entry for one in report.findings if one.entry is not None]
+    train, held, to_fit = _people(entries, settings, level)
+    where = pick_device(device)
+    dtype = pick_dtype(where)
+
+    def predict(model: Bundle, entry: data.Prepared) -> np.ndarray:
+        return predicted(model, entry, where, dtype)
+
+    before = [(entry, predict(bundle, entry)) for entry in _told(held, "before")]
+    at = before if {e.name for e in train} == {e.name for e in held} else [
+        (entry, predict(bundle, entry)) for entry in _told(train, "scale")
+    ]  # fmt: skip
+    factor = best_factor(at)
+    log.info("Best factor for the maps of %s: %.3f", bundle.name, factor)
+    scaled = with_scale(bundle, factor, out / "scaled" / out.name)
+    model = scaled
+    if level != "scale":
+        model = _train(root, out, scaled, level, settings, common, own, train, held, cache, licence, measured)
+    words = {
+        "people": len({e.subject for e in entries}), "trained": len({e.subject for e in train}),
+        "held_out": len({e.subject for e in held}), "factor": round(factor, 4), "level": level,
+        "metrics_before": judge(before), "calibrated_on": 0,
+    }  # fmt: skip
+    words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(held, "after")])
+    final = model.folder
+    if bundle.config.mean is not None and len({e.subject for e in to_fit}) >= _PEOPLE:
+        from .calibrate import calibrate
+
+        final = out / "calibrated" / out.name
+        _copy_base(model, final)
+        if not final.exists():
+            calibrate(model.folder, [root], final, entries=to_fit, preprocess=settings.preprocess, device=device)
+        words["calibrated_on"] = len({e.subject for e in to_fit})
+    else:
+        why = (f"{bundle.name} has no mean network" if bundle.config.mean is None else
+               f"that takes {_PEOPLE} people who had no part in training, and there are "
+               f"{len({e.subject for e in to_fit})}")  # fmt: skip
+        log.warning("No calibrated intervals: %s.", why)
+        words["no_intervals"] = why
+    _publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level)
+    write_json(out / "finetune.json", words)
+    log.info("%s", told(words, target))
+    return words
+
+
+def told(words: dict[str, Any], target: Path) -> str:
+    """The result in a few lines."""
+    before, after = words["metrics_before"], words["metrics_after"]
+    return "\n".join([
+        f"{'on people held out' if words['held_out'] else 'on all people':<24}{'before':>10}{'after':>10}",
+        *(f"{name:<24}{before[key]:>10.{digits}f}{after[key]:>10.{digits}f}" for key, name, digits in (
+            ("psnr", "PSNR (dB)", 2), ("mae", "MAE", 4), ("scale_error_percent", "scale error (%)", 1))),
+        f"Bundle: {target}",
+    ])  # fmt: skip
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Settings of all stages, and those of one: ``mean.lr=1e-5``."""
+    common, own = [], {stage: [] for stage in _DEFAULTS}
+    for word in overrides:
+        stage, dot, rest = word.partition(".")
+        if dot and stage in own and "=" in rest:
+            own[stage].append(rest)
+        else:
+            common.append(word)
+    return common, own
+
+
+def _people(
+    entries: Sequence[data.Prepared], settings: Settings, level: str
+) -> tuple[list[data.Prepared], list[data.Prepared], list[data.Prepared]]:
+    """Who is trained on, on whom it is judged, and whose errors may be measured: nobody's whom a network has learnt.
+
+    Fewer than three people cannot be split; then all are in all, and a warning says so.
+    """
+    names = sorted({entry.subject for entry in entries})
+    if not names:
+        raise InputError("There is nobody to train on.")
+    if len(names) < 3:
+        log.warning("With %d people nobody is held out: the metrics are of the training itself.", len(names))
+        return list(entries), list(entries), []
+    if settings.validation_subjects or len(names) < 2 * _PEOPLE:
+        wanted = settings
+    else:
+        wanted = replace(settings, validation=max(settings.validation, 1 / 3))
+    train, held = data.split(entries, wanted, excluded_already=True)
+    # One factor for all learns nothing of any single person: then everybody's errors may be measured.
+    return train, held, list(entries) if level == "scale" else held
+
+
+def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> np.ndarray:
+    """The map that a bundle makes of a prepared session: its mean, or its first sample; (X, Y, Z) fraction."""
+    from ..synthesis import generate
+
+    x = np.asarray(entry.x, np.float32)
+    mask = (x != 0).any(0).astype(np.uint8)
+    plan: dict[str, Any] = {**bundle.sampling, "seeds": [0], "mode": "sample"}
+    if bundle.config.mean is not None:
+        plan = {"mode": "mean", "guidance": {}}
+    protocol, _ = read_protocol(*entry.meta["inputs"][:2])
+    [psr] = generate(bundle, x, mask, **plan, protocol=protocol, device=device, dtype=dtype)
+    return np.asarray(psr, np.float32)
+
+
+def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
+    """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
+
+    Raises:
+        InputError: it is no scanner's factor.
+    """
+    factors: dict[str, list[float]] = {}
+    for entry, psr in pairs:
+        where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
+        p, y = psr[where].astype(np.float64), np.asarray(entry.y, np.float64)[where]
+        power = float(p @ p)
+        if power > 0:
+            factors.setdefault(entry.subject, []).append(float(p @ y) / power)
+    if not factors:
+        raise InputError("The bundle makes empty maps of these scans; look at them (check.html).")
+    factor = float(np.median([np.mean(own) for own in factors.values()]))
+    if not _SCALE_RANGE[0] <= factor <= _SCALE_RANGE[1]:
+        raise InputError(f"The measured maps are {factor:.2f} times what the bundle makes of the scans, which no "
+                         "scanner explains; check their units and their fit.")  # fmt: skip
+    return factor
+
+
+def judge(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> dict[str, float]:
+    """PSNR (dB, peak 0.2), MAE (fraction) and scale error (%) where PSR is known, means over people."""
+    from .. import metrics
+    from ..evaluation.split import scale_error_percent
+
+    rows: dict[str, list[list[float]]] = {}
+    for entry, psr in pairs:
+        where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
+        y = np.asarray(entry.y, np.float32)
+        rows.setdefault(entry.subject, []).append(
+            [metrics.psnr(psr, y, where), metrics.mae(psr, y, where), scale_error_percent(psr, y, where)]
+        )
+    means = np.mean([np.mean(own, axis=0) for own in rows.values()], axis=0)
+    return dict(zip(("psnr", "mae", "scale_error_percent"), (round(float(v), 5) for v in means)))
+
+
+def with_scale(bundle: Bundle, factor: float, folder: Path) -> Bundle:
+    """A bundle whose maps are ``factor`` times those of ``bundle``, in ``folder``, with its own base beside it.
+
+    Networks work in units of the PSR range; a bundle of another scanner has another range and the same weights.
+    Calibrated errors do not carry over and are left out.
+    """
+    if folder.exists():  # of a run that was stopped
+        return load_bundle(folder)
+    base_folder = folder.with_name(f"{folder.name}-base")
+    base = {**bundle.base.info, "name": base_folder.name, "psr_range": bundle.base.psr_range * factor}
+    base["training"] = {**(base.get("training") or {}), "scaled": round(factor, 6), "from": bundle.base.hash}
+    base["hash"] = description_hash(base)
+    if not base_folder.exists():
+        _copied(bundle.base.folder, base_folder, base)
+    info = {key: value for key, value in bundle.info.items() if key != "uncertainty"}
+    info |= {"name": folder.name, "base": {"name": base_folder.name, "hash": base["hash"]}}
+    info["training"] = {**(info.get("training") or {}), "scaled": round(factor, 6), "from": bundle.hash}
+    _copied(bundle.folder, folder, info)
+    return load_bundle(folder)
+
+
+def _copied(source: Path, folder: Path, info: dict[str, Any]) -> None:
+    """The files of a bundle with another description, whole or not at all; ``info`` gets its hash."""
+    info["hash"] = description_hash(info)
+    with atomic_folder(folder) as building:
+        for file in source.iterdir():
+            if file.is_file() and file.name != DESCRIPTION_FILE:
+                shutil.copy2(file, building / file.name)
+        text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+        (building / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+
+
+def _copy_base(bundle: Bundle, beside: Path) -> None:
+    target = beside.with_name(bundle.base.name)
+    if not target.exists():
+        _copied(bundle.base.folder, target, dict(bundle.base.info))
+
+
+def _told(entries: Sequence[data.Prepared], what: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(entries, desc=what, unit="scan")
+
+
+def _train(
+    root: str | Path, out: Path, scaled: Bundle, level: str, settings: Settings, common: Sequence[str],
+    own: dict[str, list[str]], train: Sequence[data.Prepared], held: Sequence[data.Prepared], cache: Path,
+    licence: str, measured: bool,
+) -> Bundle:  # fmt: skip
+    """The stages on this data set, from the scaled bundle; the bundle that comes of them."""
+    from .export import export
+    from .start import start
+
+    base = str(scaled.base.folder)
+    names = [] if {e.name for e in train} == {e.name for e in held} else sorted({e.subject for e in held})
+    shared = [f"preprocess.spacing={scaled.spacing:g}", *AS_SYNTHESIS, *common, f"cache={cache}",
+              f"validation_subjects={json.dumps(names)}"]  # fmt: skip
+    shared += [] if names else ["validation=0"]
+    shared += ["accept_alarms=true"]  # told, and stopped at, by the check
+    config = out / "model.yaml"
+    write_yaml(config, {"model": {name: part for name, part in scaled.config.to_dict().items() if part is not None}})
+
+    def stage(name: str, **options: Any) -> Path:
+        words = [*(f"{key}={value}" for key, value in _DEFAULTS[name].items()), *shared, *own[name]]
+        folder = out / name
+        if (folder / "config.yaml").is_file():
+            code = start(name, out=folder, resume=True)
+        else:
+            code = start(name, out=folder, data=str(root), config=str(config), overrides=words, **options)
+        if code:
+            raise InputError(f"{folder} was stopped; the same command goes on from there.")
+        return folder
+
+    runs, foundation = [], base
+    if level == "decoder":
+        foundation = str(stage("decoder", foundation=base))
+        runs.append(Path(foundation))
+    with_mean = {}
+    if scaled.config.mean is not None:
+        # Nothing but what was measured: painted lesions have a simulator's contrasts. Tokens know the volume as it is.
+        still = ["paint.specks=0", "warp.probability=0"] if scaled.config.mean.semantic else []
+        own["mean"][:0] = ["paint.probability=0", *still]
+        own["demist"][:0] = ["flip=false", "latent_augmentations=0"]
+        with_mean["mean"] = str(stage("mean", foundation=base, init=str(scaled.folder)))
+    runs.append(stage("demist", foundation=foundation, init=str(scaled.folder), **with_mean))
+    advice = [f"{key}={value}" for key, value in (scaled.info.get("sampling") or {}).items() if key != "guidance"]
+    advice += [f"guidance.{key}={value}" for key, value in scaled.sampling["guidance"].items()]
+    folder = out / "trained" / out.name
+    if folder.exists():
+        return load_bundle(folder)
+    saved = export(runs, folder, base=None if level == "decoder" else base, sampling=advice, simulated=not measured,
+                   licence=licence, storage="fp32")  # fmt: skip
+    if level != "decoder":
+        _copy_base(scaled, folder)
+    return load_bundle(saved[-1].folder)
+
+
+def _publish(
+    source: Path, target: Path, init: Bundle, model: Bundle, report: Report, entries: Sequence[data.Prepared],
+    words: dict[str, Any], licence: str, measured: bool, salt: str | None, level: str,
+) -> None:  # fmt: skip
+    """The bundle in its place: with its base, its licence, and a card that says what it was made of."""
+    bundle = load_bundle(source)
+    _copy_base(bundle, target)
+    info = {**bundle.info, "name": target.name, "licence": licence}
+    info["training"] = {**(info.get("training") or {}), "finetune": {
+        **words, "from": {"name": init.name, "hash": init.hash}, "data": report.root.name,
+    }}  # fmt: skip
+    _copied(source, target, info)
+    salt = secrets.token_hex(16) if salt is None else salt
+    people = sorted(hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16] for name in {e.subject for e in entries})
+    with atomic_path(target / CARD_FILE) as temporary:
+        card = _card(load_bundle(target), init, report, entries, words, people, measured, level)
+        temporary.write_text(card, encoding="utf-8")
+
+
+def _card(
+    bundle: Bundle, init: Bundle, report: Report, entries: Sequence[data.Prepared], words: dict[str, Any],
+    people: Sequence[str], measured: bool, level: str,
+) -> str:  # fmt: skip
+    facts = [one.facts for one in report.usable if one.facts]
+    share = np.mean([one["coverage"] for one in facts])
+    kinds = " and ".join(sorted({one["units"] for one in facts}))
+    moved = [one["registration"]["moved_mm"] for one in facts if one.get("registration")]
+    placed = f", registered to the T1w over {np.mean(moved):.1f} mm (at most {max(moved):.1f})" if moved else ""
+    before, after = words["metrics_before"], words["metrics_after"]
+    judged = "people held out" if words["held_out"] and words["trained"] < words["people"] else "the training itself"
+    intervals = (f"calibrated on {words['calibrated_on']} people who had no part in training" if words["calibrated_on"]
+                 else f"not calibrated: {words.get('no_intervals', '')}")  # fmt: skip
+    lines = [
+        f"# {bundle.name}", "", f"**{bundle.warning}**", "",
+        f"{init.name} ({init.hash[:12]}) fitted to {'measured' if measured else 'simulated'} PSR maps, level "
+        f"`{level}`. Licence of the weights: {bundle.licence}.", "", "## Data", "",
+        f"{words['people']} people, {len(entries)} sessions; maps in {kinds}, known in {share:.0%} of the brain on "
+        f"average{placed}. {words['trained']} people were trained on, {words['held_out']} judged on.", "",
+        "People, by salted hash: " + ", ".join(f"`{name}`" for name in people) + ".", "", "## Metrics", "",
+        f"On {judged}, where PSR was measured; mean over people.", "",
+        "| | before | after |", "|---|---|---|",
+        f"| PSNR (dB, range 0.2) | {before['psnr']:.2f} | {after['psnr']:.2f} |",
+        f"| MAE (PSR) | {before['mae']:.4f} | {after['mae']:.4f} |",
+        f"| scale error (%) | {before['scale_error_percent']:.1f} | {after['scale_error_percent']:.1f} |", "",
+        f"All maps were first multiplied by {words['factor']:.3f}. Intervals: {intervals}.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+

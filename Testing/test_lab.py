@@ -1,0 +1,267 @@
+"""Data sets as labs have them: made, looked at, and learnt from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_data import write_mini_bids
+
+from DEMISTCore import train
+from DEMISTCore.bundle import load_bundle
+from DEMISTCore.cli import run as run_cli
+from DEMISTCore.errors import InputError
+from DEMISTCore.measured import read_measured
+from DEMISTCore.simulate import lab as simulated_lab
+from DEMISTCore.simulate.lab import HARMLESS, PLANTED, TROUBLES, Scan, make_lab, psr_of
+from DEMISTCore.training import data
+from DEMISTCore.training.check import check
+from DEMISTCore.training.finetune import best_factor, finetune, with_scale
+from DEMISTCore.training.settings import resolve
+from DEMISTCore.volume import Volume
+
+#: A brain of 30 mm: nothing to register, and no volume to wonder at.
+SMALL = ("preprocess.already_aligned=true", "preprocess.brain_mask=truth", "preprocess.bias_correct=false",
+         "preprocess.register=false", "preprocess.skull_strip=none")  # fmt: skip
+STILL = Scan(slices=4, thickness=4.0, in_plane=1.0, moved_mm=(0.0, 0.0), turned_deg=0.0)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_mini_bids(tmp_path_factory.mktemp("source"), subjects=len(TROUBLES) + 2, folded=True)
+
+
+@pytest.fixture(scope="module")
+def troubled(source, tmp_path_factory):
+    root = tmp_path_factory.mktemp("lab") / "lab"
+    return root, make_lab(source, root, STILL, troubles=True)
+
+
+@pytest.fixture(scope="module")
+def report(troubled, tmp_path_factory):
+    out = tmp_path_factory.mktemp("check")
+    settings = resolve("demist", "tiny", SMALL)
+    return check(troubled[0], settings, out / "cache", out / "page"), out / "page"
+
+
+def test_a_slab_is_the_truth_in_percent_where_it_is_known(source, tmp_path):
+    scan = Scan(slices=8, thickness=2.0, in_plane=1.0, moved_mm=(2.0, 2.0), turned_deg=2.0, noise=0.0, outliers=0.01)
+    planted = make_lab(source, tmp_path / "lab", scan)
+    name = sorted(planted)[0]
+    measured = read_measured(psr_of(tmp_path / "lab", name))
+    assert measured.units == "percent"
+    assert measured.units_by == "sidecar"
+    assert measured.counts["nan"] > 0
+    assert measured.counts["high"] > 0
+    truth = Volume.read(source / "derivatives/truth" / name / "anat" / f"{name}_desc-truth_PSRmap.nii.gz")
+    motion = np.array(planted[name]["motion_ras_mm"])
+    back, known = measured.on_grid(truth.grid, np.linalg.inv(motion))
+    assert 0.2 < known.sum() / (truth.array > 0).sum() < 0.9
+    error = np.abs(back - truth.array)[known & (truth.array > 0)]
+    assert np.median(error) < 0.01  # partial volume of thick slices, no more
+    wrong, known = measured.on_grid(truth.grid)
+    assert np.abs(wrong - truth.array)[known & (truth.array > 0)].mean() > error.mean()
+    with pytest.raises(InputError, match="exists already"):
+        make_lab(source, tmp_path / "lab", scan)
+
+
+def test_every_planted_trouble_is_found_and_none_where_there_is_none(troubled, report):
+    _, planted = troubled
+    found = {one.choice.subject: one for one in report[0].findings}
+    assert set(found) == set(planted)
+    for subject, told in planted.items():
+        one, trouble = found[subject], told["trouble"]
+        if trouble is None or trouble in HARMLESS:
+            assert not one.errors, (subject, trouble, one.errors)
+            assert not one.choice.missing
+        elif trouble in ("no FLAIR", "no PSR"):
+            assert one.choice.missing == [{"no FLAIR": "FLAIR", "no PSR": "PSRmap"}[trouble]]
+        else:
+            assert one.errors, (subject, trouble)
+    says = {told["trouble"]: " ".join(found[subject].errors) for subject, told in planted.items()}
+    assert "fraction" in says["wrong units"]
+    assert "another person" in says["other person"]
+    assert "does not overlap" in says["elsewhere"]
+    assert "covers" in says["thin slab"]
+    assert "constant" in says["constant"]
+    assert "no PSR map" in says["no PSR map"]
+    assert "more than one" in says["two maps"]
+    assert "no finite value" in says["empty"]
+    rejected = {told["trouble"]: [r.why for r in found[subject].choice.rejected] for subject, told in planted.items()}
+    assert any("contrast agent" in why for why in rejected["contrast agent"])
+    assert any("template" in why for why in rejected["template space"])
+    assert sum("another atlas" in why for why in rejected["template space"]) == 2
+    clean = found[min(planted)]
+    assert clean.facts["units"] == "percent"
+    assert clean.facts["lesion_ml"] > 0  # BIDS's own name of a lesion mask
+
+
+def test_the_page_holds_everything(report):
+    found, folder = report
+    page = (folder / "check.html").read_text(encoding="utf-8")
+    told = json.loads((folder / "check.json").read_text(encoding="utf-8"))
+    assert len(told["sessions"]) == len(found.findings)
+    for one in found.findings:
+        assert f'id="{one.name}"' in page
+        for rejected in one.choice.rejected:
+            assert rejected.path.name in page
+    prepared = [one for one in found.findings if one.entry is not None]
+    assert page.count("data:image/png;base64,") == len(prepared)
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_command_line_ends_with_2_where_something_would_spoil_a_model(troubled, source, tmp_path, capsys):
+    bad = [name for name, told in troubled[1].items() if told["trouble"] and told["trouble"] not in HARMLESS]
+    words = ["check", "--data", str(troubled[0]), "--out", str(tmp_path / "check"), *SMALL]
+    assert run_cli(train.main, [*words, f"exclude_subjects=[{','.join(bad)}]"]) == 0
+    printed = capsys.readouterr().out
+    assert "sessions can be trained on" in printed
+    keep = [name for name, told in troubled[1].items() if told["trouble"] != "constant"]
+    assert run_cli(train.main, [*words, f"exclude_subjects=[{','.join(keep)}]"]) == 2
+    assert "constant" in capsys.readouterr().out
+    assert run_cli(train.main, ["check", "--data", str(tmp_path / "none"), *SMALL]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_training_stops_at_another_persons_map(troubled, tmp_path, capsys):
+    root, planted = troubled
+    keep = ("other person", None)
+    out = [name for name, told in planted.items() if told["trouble"] not in keep]
+    words = ["regression", "--data", str(root), "--config", "tiny", "--out", str(tmp_path / "run"), *SMALL,
+             f"exclude_subjects=[{','.join(out)}]"]  # fmt: skip
+    assert run_cli(train.main, words) == 2
+    assert "another person" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert run_cli(train.main, [*words, "accept_alarms=true"]) == 0
+
+
+def test_mixed_units_and_people_without_scans_are_told(source, tmp_path):
+    root = tmp_path / "lab"
+    planted = make_lab(source, root, STILL)
+    names = sorted(planted)[:4]
+    psr = Volume.read(psr_of(root, names[1]))
+    psr.with_array(psr.array / 100).write(psr_of(root, names[1]))
+    psr_of(root, names[1]).with_name(f"{names[1]}_PSRmap.json").unlink()
+    rows = [f"{name}\t{'MS' if i else 'HC'}" for i, name in enumerate(names)]
+    (root / "participants.tsv").write_text("\n".join(["participant_id\tgroup", *rows, "sub-999\tMS"]) + "\n")
+    others = ",".join(sorted(planted)[4:])
+    found = check(root, resolve("demist", "tiny", [*SMALL, f"exclude_subjects=[{others}]"]), tmp_path / "cache")
+    assert not found.all_errors
+    assert any("mixed" in sentence and names[1] in sentence for sentence in found.warnings)
+    assert any("sub-999 (no scans)" in sentence for sentence in found.warnings)
+    assert found.groups == {"HC": 1, "MS": 3}
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_with_another_scale_makes_the_same_maps_times_it(calibrated_bundle, source, tmp_path):
+    from DEMISTCore.devices import pick_device, pick_dtype
+    from DEMISTCore.training.finetune import predicted
+
+    bundle = load_bundle(calibrated_bundle)
+    scaled = with_scale(bundle, 1.25, tmp_path / "scaled")
+    assert scaled.psr_range == pytest.approx(1.25 * bundle.psr_range)
+    assert scaled.calibration is None  # errors of other maps
+    settings = resolve("demist", "tiny", [*SMALL, "preprocess.spacing=4"])
+    [entry] = data.prepare_cohort(data.index(source)[:1], settings, tmp_path / "cache")
+    where = pick_device("cpu")
+    first, second = (predicted(model, entry, where, pick_dtype(where, "fp32")) for model in (bundle, scaled))
+    np.testing.assert_allclose(second, 1.25 * first, rtol=1e-4, atol=1e-6)
+    y = np.asarray(entry.y, np.float64)
+    assert best_factor([(entry, y / 1.1)]) == pytest.approx(1.1, rel=1e-3)
+    with pytest.raises(InputError, match="no scanner"):
+        best_factor([(entry, y / 10)])
+
+
+@pytest.fixture(scope="module")
+def shipped(tiny_mean_bundle, tmp_path_factory):
+    """The tiny bundle under the name of the one that ships, as a user finds it."""
+    return _as_shipped(tiny_mean_bundle, tmp_path_factory.mktemp("shipped"))
+
+
+def _as_shipped(bundle: Path, root: Path) -> Path:
+    import shutil
+
+    from DEMISTCore.bundle import description_hash
+
+    shutil.copytree(bundle.with_name(f"{bundle.name}-base"), root / f"{bundle.name}-base")
+    told = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    shutil.copytree(bundle, root / "demist-sim")
+    told["name"] = "demist-sim"
+    told["hash"] = description_hash(told)
+    (root / "demist-sim" / "bundle.json").write_text(json.dumps(told), encoding="utf-8")
+    return root
+
+
+def _commands() -> list[str]:
+    page = (Path(__file__).parents[1] / "docs" / "your-scanner.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line.replace("\\\n", " ") for block in blocks for line in [block.strip()]]
+    return [line for line in lines if line.startswith("python -m DEMISTCore")]
+
+
+@pytest.mark.slow
+def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, monkeypatch, capsys):
+    """docs/your-scanner.md as printed; a miniature model and data set make it minutes."""
+    import importlib
+    import shlex
+
+    monkeypatch.setenv("DEMIST_BUNDLES", str(shipped))
+    monkeypatch.chdir(tmp_path)
+    make_lab(source, tmp_path / "my-data", STILL)
+    first = sorted(path.name for path in (tmp_path / "my-data").glob("sub-*"))[0]
+    here = [*SMALL, "precision=fp32", "mean.steps=2", "demist.steps=2", "mean.crop=[4,4,4]", "mean.margin=2",
+            "demist.crop=[4,4,4]", "demist.decode=[2,2,2]", "demist.decode_halo=1", "batch=2"]  # fmt: skip
+    ran = []
+    for line in _commands():
+        _, _, module, *words = shlex.split(line)
+        words = [word.replace("sub-01", first) for word in words]
+        if module == "DEMISTCore.train":
+            words += SMALL if words[0] == "check" else [*here, "workers=1"]
+        elif module == "DEMISTCore.synthesize":
+            words += ["--skull-strip", "none", "--brain-mask",
+                      f"my-data/derivatives/masks/{first}/anat/{first}_desc-brain_mask.nii.gz", "--device", "cpu",
+                      "--any-brain-volume"]  # fmt: skip
+        else:
+            continue  # simulates: hours of brains
+        ran.append(words[0])
+        assert run_cli(importlib.import_module(module).main, words) == 0, (line, capsys.readouterr().err)
+    assert ran[:3] == ["check", "finetune", "finetune"]
+    for name in ("scaled", "mine"):
+        bundle = load_bundle(tmp_path / "runs" / name / "bundle" / name)
+        assert bundle.simulated  # its base still is
+        assert bundle.info["training"]["finetune"]["from"]["name"] == "demist-sim"
+        assert "salted hash" in bundle.card
+        assert first not in bundle.card
+        told = json.loads((tmp_path / "runs" / name / "finetune.json").read_text(encoding="utf-8"))
+        assert told["people"] == len(TROUBLES) + 2
+        assert told["trained"] + told["held_out"] == told["people"]
+        assert abs(told["metrics_after"]["scale_error_percent"]) < abs(told["metrics_before"]["scale_error_percent"])
+    assert (tmp_path / "psr.nii.gz").is_file()
+    # The same folder again is refused before anything is done.
+    assert run_cli(train.main, ["finetune", "--data", "my-data", "--out", "runs/mine", *here]) == 2
+
+
+def test_what_cannot_be_fitted(troubled, tiny_bundle, tmp_path, capsys):
+    words = ["finetune", "--data", str(troubled[0]), "--out", str(tmp_path / "out"), *SMALL]
+    with pytest.raises(InputError, match="level takes"):
+        finetune(troubled[0], tmp_path / "out", init=str(tiny_bundle), level="all")
+    assert run_cli(train.main, [*words, "--init", str(tiny_bundle.with_name("tiny-base"))]) == 2
+    assert "foundation" in capsys.readouterr().err
+    assert run_cli(train.main, [*words, "--init", str(tmp_path)]) == 2
+    assert "cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "bundle").exists()
+
+
+def test_the_lab_command_says_what_it_made(source, tmp_path, capsys):
+    words = ["--source", str(source), "--out", str(tmp_path / "lab"), "--troubles", "--thickness", "4"]
+    assert run_cli(simulated_lab.main, words) == 0
+    assert f"{len(TROUBLES)} with a planted fault" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "lab" / PLANTED).read_text())) == len(TROUBLES) + 2
+    assert run_cli(simulated_lab.main, ["--source", str(tmp_path), "--out", str(tmp_path / "b")]) == 2
+    assert "no simulated subjects" in capsys.readouterr().err
+    assert run_cli(simulated_lab.main, [*words[:4], "--slices", "0"]) == 2
