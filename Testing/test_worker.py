@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -495,6 +496,38 @@ def test_statistics_of_a_map_in_memory(child, tmp_path):
     assert lesion[tuple(np.round(np.linalg.inv(affine) @ [*point, 1])[:3].astype(int))]
     number = child.ask("statistics", folder=str(tmp_path), distances={"colour": 1}, **given)
     assert "colour" in child.until(number, "error")[0]["message"]
+
+
+def test_what_a_person_says_of_the_brain_reaches_the_statistics(monkeypatch):
+    """Given to the worker, the word arrives where the volume is judged; without it, it is not said."""
+    import DEMISTCore.statistics
+    from DEMISTCore.worker import jobs
+
+    heard = []
+
+    def analyse(*_, **options):
+        heard.append(options["any_brain_volume"])
+        raise InputError("Enough.")
+
+    class Context:
+        warm = type("Warm", (), {"prepared": lambda *_: None, "samples": type("S", (), {"of": lambda *_: []})()})()
+
+        def __init__(self, request):
+            self.request = request
+
+        def volume(self, key, *_, **__):
+            return key
+
+        def progress(self, *_):
+            pass
+
+        interruptible = staticmethod(contextlib.nullcontext)
+
+    monkeypatch.setattr(DEMISTCore.statistics, "analyse", analyse)
+    for request in ({}, {"any_brain_volume": True}):
+        with pytest.raises(InputError, match="Enough"):
+            jobs.statistics(Context(request))
+    assert heard == [False, True]
 
 
 def test_statistics_know_how_far_means_move_from_seed_to_seed(child, run, tiny_bundle, head, tmp_path):

@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
     masks.add_argument(
+        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
+    )
+    masks.add_argument(
         "--proximal",
         nargs=2,
         type=float,
@@ -104,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     analysis = analyse(
         args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
         uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
-        unchecked=args.unchecked, out=args.out, settings=settings, tsv=args.tsv, overwrite=args.overwrite,
+        unchecked=args.unchecked, out=args.out, settings=settings,
+        any_brain_volume=args.any_brain_volume, tsv=args.tsv, overwrite=args.overwrite,
     )  # fmt: skip
     if not args.quiet:
         print(analysis.text())
