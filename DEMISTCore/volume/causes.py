@@ -51,6 +51,7 @@ def explain(path: Path, error: Exception) -> str:
         or _foreign(path, start)
         or _missing_half(path)
         or _missing_package(path, start)
+        or _minc2(path, start)
         or _wrong_suffix(path, start)
         or _cut_short(path, start)
         or _plain_text(path, start)
@@ -107,6 +108,27 @@ def _missing_package(path: Path, start: bytes) -> str | None:
             f"{path} is a MINC 2 image, which needs the package h5py; install it (pip install h5py), or convert the "
             "image to NIfTI (mnc2nii)."
         )
+    return None
+
+
+def _minc2(path: Path, start: bytes) -> str | None:
+    """What keeps HDF5 under a name of MINC from being an image."""
+    if not start.startswith(_HDF5) or not path.name.lower().endswith(".mnc"):
+        return None
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.get("minc-2.0/image/0/image") is None:
+                return (
+                    f"{path} is HDF5 and no MINC 2 image (it has no minc-2.0/image/0/image); give the image itself, as "
+                    "NIfTI for instance."
+                )
+            axes = [axis.attrs.get("spacing") for axis in file["minc-2.0/dimensions"].values()]
+    except Exception:  # damaged HDF5 draws errors of a dozen kinds
+        return _damaged(path, "its HDF5 structure cannot be read")
+    if any(isinstance(spacing, (str, bytes)) and spacing[:9] in ("irregular", b"irregular") for spacing in axes):
+        return f"{path} has slices at irregular distances; resample it to even ones (mincresample) or convert it."
     return None
 
 
