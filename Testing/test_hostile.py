@@ -368,7 +368,8 @@ def test_lines_of_any_bytes(line):
 @pytest.mark.parametrize(
     "change",
     [{"t1w": 3}, {"t1w": {"npy": 3}}, {"t1w": {"npy": "a\0b", "affine": None}}, {"seeds": "x"}, {"seeds": [[1]]},
-     {"steps": "3"}, {"steps": 1e999}, {"guidance": "all"}, {"folder": 3}, {"bundle": []}, {"register": "no"}, {"any_brain_volume": "yes"},
+     {"steps": "3"}, {"steps": 1e999}, {"guidance": "all"}, {"folder": 3}, {"bundle": []}, {"register": "no"},
+     {"any_brain_volume": "yes"},
      {"distances": []}, {"t1w": {"npy": "a", "affine": [[1]]}}, {"device": "\ud800"}],
 )  # fmt: skip
 def test_wrong_fields_are_the_senders_mistake(change):
