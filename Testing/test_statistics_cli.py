@@ -83,7 +83,8 @@ def test_a_brain_of_impossible_volume_needs_a_word(tmp_path, capsys):
     t1w = np.where(t1w > 0, t1w + rng.normal(0, 12, SHAPE), 0).astype(np.float32)
     psr = np.select([away < 4, away < 11], [0.01, 0.12], 0.06) + 0.004 * rng.standard_normal(SHAPE)
     argv = ["--psr", write(tmp_path / "psr.nii.gz", psr.astype(np.float32)),
-            "--t1w", write(tmp_path / "t1w.nii.gz", t1w), "--method", "hmrf", "--out", str(tmp_path / "out")]  # fmt: skip
+            "--t1w", write(tmp_path / "t1w.nii.gz", t1w), "--method", "hmrf",
+            "--out", str(tmp_path / "out")]  # fmt: skip
     sentence = refused(argv, capsys)
     assert "t1w.nii.gz holds 14 ml" in sentence
     assert "--any-brain-volume" in sentence
