@@ -77,7 +77,7 @@ def changed(draw, base):
             if isinstance(place, dict) and draw(st.integers(0, 4)) == 0:
                 del place[key]
             else:
-                place[key] = draw(ANY)
+                place[key] = copy.deepcopy(draw(ANY))  # what is drawn again is the same object, and may be changed next
     return tree
 
 
@@ -381,6 +381,16 @@ def test_wrong_fields_are_the_senders_mistake(change):
 def test_control_characters_are_shown_escaped():
     assert printable("a\x1b[31m\u202eb\tc\n", keep="\n") == "a\\x1b[31m\\u202eb\\tc\n"
     assert printable("é ü 脳") == "é ü 脳"
+
+
+@pytest.mark.parametrize("kind", [InputError, BundleError, DemistError])
+@pytest.mark.parametrize("name", ["\ufbc3", "\x1b[2J", "a\nb", "\u202etxt", "\udce9"])
+def test_what_errors_quote_is_escaped_wherever_they_are_shown(kind, name, tmp_path):
+    assert str(kind(f"{name} is odd.")) == f"{name.encode('unicode_escape').decode()} is odd."
+    info = {**FOUNDATION, "model": {name: None}}
+    with pytest.raises(BundleError) as error:
+        use_description(tmp_path, {**info, "hash": description_hash(info)})
+    assert str(error.value).isprintable()
 
 
 def test_json_is_bounded():
