@@ -124,8 +124,8 @@ def lit_fluid(t1w: np.ndarray, signal: np.ndarray, mask: np.ndarray, deep: np.nd
     """Signal of fluid over the median of tissue's; an inversion pulse takes it away, and nothing else does.
 
     Proton density keeps 0.6 to 0.75 (spin echoes of TR 1.5 to 2 s; the longer, the more), however dark its fluid looks:
-    the scale of :func:`.intensity.normalise` begins at fluid and cannot tell. Fluid is sought where the T1w is darkest deep
-    in the brain, and of that the darkest tenth is taken, since thick slices and small ventricles mix it with tissue.
+    the scale of :func:`.intensity.normalise` begins at fluid and cannot tell. Fluid is sought where the T1w is darkest
+    deep in the brain, and of that the darkest tenth is taken: thick slices and small ventricles mix it with tissue.
 
     Args:
         t1w: normalised (X, Y, Z).
