@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from .detached import pair_of
 
 #: How files of other sorts begin, with what they are and the mend.
@@ -53,6 +54,7 @@ def explain(path: Path, error: Exception) -> str:
         or _missing_package(path, start)
         or _minc2(path, start)
         or _wrong_suffix(path, start)
+        or _bad_header(path, start)
         or _cut_short(path, start)
         or _plain_text(path, start)
         or f"{path} cannot be read as an image: it is damaged, truncated or of another format; copy or convert it "
@@ -175,6 +177,20 @@ def _unzipped_start(path: Path) -> bytes:
         return b""
 
 
+def _bad_header(path: Path, start: bytes) -> str | None:
+    """A text header that is not let through to ITK."""
+    from .detached import check_text_header
+
+    if not _looks_like_text(start[:12]):
+        return None
+    try:
+        check_text_header(path)
+    except (ValueError, OSError) as reason:
+        if start.startswith((b"ObjectType", b"NDims", b"NRRD0")):
+            return f"{path} cannot be read as an image: its header is damaged ({reason}); copy or export it again."
+    return None
+
+
 def _cut_short(path: Path, start: bytes) -> str | None:
     """Compressed data that end early or do not unpack, and files shorter than their header says."""
     if start.startswith(_GZIP):
@@ -233,16 +249,17 @@ def _raw_data(path: Path) -> Path | None:
     """A MetaImage's or NRRD's uncompressed data file, or the image itself, that is shorter than the header promises."""
     import SimpleITK
 
-    from .detached import data_files
+    from .detached import check_data_files, data_files
 
     if not path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
         return None
     reader = SimpleITK.ImageFileReader()
     try:
+        check_data_files(path)
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         files = data_files(path)
-    except (RuntimeError, ValueError, OSError):
+    except (RuntimeError, ValueError, OSError, InputError):
         return None
     # The header is whole, and the data cannot be read: the data are what is wrong.
     return files[0] if files else path
