@@ -722,7 +722,11 @@ def test_signals_clean_up(number, tmp_path):
     private = tmp_path / "DEMIST-x"
     private.mkdir()
     (private / "t1w.npy").write_bytes(b"a patient")
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:  # under nohup, which its children inherit
+        signal.signal(number, signal.SIG_DFL)
     child = Child(private, "--folder", str(private))
+    signal.signal(number, before)
     child.until(child.ask("hello"), "done")
     child.process.send_signal(number)
     assert child.process.wait(LONG) == 128 + number
