@@ -12,7 +12,8 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hostile import damaged, fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -30,11 +31,6 @@ from DEMISTCore.schema import parse_json, printable
 from DEMISTCore.training import checkpoint, context
 from DEMISTCore.training.settings import STAGES, build, presets, resolve, to_dict
 from DEMISTCore.worker.protocol import ProtocolError, decode
-
-EXAMPLES = int(os.environ.get("DEMIST_FUZZ_EXAMPLES", "60"))
-#: 10 s a case.
-fuzz = settings(max_examples=EXAMPLES, deadline=10_000, derandomize="DEMIST_FUZZ_EXAMPLES" not in os.environ,
-                suppress_health_check=list(HealthCheck), database=None)  # fmt: skip
 
 DEEP: object = 0
 for _ in range(200):
@@ -79,24 +75,6 @@ def changed(draw, base):
             else:
                 place[key] = copy.deepcopy(draw(ANY))  # what is drawn again is the same object, and may be changed next
     return tree
-
-
-@st.composite
-def damaged(draw, content):
-    """Bytes with some of them changed, cut or doubled."""
-    data = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(len(data) - 1, 0)))
-        how = draw(st.integers(0, 3))
-        if how == 0:
-            del data[at:]
-        elif how == 1:
-            data[at : at + 1] = draw(st.binary(max_size=9))
-        elif how == 2 and len(data) < 1 << 20:
-            data[at:at] = data[: at + 1]
-        elif data:
-            data[at] ^= 1 << draw(st.integers(0, 7))
-    return bytes(data)
 
 
 def dumps(tree) -> bytes:
