@@ -302,6 +302,9 @@ def _finish(journal: Path) -> None:
     journal.unlink(missing_ok=True)
     for _, old in places:
         _remove(old)
+    for step in new:  # staging folders inside the others that were written to: nobody else may ever look there
+        if abandoned((folder := (home / step["new"]).parent).name, folder):
+            _remove(folder)
     if whole:
         names = ", ".join(str(to) for to, _ in places)
         log.info("Finished what an earlier, interrupted run was about to write: %s.", names)

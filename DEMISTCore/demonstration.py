@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__, metrics
+from .commit import staging, sweep
 from .errors import InputError
 from .files import atomic_path, write_json
 from .guards import protect_files
@@ -141,7 +142,7 @@ def demonstrate(
         seeds, steps, mode, bundle: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well; None: its
             defaults.
         patient: another patient than the package's.
-        overwrite: replace the files of an earlier demo.
+        overwrite: replace the files of an earlier demo, all of them at the end; until then they stay as they are.
         progress: called with a stage and the share of all work done; may raise to stop, which leaves nothing behind.
 
     Raises:
@@ -150,6 +151,7 @@ def demonstrate(
     """
     from .bundle import DEFAULT_BUNDLE, load_bundle
     from .evaluation import require_packages
+    from .statistics.outputs import OUTPUTS
     from .synthesis import check_seeds, plan_sampling, synthesize
 
     require_packages()
@@ -162,44 +164,47 @@ def demonstrate(
     plan = plan_sampling(model, **chosen, sampler=settings.get("sampler"), guidance=settings.get("guidance"))
     spread = model.config.mean is not None or len(plan["seeds"]) > 1
     timings: dict[str, float] = {}
-    new_folder = not out.exists()
-    try:
+    earlier: list[Path] = []
+    # Everything is made aside and put in place at the end: what is cancelled, fails or is killed leaves no half demo,
+    # and an earlier one in the folder stays until there is a new one.
+    with staging(out, out / STATISTICS, remove=earlier) as (aside, aside_statistics):
         start = time.perf_counter()
         report("simulate", 0.0)
         patient = patient or simulate_patient()
         for name, volume in (("T1w", patient.t1w), ("FLAIR", patient.flair)):
-            volume.write(out / f"{name}.nii.gz", dtype=np.int16)
-        patient.psr.write(out / "true_psr.nii.gz", description="true PSR (fraction) of a simulated patient")
-        patient.labels.write(out / "true_tissues.nii.gz", dtype=np.uint8)
-        patient.lesions.write(out / "true_lesions.nii.gz", dtype=np.uint8)
+            volume.write(aside / f"{name}.nii.gz", dtype=np.int16)
+        patient.psr.write(aside / "true_psr.nii.gz", description="true PSR (fraction) of a simulated patient")
+        patient.labels.write(aside / "true_tissues.nii.gz", dtype=np.uint8)
+        patient.lesions.write(aside / "true_lesions.nii.gz", dtype=np.uint8)
         timings["simulate"] = time.perf_counter() - start
 
         result = synthesize(
-            out / "T1w.nii.gz", out / "FLAIR.nii.gz", out=out / "psr.nii.gz", bundle=model, uncertainty=spread,
-            overwrite=True, progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **chosen, **settings,
+            aside / "T1w.nii.gz", aside / "FLAIR.nii.gz", out=aside / "psr.nii.gz", bundle=model, uncertainty=spread,
+            progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **chosen, **settings,
         )  # fmt: skip
+        result = _in_place(result, aside, out)
+        write_json(aside / "psr.json", result.provenance)
         report("compare", 0.92)
         start = time.perf_counter()
         numbers = compare(result, patient)
-        _write_regions(out / "regions.csv", numbers["regions"])
+        _write_regions(aside / "regions.csv", numbers["regions"])
         from .preview import save_figure
 
-        save_figure(draw(result, patient, numbers), out / "demo.png")
+        save_figure(draw(result, patient, numbers), aside / "demo.png")
         timings |= {name: s for name, s in result.provenance["timings_s"].items() if name != "total"}
         timings["compare"] = time.perf_counter() - start
         report("measure", 0.94)
         start = time.perf_counter()
-        analysis = measure(result, patient, out / STATISTICS)
+        analysis = measure(result, patient, aside_statistics)
+        analysis.files.update({kind: out / STATISTICS / path.name for kind, path in analysis.files.items()})
         numbers["measured"] = measured(analysis)
         timings["measure"] = time.perf_counter() - start
         numbers["timings_s"] = {name: round(seconds, 2) for name, seconds in timings.items()}
         numbers["synthesize_s"] = result.provenance["timings_s"]["total"]
         numbers["peak_memory_mb"] = result.provenance["peak_memory_mb"]
-        write_json(out / "demo.json", metrics.json_ready(numbers))
-    except BaseException:
-        # Cancelled or failed: the folder is left without any of the demo's files.
-        _remove(out, new_folder)
-        raise
+        write_json(aside / "demo.json", metrics.json_ready(numbers))
+        for folder, hidden, names in ((out, aside, FILES), (out / STATISTICS, aside_statistics, OUTPUTS)):
+            earlier += [folder / name for name in names if not (hidden / name).exists()]
     report("done", 1.0)
     return Demonstration(numbers, result, patient, out, analysis)
 
@@ -347,29 +352,43 @@ def _write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
+def _in_place(result: Synthesis, aside: Path, out: Path) -> Synthesis:
+    """The result as its files will be found: what it says of itself must not name the folder they were made in."""
+
+    def renamed(told: Any) -> Any:
+        if isinstance(told, str):
+            return told.replace(str(aside), str(out))
+        if isinstance(told, dict):
+            return {key: renamed(value) for key, value in told.items()}
+        return [renamed(value) for value in told] if isinstance(told, (list, tuple)) else told
+
+    prepared = result.prepared
+    images = {name: replace(volume, path=out / Path(volume.path).name)
+              for name, volume in (("t1w", prepared.t1w), ("flair", prepared.flair)) if volume.path}  # fmt: skip
+    prepared = replace(prepared, **images, warnings=renamed(prepared.warnings))
+    files = {kind: out / path.name for kind, path in result.files.items()}
+    return replace(result, provenance=renamed(result.provenance), prepared=prepared, files=files)
+
+
 def _check_folder(out: Path, overwrite: bool, inputs: Sequence[Any] = ()) -> None:
     """Refuse a folder in use; with ``overwrite`` only an earlier demo's files make room, none of somebody's own."""
     from .statistics.outputs import OUTPUTS
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder (--out).")
+    for folder in (out, out / STATISTICS):  # what a killed demo left is no use of the folder
+        sweep(folder)
     names = [*FILES, *(f"{STATISTICS}/{name}" for name in OUTPUTS)]
     protect_files({name: out / name for name in names}, inputs)
     theirs = [name for name in names if (out / name).exists()]
     if overwrite and theirs and not (out / _LAST).is_file():
         raise InputError(f"{out / theirs[0]} is not from an earlier demo; choose another folder (--out).")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InputError(f"{out} is in use; choose another folder (--out) or allow overwriting (--overwrite).")
-        _remove(out, folder=False)
+    if _in_use(out) and not overwrite:
+        raise InputError(f"{out} is in use; choose another folder (--out) or allow overwriting (--overwrite).")
 
 
-def _remove(out: Path, folder: bool) -> None:
-    from .statistics.outputs import OUTPUTS
-
-    for path in [out / name for name in FILES] + [out / STATISTICS / name for name in OUTPUTS]:
-        path.unlink(missing_ok=True)
-    if (out / STATISTICS).is_dir() and not any((out / STATISTICS).iterdir()):
-        (out / STATISTICS).rmdir()
-    if folder and out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
+def _in_use(out: Path) -> bool:
+    """Whether there is anything but the empty folders that a killed demo had made."""
+    return out.is_dir() and any(
+        path.name != STATISTICS or not path.is_dir() or any(path.iterdir()) for path in out.iterdir()
+    )

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 
+def printable(words: str, keep: str = "") -> str:
+    """Text with control characters (escape sequences, line ends, reversed writing) shown as ``\\x1b`` and the like."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in words)
+
+
 class DemistError(Exception):
-    """Something the user can mend. The message is one sentence; command lines print it and exit 2."""
+    """Something the user can mend. The message is one sentence; command lines print it and exit 2.
+
+    What it quotes of a file's content or name may hold anything: consoles, logs and reports get it escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(DemistError):

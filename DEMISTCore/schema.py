@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .errors import printable
+
 #: Nobody writes configurations deeper or larger than that.
 DEPTH, NODES = 40, 200_000
 #: Largest JSON that is read: bundles keep their training's settings in it.
@@ -121,11 +123,6 @@ def shown(value: Any) -> str:
         words = f"a {type(value).__name__}"
     words = printable(words)
     return words if len(words) <= 60 else words[:57] + "..."
-
-
-def printable(words: str, keep: str = "") -> str:
-    """Text with control characters (escape sequences, line ends, reversed writing) shown as ``\\x1b`` and the like."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in words)
 
 
 def check_fields(

@@ -76,6 +76,11 @@ def _save_base(
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See :func:`save_tiny_bundle`."""
+    return save_tiny_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+def save_tiny_bundle(root: Path) -> Path:
     """Folder of a demist bundle, its base beside it (``tiny-base``): preset ``tiny``, random weights, 4 mm grid.
 
     Every weight is random, those that start at zero too, so that all streams have an effect.
@@ -86,7 +91,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from DEMISTCore.networks import PRESETS, Demist, build_autoencoder
 
     config = PRESETS["tiny"]
-    root = tmp_path_factory.mktemp("bundles")
     randomised = _randomiser(7)
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -168,6 +172,11 @@ def calibrated_bundle(tiny_mean_bundle: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
+    """See :func:`write_head`."""
+    return write_head(tmp_path_factory.mktemp("head"))
+
+
+def write_head(folder: Path) -> Head:
     """T1w, FLAIR and brain mask of a made-up head: nested ellipsoids on an oblique LPS grid of 3.5 mm voxels."""
     import nibabel as nib
 
@@ -183,7 +192,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
     brain, white, ventricle = radius < 1, radius < 0.8, np.sqrt((x / 5) ** 2 + (y / 8) ** 2 + (z / 4) ** 2) < 1
     t1w = np.select([ventricle, white, brain], [200.0, 900.0, 600.0], 60.0) + rng.normal(0, 15, shape)
     flair = np.select([ventricle, white, brain], [100.0, 500.0, 650.0], 40.0) + rng.normal(0, 15, shape)
-    folder = tmp_path_factory.mktemp("head")
     for name, data in (("t1w", t1w), ("flair", flair), ("mask", brain)):
         nib.save(nib.Nifti1Image(data.astype(np.float32), affine), folder / f"{name}.nii.gz")
     return Head(folder / "t1w.nii.gz", folder / "flair.nii.gz", folder / "mask.nii.gz")

@@ -72,13 +72,13 @@ def test_a_signal_waits_until_all_are_there(tmp_path, monkeypatch, number):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(number, interrupt)  # in the background, SIGINT is ignored
     try:
         monkeypatch.setattr(os, "replace", then_signal)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, "a.txt", "b.txt", "c.txt")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.txt", "c.txt"]
 
 

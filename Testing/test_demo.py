@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +15,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from DEMISTCore import metrics
+from DEMISTCore import commit, metrics
 from DEMISTCore.cli import run
 from DEMISTCore.demo import main, table
 from DEMISTCore.demonstration import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient
 from DEMISTCore.errors import Cancelled, InputError
+from DEMISTCore.files import sha256
 from DEMISTCore.simulate.anatomy import Anatomy
 from DEMISTCore.simulate.tissues import CLASS_INDEX
 
@@ -161,6 +165,74 @@ def test_cancelling_leaves_nothing(quick: dict, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         demonstrate(tmp_path / "out", progress=stop, **quick)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_written_names_where_it_lies(shown: Demonstration) -> None:
+    """Nothing tells of the hidden folder that the files were made in."""
+    for path in shown.out.rglob("*"):
+        if path.suffix in (".json", ".csv", ".tsv"):
+            assert ".tmp-" not in path.read_text(encoding="utf-8"), path
+    told = json.loads((shown.out / "psr.json").read_text())
+    assert told["inputs"]["T1w"]["file"] == str(shown.out / "T1w.nii.gz")
+    assert told["inputs"]["T1w"]["sha256"] == sha256(shown.out / "T1w.nii.gz")
+    assert told["outputs"]["psr"] == str(shown.out / "psr.nii.gz")
+    assert told["output_sha256"]["psr"] == sha256(shown.out / "psr.nii.gz")
+    for path in (*shown.result.files.values(), *shown.analysis.files.values()):
+        assert path.is_file()
+
+
+def test_an_earlier_demo_stays_until_there_is_a_new_one(quick: dict, tmp_path: Path) -> None:
+    demonstrate(tmp_path, **quick)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def stop(stage: str, fraction: float) -> None:
+        if stage == "measure":
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        demonstrate(tmp_path, overwrite=True, progress=stop, **quick)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    demonstrate(tmp_path, overwrite=True, seeds=1, **quick)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, STATISTICS} - {"psr_uncertainty.nii.gz"}
+
+
+def killed_demo(out: Path, rename: int | None, quick: dict) -> None:
+    """In a process of its own: die while the demo measures, or before that rename of those into ``out``."""
+
+    def progress(stage: str, fraction: float) -> None:
+        if stage == "measure" and rename is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    plain, moved = commit._put, []
+
+    def put(step: dict, home: Path) -> None:
+        if home == out:
+            if len(moved) == rename:
+                os.kill(os.getpid(), signal.SIGKILL)
+            moved.append(step)
+        plain(step, home)
+
+    commit._put = put
+    demonstrate(out, progress=progress, **quick)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+@pytest.mark.parametrize("rename", [None, 0, 14])
+def test_a_killed_demo_is_whole_or_not_there(quick: dict, tmp_path: Path, rename: int | None) -> None:
+    out = tmp_path / "out"
+    child = multiprocessing.get_context("spawn").Process(target=killed_demo, args=(out, rename, quick))
+    child.start()
+    child.join(600)
+    assert child.exitcode == -signal.SIGKILL
+    assert list(out.rglob(".tmp-*"))
+    if rename is None:  # nothing was decided: the folder is free for the next one
+        demonstrate(out, seeds=1, **quick)
+    else:
+        with pytest.raises(InputError, match="in use"):
+            demonstrate(out, **quick)
+        assert {path.name for path in out.iterdir()} == {*FILES, STATISTICS}
+        assert (out / STATISTICS / "statistics.json").is_file()
+    assert not list(out.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hostile import damaged, fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -30,11 +31,6 @@ from DEMISTCore.schema import parse_json, printable
 from DEMISTCore.training import checkpoint, context
 from DEMISTCore.training.settings import STAGES, build, presets, resolve, to_dict
 from DEMISTCore.worker.protocol import ProtocolError, decode
-
-EXAMPLES = int(os.environ.get("DEMIST_FUZZ_EXAMPLES", "60"))
-#: 10 s a case.
-fuzz = settings(max_examples=EXAMPLES, deadline=10_000, derandomize="DEMIST_FUZZ_EXAMPLES" not in os.environ,
-                suppress_health_check=list(HealthCheck), database=None)  # fmt: skip
 
 DEEP: object = 0
 for _ in range(200):
@@ -77,26 +73,8 @@ def changed(draw, base):
             if isinstance(place, dict) and draw(st.integers(0, 4)) == 0:
                 del place[key]
             else:
-                place[key] = draw(ANY)
+                place[key] = copy.deepcopy(draw(ANY))  # what is drawn again is the same object, and may be changed next
     return tree
-
-
-@st.composite
-def damaged(draw, content):
-    """Bytes with some of them changed, cut or doubled."""
-    data = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(len(data) - 1, 0)))
-        how = draw(st.integers(0, 3))
-        if how == 0:
-            del data[at:]
-        elif how == 1:
-            data[at : at + 1] = draw(st.binary(max_size=9))
-        elif how == 2 and len(data) < 1 << 20:
-            data[at:at] = data[: at + 1]
-        elif data:
-            data[at] ^= 1 << draw(st.integers(0, 7))
-    return bytes(data)
 
 
 def dumps(tree) -> bytes:
@@ -369,6 +347,7 @@ def test_lines_of_any_bytes(line):
     "change",
     [{"t1w": 3}, {"t1w": {"npy": 3}}, {"t1w": {"npy": "a\0b", "affine": None}}, {"seeds": "x"}, {"seeds": [[1]]},
      {"steps": "3"}, {"steps": 1e999}, {"guidance": "all"}, {"folder": 3}, {"bundle": []}, {"register": "no"},
+     {"any_brain_volume": "yes"},
      {"distances": []}, {"t1w": {"npy": "a", "affine": [[1]]}}, {"device": "\ud800"}],
 )  # fmt: skip
 def test_wrong_fields_are_the_senders_mistake(change):
@@ -380,6 +359,16 @@ def test_wrong_fields_are_the_senders_mistake(change):
 def test_control_characters_are_shown_escaped():
     assert printable("a\x1b[31m\u202eb\tc\n", keep="\n") == "a\\x1b[31m\\u202eb\\tc\n"
     assert printable("é ü 脳") == "é ü 脳"
+
+
+@pytest.mark.parametrize("kind", [InputError, BundleError, DemistError])
+@pytest.mark.parametrize("name", ["\ufbc3", "\x1b[2J", "a\nb", "\u202etxt", "\udce9"])
+def test_what_errors_quote_is_escaped_wherever_they_are_shown(kind, name, tmp_path):
+    assert str(kind(f"{name} is odd.")) == f"{name.encode('unicode_escape').decode()} is odd."
+    info = {**FOUNDATION, "model": {name: None}}
+    with pytest.raises(BundleError) as error:
+        use_description(tmp_path, {**info, "hash": description_hash(info)})
+    assert str(error.value).isprintable()
 
 
 def test_json_is_bounded():

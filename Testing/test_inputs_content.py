@@ -269,6 +269,31 @@ def test_other_contrasts_draw_a_warning_and_true_pairs_none() -> None:
     assert "after contrast agent" in sentence
 
 
+@pytest.mark.parametrize(("repetition", "bright"), [(1.5, 0.65), (2.0, 0.75)])
+def test_proton_density_with_dark_fluid_is_no_flair(repetition: float, bright: float) -> None:
+    """A spin echo of short TR: fluid is the darkest there is, as on a FLAIR, but not black."""
+    t1w, flair, mask = brain_pair()
+
+    def echo(density: float, t1: float, t2: float) -> float:
+        return 1000 * density * (1 - np.exp(-repetition / t1)) * np.exp(-0.015 / t2)
+
+    fluid, white, grey = echo(1.0, 4.2, 1.5), echo(0.70, 0.85, 0.07), echo(0.82, 1.35, 0.09)
+    assert fluid / white == pytest.approx(bright, abs=0.03)
+    levels = np.select([t1w.array < 350, t1w.array > 750], [fluid, white], grey)
+    noise = np.random.default_rng(1).normal(0, 8, mask.shape)
+    density = flair.with_array(np.where(mask.array > 0, levels + noise, 0).astype(np.float32))
+    for factor in (1.0, 0.01):
+        (sentence,) = prepared(t1w, density.with_array(density.array * np.float32(factor)), mask).warnings
+        assert "as on a proton-density image" in sentence
+    # Offset, it has its zero in its background; standardised in the brain, it has none, and nothing is said of it.
+    offset = density.with_array(density.array + np.float32(1000))
+    assert any("as on a proton-density image" in sentence for sentence in prepared(t1w, offset, mask).warnings)
+    inside = mask.array > 0
+    scored = (density.array - density.array[inside].mean()) / density.array[inside].std()
+    lost = density.with_array(np.where(inside, scored, 0).astype(np.float32))
+    assert not any("proton" in sentence for sentence in prepared(t1w, lost, mask).warnings)
+
+
 @pytest.mark.parametrize(
     ("t1w", "flair", "words"),
     [

@@ -234,6 +234,67 @@ def write_minc(path: Path) -> None:
             limit[:] = value
 
 
+#: Axes of a MINC 2 file, oblique: direction cosines, step, start along each; in the file their order is z, y, x.
+COSINES = np.linalg.qr(np.array([[1.0, 0.2, -0.1], [-0.2, 1.0, 0.15], [0.1, -0.15, 1.0]]))[0]
+STEPS, STARTS = np.array([1.2, 0.9, -2.5]), np.array([5.0, 4.0, 3.0])
+
+
+def write_minc2(path: Path, dtype: str = "i2", spacing: str = "regular__") -> np.ndarray:
+    """MINC 2, which is HDF5: voxels (z, y, x) with a range of real values for each slice; the real values."""
+    h5py = pytest.importorskip("h5py")
+    low, high = np.arange(SHAPE[0]) * 10.0, 100.0 + np.arange(SHAPE[0])
+    stored = VOXELS.astype(dtype)
+    with h5py.File(path, "w") as file:
+        dimensions = file.create_group("minc-2.0/dimensions")
+        for i, (name, length) in enumerate(zip(("xspace", "yspace", "zspace"), SHAPE[::-1])):
+            axis = dimensions.create_dataset(name, data=np.int32(0))
+            axis.attrs["direction_cosines"] = COSINES[:, i]
+            axis.attrs["step"], axis.attrs["start"], axis.attrs["length"] = STEPS[i], STARTS[i], np.int32(length)
+            axis.attrs["spacing"] = np.bytes_(spacing)
+        image = file.create_group("minc-2.0/image/0")
+        data = image.create_dataset("image", data=stored)
+        data.attrs["dimorder"], data.attrs["valid_range"] = np.bytes_("zspace,yspace,xspace"), np.array([0.0, 209.0])
+        for name, values in (("image-min", low), ("image-max", high)):
+            image.create_dataset(name, data=values).attrs["dimorder"] = np.bytes_("zspace")
+    return low[:, None, None] + stored * ((high - low) / 209.0)[:, None, None]
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u1", "u2", "i4"])
+def test_minc_2_is_read_by_its_axes_and_slice_ranges(tmp_path, dtype):
+    real = write_minc2(tmp_path / "t1w.mnc", dtype)
+    volume = Volume.read(tmp_path / "t1w.mnc")
+    np.testing.assert_allclose(volume.array, real, atol=1e-4)
+    for index in [(0, 0, 0), (4, 0, 0), (0, 5, 0), (0, 0, 6), (4, 5, 6)]:
+        world = sum(COSINES[:, i] * (STARTS[i] + STEPS[i] * index[2 - i]) for i in range(3))
+        np.testing.assert_allclose(volume.affine[:3] @ [*index, 1], world, atol=1e-6)
+    assert not volume.warnings
+    check_law(tmp_path / "t1w.mnc", tmp_path / "psr.nii.gz")
+
+
+def test_minc_2_that_cannot_be_read_is_one_sentence(tmp_path):
+    write_minc2(tmp_path / "irregular.mnc", spacing="irregular")
+    import h5py
+
+    write_minc2(tmp_path / "elsewhere.mnc")
+    with h5py.File(tmp_path / "elsewhere.mnc", "a") as file:
+        del file["minc-2.0/image/0/image"]
+        file["minc-2.0/image/0/image"] = h5py.ExternalLink("other.mnc", "/minc-2.0/image/0/image")
+    write_minc2(tmp_path / "unnamed.mnc")
+    with h5py.File(tmp_path / "unnamed.mnc", "a") as file:
+        del file["minc-2.0/image/0/image-max"].attrs["dimorder"]
+    with h5py.File(tmp_path / "other.mnc", "w") as file:  # HDF5, and nothing of MINC in it
+        file["a"] = np.arange(3)
+    whole = (tmp_path / "elsewhere.mnc").read_bytes()
+    (tmp_path / "cut.mnc").write_bytes(whole[: len(whole) // 2])
+    for name, says in (
+        ("irregular", "has slices at irregular distances"), ("elsewhere", "takes its voxels from other files"),
+        ("unnamed", "does not say along which axis"), ("other", "is HDF5 and no MINC 2 image"), ("cut", "is damaged"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"{name}\.mnc .*{says}") as error:
+            Volume.read(tmp_path / f"{name}.mnc")
+        assert "\n" not in str(error.value)
+
+
 def make(kind: str, folder: Path) -> Path:
     """An image in a format; oblique if the format can say so."""
     path = folder / f"t1w{kind.split()[0]}"

@@ -652,6 +652,20 @@ def test_charts_are_shown_by_click_and_made_anew_in_their_nodes(panel):
     assert table.GetScene() is scene
 
 
+def test_the_box_for_an_unusual_brain_speaks_to_statistics_too(panel, monkeypatch):
+    psr, lesions, t1, brain = measured_brain()
+    asked = []
+    monkeypatch.setattr(panel.logic._runs, "run", lambda task, *_: asked.append(task.request))
+    for selector, node in ((panel.ui.t1Selector, t1), (panel.ui.psrSelector, psr)):
+        pick(selector, node)
+    show_section(panel, "statisticsCollapsibleButton")
+    click(panel.ui.statisticsButton)
+    click(panel.ui.anyBrainVolumeCheckBox)
+    click(panel.ui.statisticsButton)
+    assert [request["any_brain_volume"] for request in asked] == [False, True]
+    assert all(request["do"] == "statistics" for request in asked)
+
+
 def measured_brain() -> tuple:
     """A PSR map of a brain with a lesion, the lesion, the T1w and the brain, as nodes."""
     rng = np.random.default_rng(2)

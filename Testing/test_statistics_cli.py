@@ -74,6 +74,26 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 # --- what it gives ---------------------------------------------------------------------------------------------------
 
 
+def test_a_brain_of_impossible_volume_needs_a_word(tmp_path, capsys):
+    """A map without a background says nothing of the brain, which is then found on the T1w: here one of 14 ml."""
+    rng = np.random.default_rng(5)
+    i, j, k = (np.indices(SHAPE).T - (np.array(SHAPE) - 1) / 2).T * np.array([1.5, 1.5, 2.0]).reshape(3, 1, 1, 1)
+    away = np.sqrt(i**2 + j**2 + k**2)
+    t1w = np.select([away < 4, away < 11, away < 15], [200.0, 900.0, 600.0], 0.0)
+    t1w = np.where(t1w > 0, t1w + rng.normal(0, 12, SHAPE), 0).astype(np.float32)
+    psr = np.select([away < 4, away < 11], [0.01, 0.12], 0.06) + 0.004 * rng.standard_normal(SHAPE)
+    argv = ["--psr", write(tmp_path / "psr.nii.gz", psr.astype(np.float32)),
+            "--t1w", write(tmp_path / "t1w.nii.gz", t1w), "--method", "hmrf",
+            "--out", str(tmp_path / "out")]  # fmt: skip
+    sentence = refused(argv, capsys)
+    assert "t1w.nii.gz holds 14 ml" in sentence
+    assert "--any-brain-volume" in sentence
+    assert not (tmp_path / "out").exists()
+    assert run(main, [*argv, "--any-brain-volume"]) == 0
+    notes = json.loads((tmp_path / "out" / "statistics.json").read_text())["notes"]
+    assert any("holds 14 ml, which is unusual" in note for note in notes)
+
+
 def test_a_patient(files, truth, tmp_path, capsys):
     out = tmp_path / "out"
     reference = write(tmp_path / "reference.nii.gz", truth["psr"] * np.float32(1.1))

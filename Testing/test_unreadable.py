@@ -244,3 +244,25 @@ def test_formats_that_look_elsewhere_by_themselves_are_not_read(tmp_path):
     (tmp_path / "a.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 600)
     assert "another format" in refusal(tmp_path / "2dseq")  # Bruker: reads method, acqp, reco around it
     assert "an HDF5 file, of which only MINC 2 (.mnc) is read" in refusal(tmp_path / "a.hdf5")
+
+
+def test_metaimages_that_would_make_itk_write_beyond_its_arrays_do_not_reach_it(tmp_path):
+    """NDims = 100000 ended the process with a segmentation fault (SimpleITK 2.5); so did counts that do not fit it."""
+    good = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16))
+    good.SetMetaData("0008|0060", "MR")  # what DICOM said
+    good.SetMetaData("Comment", "a note: of = any kind")
+    sitk.WriteImage(good, str(tmp_path / "good.mha"))
+    assert Volume.read(tmp_path / "good.mha").shape == (6, 5, 4)
+    text = (tmp_path / "good.mha").read_bytes()
+    for old, new, says in (
+        (b"NDims = 3", b"NDims = 100000", "NDims must be 1 to 10"), (b"NDims = 3", b"NDims = 3 1", "ndims must hold"),
+        (b"NDims = 3", b"NDims = 3\nNDims = 3", "it has NDims twice"), (b"MET_SHORT", b"MET_STRING", "ElementType"),
+        (b"DimSize = 6 5 4", b"DimSize = 6 5", "3 numbers"), (b"DimSize = 6 5 4", b"DimSize = 6 5 -4", "above 0"),
+        (b"Offset = 0 0 0", b"Offset = 0 nan 0", "3 numbers"),
+        (b"Comment = ", b"Comment = " + b"x" * 300, "Comment is too long"),
+    ):  # fmt: skip
+        assert old in text
+        (tmp_path / "bad.mha").write_bytes(text.replace(old, new))
+        sentence = refusal(tmp_path / "bad.mha")
+        assert "cannot be read as an image: its header is damaged (" in sentence
+        assert says in sentence

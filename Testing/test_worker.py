@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -497,6 +498,38 @@ def test_statistics_of_a_map_in_memory(child, tmp_path):
     assert "colour" in child.until(number, "error")[0]["message"]
 
 
+def test_what_a_person_says_of_the_brain_reaches_the_statistics(monkeypatch):
+    """Given to the worker, the word arrives where the volume is judged; without it, it is not said."""
+    import DEMISTCore.statistics
+    from DEMISTCore.worker import jobs
+
+    heard = []
+
+    def analyse(*_, **options):
+        heard.append(options["any_brain_volume"])
+        raise InputError("Enough.")
+
+    class Context:
+        warm = type("Warm", (), {"prepared": lambda *_: None, "samples": type("S", (), {"of": lambda *_: []})()})()
+
+        def __init__(self, request):
+            self.request = request
+
+        def volume(self, key, *_, **__):
+            return key
+
+        def progress(self, *_):
+            pass
+
+        interruptible = staticmethod(contextlib.nullcontext)
+
+    monkeypatch.setattr(DEMISTCore.statistics, "analyse", analyse)
+    for request in ({}, {"any_brain_volume": True}):
+        with pytest.raises(InputError, match="Enough"):
+            jobs.statistics(Context(request))
+    assert heard == [False, True]
+
+
 def test_statistics_know_how_far_means_move_from_seed_to_seed(child, run, tiny_bundle, head, tmp_path):
     """seed_sd is that of the maps of single seeds, as ``--samples`` of the command line would give it."""
     import DEMISTCore
@@ -689,7 +722,11 @@ def test_signals_clean_up(number, tmp_path):
     private = tmp_path / "DEMIST-x"
     private.mkdir()
     (private / "t1w.npy").write_bytes(b"a patient")
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:  # under nohup, which its children inherit
+        signal.signal(number, signal.SIG_DFL)
     child = Child(private, "--folder", str(private))
+    signal.signal(number, before)
     child.until(child.ask("hello"), "done")
     child.process.send_signal(number)
     assert child.process.wait(LONG) == 128 + number

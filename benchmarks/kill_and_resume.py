@@ -1,12 +1,15 @@
 """Kill trainings and writing at random, go on as the program advises, and compare with what was never disturbed.
 
-python benchmarks/kill_and_resume.py --kills 100 --writes 20
+python benchmarks/kill_and_resume.py --kills 100 --writes 20 --synthesize 20
 
 Every stage runs on the preset ``tiny`` and a data set of blobs. A run is killed (SIGKILL) at a random one of its file
 operations, as Python's audit hooks count them, or at a random moment; some are killed again while they go on. Then the
 program's own advice is followed to the end. The last checkpoint's weights, best.safetensors and metrics.csv (but for
 the clock) must be those of an undisturbed run, byte for byte, and nothing temporary may be left; or the program must
-refuse in a sentence. POSIX only: children are forks, so that torch is imported once.
+refuse in a sentence. ``--writes`` kills the writer of a synthesis with made-up maps, ``--synthesize`` the whole
+command (map, uncertainty, maps of two seeds, picture, sidecar) from the moment it begins to write: then all files are
+there or none, and nothing else after the command's next run. POSIX only: children are forks, so that torch is imported
+once.
 """
 
 from __future__ import annotations
@@ -26,13 +29,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "Testing"))
 
-STAGES = ("autoencoder", "backbone", "demist", "decoder", "regression", "segmentation")
+STAGES = ("autoencoder", "backbone", "mean", "demist", "decoder", "regression", "segmentation")
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree",
           "tempfile.mkstemp", "tempfile.mkdtemp", "os.scandir")  # fmt: skip
 _COMMON = ("--config", "tiny", "steps=4", "save_every=2", "validate_every=2", "log_every=1", "threads=1")
 
 
-def child(work: Callable[[], int], log: Path, kill_at: int | None = None, after: float | None = None) -> int:
+def child(
+    work: Callable[[], int],
+    log: Path,
+    kill_at: int | None = None,
+    after: float | None = None,
+    counting: list[bool] | None = None,
+) -> int:
     """Run ``work`` in a fork; its exit code, or minus the signal's number.
 
     Args:
@@ -40,6 +49,7 @@ def child(work: Callable[[], int], log: Path, kill_at: int | None = None, after:
         log: gets what it prints; operations in its folder count.
         kill_at: die before this file operation, counted from 1.
         after: or after so many seconds.
+        counting: operations count while this holds true; None: all of them.
     """
     sys.stdout.flush()
     process = os.fork()
@@ -51,7 +61,9 @@ def child(work: Callable[[], int], log: Path, kill_at: int | None = None, after:
             count = [0]
 
             def hook(event: str, arguments: tuple) -> None:
-                if event in EVENTS and any(str(log.parent) in str(argument) for argument in arguments):
+                if event not in EVENTS or not (counting is None or counting[0]):
+                    return
+                if any(str(log.parent) in str(argument) for argument in arguments):
                     count[0] += 1
                     if count[0] == kill_at:
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -116,8 +128,9 @@ def trainings(work: Path, kills: int, rng: random.Random) -> collections.Counter
 
     def words(stage: str, out: Path, own_cache: Path) -> list[object]:
         given: list[object] = [stage, "--data", bids, "--out", out, *_COMMON, f"cache={own_cache}"]
-        below = {"backbone": "autoencoder", "demist": "backbone", "decoder": "backbone"}.get(stage)
-        return [*given, "--foundation", whole / below] if below else given
+        below = {"backbone": "autoencoder", "mean": "backbone", "demist": "backbone", "decoder": "backbone"}.get(stage)
+        given += ["--foundation", whole / below] if below else []
+        return [*given, "model=tiny_mean"] if stage == "mean" else given
 
     wanted, count, seconds = {}, {}, {}
     for stage in STAGES:
@@ -212,23 +225,89 @@ def writing(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
     return ends
 
 
+def command(work: Path, kills: int, rng: random.Random) -> collections.Counter[str]:
+    """``kills`` kills of the command ``synthesize`` while it writes; how each ended, at once and after the next run."""
+    from conftest import save_tiny_bundle, write_head
+
+    from DEMISTCore.cli import run as run_cli
+
+    log = work / "synthesize.log"
+    if child(lambda: int(not save_tiny_bundle(work).is_dir()), log):  # torch computes in forks alone
+        raise SystemExit(f"No model to synthesize with:\n{log.read_text()}")
+    model, head = work / "tiny", write_head(work)
+
+    def synthesize(folder: Path, counting: list[bool], *more: str) -> Callable[[], int]:
+        def run() -> int:
+            import importlib
+
+            import torch
+
+            torch.set_num_threads(1)
+            pipeline = importlib.import_module("DEMISTCore.synthesis.pipeline")
+            plain = pipeline.write
+
+            def write(*given: object) -> None:
+                counting[0] = True
+                plain(*given)
+                counting[0] = False
+
+            pipeline.write = write
+            words = ["--t1w", head.t1w, "--flair", head.flair, "--brain-mask", head.mask, "--bundle", model, "--out",
+                     folder / "psr.nii.gz", "--uncertainty", "--samples", "--preview", folder / "psr.png", "--mode",
+                     "sample", "--seeds", "2", "--steps", "1", "--no-register", "--no-bias-correct", "--device", "cpu",
+                     "-q", *more]  # fmt: skip
+            return run_cli(importlib.import_module("DEMISTCore.synthesize").main, [str(word) for word in words])
+
+        return run
+
+    def there(folder: Path) -> dict[str, str]:
+        """Content by name of all that a person sees; of the sidecar, the clock changes."""
+        found = sorted(folder.iterdir()) if folder.exists() else []
+        return {
+            path.name: "" if path.suffix == ".json" else hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in found if path.name[0] != "."
+        }  # fmt: skip
+
+    whole, counting = work / "synthesized", [False]
+    if child(synthesize(whole, counting), log, counting=counting):
+        raise SystemExit(f"The undisturbed synthesis failed:\n{log.read_text()}")
+    count, wanted = int(log.with_suffix(".count").read_text()), there(whole)
+    print(f"synthesize: {len(wanted)} files, {count} file operations while it writes", flush=True)
+    ends: collections.Counter[str] = collections.Counter()
+    for _ in range(kills):
+        folder, counting = work / "half", [False]
+        shutil.rmtree(folder, ignore_errors=True)
+        code = child(synthesize(folder, counting), log, kill_at=rng.randint(1, count), counting=counting)
+        at_once = there(folder)
+        again = child(synthesize(folder, [False], "--overwrite"), log)
+        told = "all" if at_once == wanted else "none" if not at_once else f"{len(at_once)} of {len(wanted)}"
+        end = f"{told} at once" if code == -signal.SIGKILL else f"CODE {code} instead of a kill"
+        end += ", then all" if there(folder) == wanted else f", then PART {sorted(there(folder))}"
+        end += "" if again == 0 else f", CODE {again}: {log.read_text()[-400:]}"
+        ends[end + (f", LEFT {debris(folder)}" if debris(folder) else "")] += 1
+    return ends
+
+
 def main() -> int:
     """Parse, kill, count."""
     p = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     p.add_argument("--kills", type=int, default=100, help="kills of trainings (default: %(default)s)")
     p.add_argument("--writes", type=int, default=20, help="kills of writing (default: %(default)s)")
+    p.add_argument("--synthesize", type=int, default=0, help="kills of the command while it writes (default: 0)")
     p.add_argument("--seed", type=int, default=0, help="of the random choices (default: %(default)s)")
     args = p.parse_args()
     rng = random.Random(args.seed)
     bad = False
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        if args.kills:
+        if args.kills or args.synthesize:
             import lightning.fabric  # noqa: F401
             import monai.networks.nets  # noqa: F401
             import torch.utils.tensorboard  # noqa: F401
 
             import DEMISTCore.training.demist  # noqa: F401
-        for what, kills, job in (("writing", args.writes, writing), ("trainings", args.kills, trainings)):
+        jobs = (("writing", args.writes, writing), ("synthesize", args.synthesize, command),
+                ("trainings", args.kills, trainings))  # fmt: skip
+        for what, kills, job in jobs:
             if not kills:
                 continue
             ends = job(Path(folder), kills, rng)

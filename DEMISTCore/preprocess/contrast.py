@@ -10,10 +10,13 @@ T1w deep in the brain: bright tail over dark tail   0.2 to 0.5   2.2 to 4.7 (T2w
 T1w where the FLAIR is darkest                      0.01 to 0.07 0.55 to 0.99 (6 of 7 PD: 0.56 and more)
 FLAIR where the T1w is darkest                      0.01 to 0.15 1.8 and more (T2w)
 T1w's rim, 99.5th percentile over white matter      0.97 to 1.09 above 1.15 with contrast agent, see below
+FLAIR's signal of fluid over that of tissue         0.05 to 0.49 0.62 and more (PD with dark fluid)
 ==================================================  ===========  =====================
 
-Values are on the scale of :func:`.intensity.normalise`: fluid 0, tissue 0.5. Not seen: proton density on which fluid is
-dark (short TR), and contrast agent where no enhancing vessel or dura lies in the mask.
+Values are on the scale of :func:`.intensity.normalise` (fluid 0, tissue 0.5); the last row is about the signal itself,
+on 119 simulated pairs.
+Not seen: images with dark fluid where zero is lost, or of so short a TR (1 s and less) that their fluid is as dark as
+on a FLAIR of bad timing; and contrast agent where no enhancing vessel or dura lies in the mask.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ _SAME_IMAGE = 0.98
 _SWAPPED = -0.04
 #: See the module's table.
 _BRIGHT_FLUID, _OTHER_FLUID, _T2_FLUID, _ENHANCED = 1.0, 0.3, 0.8, 1.15
+#: Signal of fluid over that of tissue on the FLAIR, from a true zero, see lit_fluid.
+_LIT_FLUID = 0.57
 #: Depths (mm): fluid deep in the brain is ventricles; enhancing vessels and dura lie in the rim.
 _DEEP, _RIM = 10.0, (2.0, 8.0)
 _ENOUGH = 200  # voxels of 2 mm, below which percentiles say little
@@ -52,7 +57,12 @@ _NAMED = {
 
 
 def contrast_warnings(
-    t1w: np.ndarray, flair: np.ndarray, mask: np.ndarray, spacing: float, corrected: bool = True
+    t1w: np.ndarray,
+    flair: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    corrected: bool = True,
+    signal: np.ndarray | None = None,
 ) -> list[str]:
     """Sentences if the two look like one image, swapped, or like another contrast than a T1w and a FLAIR.
 
@@ -62,12 +72,14 @@ def contrast_warnings(
         mask: brain, true inside.
         spacing: voxel size, mm.
         corrected: bias fields were taken out; with them in, the rim says nothing of contrast agent (a real T1w: 1.3).
+        signal: the FLAIR before it was normalised, 0 where there is no signal; None: its zero is not known.
     """
     likeness = float(np.corrcoef(np.stack([t1w[mask], flair[mask]]))[0, 1])
     if likeness > _SAME_IMAGE:
         return ["T1w and FLAIR are almost the same image; check that the files are the two they should be."]
     stride = max(1, round(2.0 / spacing))
     t1w, flair, mask = (a[::stride, ::stride, ::stride] for a in (t1w, flair, mask))
+    signal = None if signal is None else signal[::stride, ::stride, ::stride]
     below = depth(mask, stride * spacing)
     deep, rim = mask & (below > _DEEP), mask & (below > _RIM[0]) & (below < _RIM[1])
     if min(np.count_nonzero(deep), np.count_nonzero(rim)) < _ENOUGH:
@@ -75,12 +87,13 @@ def contrast_warnings(
     tail = _tails(t1w[deep])
     t1w_there = float(np.median(t1w[deep & (flair <= np.percentile(flair[deep], 3.0))]))
     flair_there = float(np.median(flair[deep & (t1w <= np.percentile(t1w[deep], 3.0))]))
+    lit = 0.0 if signal is None else lit_fluid(t1w, signal, mask, deep)
     swapped = deep_over_rim(t1w, flair, mask, below)
     rim_over_white = float(np.percentile(t1w[rim], 99.5) / max(float(np.percentile(t1w[deep], 95.0)), 1e-6))
     log.debug(
         "Correlation of T1w and FLAIR %.2f; tails %.2f; T1w in the FLAIR's fluid %.2f, FLAIR in the T1w's %.2f; "
-        "deep over rim %+.3f; rim over white matter %.2f",
-        likeness, tail, t1w_there, flair_there, swapped, rim_over_white,
+        "fluid over tissue on the FLAIR %.2f; deep over rim %+.3f; rim over white matter %.2f",
+        likeness, tail, t1w_there, flair_there, lit, swapped, rim_over_white,
     )  # fmt: skip
     if tail > _BRIGHT_FLUID:
         return ["The T1w does not look like one: fluid is bright on it, as on a T2w or inverted image; check the file."]
@@ -92,6 +105,11 @@ def contrast_warnings(
             "T1w and FLAIR do not agree on where fluid is: what is darkest on the FLAIR is tissue on the T1w; check "
             "that neither is another contrast (proton density, T2w) and that they lie over each other."
         )
+    elif lit > _LIT_FLUID:
+        found.append(
+            f"The FLAIR does not look like one: its fluid has {lit:.0%} of the signal of tissue, as on a "
+            "proton-density image, and on a FLAIR it is almost black; check the file."
+        )
     elif swapped < _SWAPPED:
         found.append("T1w and FLAIR look swapped (white matter is the brighter one on the FLAIR); check their order.")
     if corrected and not found and rim_over_white > _ENHANCED:
@@ -100,6 +118,26 @@ def contrast_warnings(
             "has seen none, give the T1w from before it."
         )
     return found
+
+
+def lit_fluid(t1w: np.ndarray, signal: np.ndarray, mask: np.ndarray, deep: np.ndarray) -> float:
+    """Signal of fluid over the median of tissue's; an inversion pulse takes it away, and nothing else does.
+
+    Proton density keeps 0.6 to 0.75 (spin echoes of TR 1.5 to 2 s; the longer, the more), however dark its fluid looks:
+    the scale of :func:`.intensity.normalise` begins at fluid and cannot tell. Fluid is sought where the T1w is darkest
+    deep in the brain, and of that the darkest tenth is taken: thick slices and small ventricles mix it with tissue.
+
+    Args:
+        t1w: normalised (X, Y, Z).
+        signal: the other image, from a true zero.
+        mask: brain, true inside.
+        deep: where fluid is sought, true inside.
+    """
+    tissue = mask & (t1w > 0.25)
+    if np.count_nonzero(tissue) < _ENOUGH:
+        return 0.0
+    fluid = signal[deep & (t1w <= np.percentile(t1w[deep], 3.0))]
+    return float(np.percentile(fluid, 10.0) / max(float(np.median(signal[tissue])), 1e-6))
 
 
 def deep_over_rim(t1w: np.ndarray, flair: np.ndarray, mask: np.ndarray, below: np.ndarray) -> float:

@@ -233,7 +233,8 @@ def prepare(
                     f"{checks.describe(volume, name)} is constant inside the brain; check that the mask and the "
                     "image belong together."
                 )
-        for sentence in contrast_warnings(*pair, inside, spacing, t1_factors):
+        signal = fl_model if zeroed[1].true else None
+        for sentence in contrast_warnings(*pair, inside, spacing, t1_factors, signal):
             run.warn(sentence)
 
     run.done()

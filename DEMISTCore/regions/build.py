@@ -74,6 +74,7 @@ def build_regions(
     unchecked: bool = False,
     settings: RegionSettings | None = None,
     flair_place: tuple[Grid, np.ndarray] | None = None,
+    any_brain_volume: bool = False,
 ) -> Regions:
     """Make the regions that the given images and masks allow, on the grid of ``grid_of``.
 
@@ -95,6 +96,8 @@ def build_regions(
         settings: see :class:`RegionSettings`.
         flair_place: the grid of the FLAIR that the map was synthesized from, and the motion (4, 4; RAS mm) that took it
             onto the T1w then: known from the map's sidecar, also where the FLAIR is not at hand.
+        any_brain_volume: a person says that the brain's volume is right, see :func:`DEMISTCore.prepare`; that of a
+            given mask (``brain``) is not questioned anyway.
 
     Raises:
         InputError: a mask or image cannot be used; the sentence says what to do.
@@ -119,11 +122,14 @@ def build_regions(
     # A tissue map makes the images superfluous, unless lesions are to be suggested or looked at on the T1w.
     needed = tissue is None or suggest or lesion_mask is not None or (follows and not known)
     if prepared is None and t1w is not None and flair is not None and needed:
-        prepared = _prepare(t1w, flair, brain)
+        prepared = _prepare(t1w, flair, brain, any_brain_volume)
     if prepared is not None:
         notes.extend(prepared.warnings)
     if prepared is not None or (t1w is not None and needed):
-        images = _from_prepared(prepared) if prepared is not None else _prepare_t1w(t1w, brain, notes)
+        if prepared is not None:
+            images = _from_prepared(prepared)
+        else:
+            images = _prepare_t1w(t1w, brain, notes, any_brain_volume)
         if not images.brain.resampled_to(grid, "nearest").array.any():
             raise InputError(
                 f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
@@ -218,20 +224,23 @@ def _places(
     return Places(fixed, None if flair_place is None else flair_place[0])
 
 
-def _prepare(t1w: Volume, flair: Volume, brain: Volume | None) -> Prepared:
+def _prepare(t1w: Volume, flair: Volume, brain: Volume | None, any_brain_volume: bool) -> Prepared:
     """Brain mask, registration, bias field and normalisation, at 1 mm; the given outline's volume is not questioned."""
     from ..preprocess import prepare
 
     mask = None if brain is None else brain.with_array(np.nan_to_num(brain.array) > 0)
-    return prepare(t1w, flair, brain_mask=mask, any_brain_volume=mask is not None)
+    return prepare(t1w, flair, brain_mask=mask, any_brain_volume=mask is not None or any_brain_volume)
 
 
-def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
+def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str], any_brain_volume: bool) -> _Images:
+    """The same for a T1w that comes alone."""
     from ..preprocess import checks, model_grid, normalise
     from ..preprocess.bias import correct_bias
+    from ..preprocess.brain import Brain, check_volume
     from ..preprocess.brainmask import extract_brain, recognise_stripped
 
     volume = checks.load_image(t1w, "T1w", notes)
+    own = mask is None
     if mask is None:
         mask = recognise_stripped(volume) or extract_brain(volume)
     mask = mask.with_array((np.nan_to_num(mask.array) > 0).astype(np.float32))
@@ -240,6 +249,8 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str]) -> _Images:
         raise InputError(
             f"{describe(t1w, 'T1w')} does not overlap the brain mask; give a T1w in the space of the PSR map."
         )
+    if own:
+        check_volume(native, volume, Brain(mask), any_brain_volume, notes)
     grid = model_grid(native, 1.0, multiple=1)
     inside = (mask.resampled_to(grid).array >= 0.5) & (native.resampled_to(grid, "nearest").array > 0)
     image, _ = correct_bias(volume.resampled_to(grid, "bspline").array, inside, 1.0)

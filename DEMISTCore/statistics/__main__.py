@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
     masks.add_argument(
+        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
+    )
+    masks.add_argument(
         "--proximal",
         nargs=2,
         type=float,
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
         uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
         unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings, tsv=args.tsv,
-        overwrite=args.overwrite,
+        overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
     )  # fmt: skip
     if not args.quiet:
         print(analysis.text())

@@ -53,6 +53,7 @@ def analyse(
     already_aligned: bool = False,
     out: str | os.PathLike[str] | None = None,
     settings: Settings | RegionSettings | None = None,
+    any_brain_volume: bool = False,
     tsv: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,6 +83,8 @@ def analyse(
         provenance: of a synthesized map that is in memory (``Synthesis.provenance``); a file has it beside it.
         out: folder to write to; None: nothing is written.
         settings: :class:`Settings`, or :class:`DEMISTCore.regions.RegionSettings` for the regions alone.
+        any_brain_volume: a person says that a volume that no brain has is right; asked for where neither a mask nor the
+            map's own outline tells where the brain is, so that it is found on the T1w.
         tsv: write tables as TSV, too.
         overwrite: replace the results of an earlier analysis.
         progress: called with a stage and the share of all work done (0 to 1); may raise to stop, which leaves nothing
@@ -141,7 +144,7 @@ def analyse(
         regions = build_regions(
             psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
             flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, unchecked=unchecked,
-            settings=settings.regions, flair_place=checks.flair_place(origin),
+            settings=settings.regions, flair_place=checks.flair_place(origin), any_brain_volume=any_brain_volume,
         )  # fmt: skip
         notes += regions.notes
         for key in ("nawm", "white_matter"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from .detached import pair_of
 
 #: How files of other sorts begin, with what they are and the mend.
@@ -51,7 +52,9 @@ def explain(path: Path, error: Exception) -> str:
         or _foreign(path, start)
         or _missing_half(path)
         or _missing_package(path, start)
+        or _minc2(path, start)
         or _wrong_suffix(path, start)
+        or _bad_header(path, start)
         or _cut_short(path, start)
         or _plain_text(path, start)
         or f"{path} cannot be read as an image: it is damaged, truncated or of another format; copy or convert it "
@@ -110,6 +113,27 @@ def _missing_package(path: Path, start: bytes) -> str | None:
     return None
 
 
+def _minc2(path: Path, start: bytes) -> str | None:
+    """What keeps HDF5 under a name of MINC from being an image."""
+    if not start.startswith(_HDF5) or not path.name.lower().endswith(".mnc"):
+        return None
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.get("minc-2.0/image/0/image") is None:
+                return (
+                    f"{path} is HDF5 and no MINC 2 image (it has no minc-2.0/image/0/image); give the image itself, as "
+                    "NIfTI for instance."
+                )
+            axes = [axis.attrs.get("spacing") for axis in file["minc-2.0/dimensions"].values()]
+    except Exception:  # damaged HDF5 draws errors of a dozen kinds
+        return _damaged(path, "its HDF5 structure cannot be read")
+    if any(isinstance(spacing, (str, bytes)) and spacing[:9] in ("irregular", b"irregular") for spacing in axes):
+        return f"{path} has slices at irregular distances; resample it to even ones (mincresample) or convert it."
+    return None
+
+
 def _wrong_suffix(path: Path, start: bytes) -> str | None:
     """A good file under a name that says another format."""
     name = path.name.lower()
@@ -151,6 +175,20 @@ def _unzipped_start(path: Path) -> bytes:
             return zlib.decompressobj(wbits=31).decompress(stream.read(1 << 16), 512)
     except (OSError, zlib.error):
         return b""
+
+
+def _bad_header(path: Path, start: bytes) -> str | None:
+    """A text header that is not let through to ITK."""
+    from .detached import check_text_header
+
+    if not _looks_like_text(start[:12]):
+        return None
+    try:
+        check_text_header(path)
+    except (ValueError, OSError) as reason:
+        if start.startswith((b"ObjectType", b"NDims", b"NRRD0")):
+            return f"{path} cannot be read as an image: its header is damaged ({reason}); copy or export it again."
+    return None
 
 
 def _cut_short(path: Path, start: bytes) -> str | None:
@@ -211,16 +249,17 @@ def _raw_data(path: Path) -> Path | None:
     """A MetaImage's or NRRD's uncompressed data file, or the image itself, that is shorter than the header promises."""
     import SimpleITK
 
-    from .detached import data_files
+    from .detached import check_data_files, data_files
 
     if not path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
         return None
     reader = SimpleITK.ImageFileReader()
     try:
+        check_data_files(path)
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         files = data_files(path)
-    except (RuntimeError, ValueError, OSError):
+    except (RuntimeError, ValueError, OSError, InputError):
         return None
     # The header is whole, and the data cannot be read: the data are what is wrong.
     return files[0] if files else path

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import sha256
+from .metaimage import check_header
 
 #: A header longer than this is none.
 _LONGEST = 1 << 20
@@ -61,6 +62,7 @@ def check_data_files(path: Path) -> None:
             is not there.
         ValueError: it is no such header, though its name says so.
     """
+    check_text_header(path)
     for name in _names(path) or []:
         if not _plain(name):
             raise InputError(
@@ -77,6 +79,16 @@ def check_data_files(path: Path) -> None:
             )
         if not file.is_file():
             raise InputError(f"{path} takes its voxels from {name!r}, which is no regular file; give the data file.")
+
+
+def check_text_header(path: Path) -> None:
+    """Check the header of a MetaImage, by its name; others pass.
+
+    Raises:
+        ValueError: ITK must not see it; in a few words, why.
+    """
+    if path.name.lower().endswith(_META) and not _is_nrrd(path):
+        check_header(_header_lines(path))
 
 
 def says_orientation(path: Path) -> bool:

@@ -143,10 +143,11 @@ def _open(path: Path) -> Any:
 
 
 def _check_inside(path: Path) -> None:
-    """Refuse a MINC 2 file whose voxels HDF5 would take from other files.
+    """Refuse a MINC 2 file whose voxels HDF5 would take from other files, or whose values nibabel would get wrong.
 
     Raises:
-        InputError: it has external storage, or links that lead out of the file.
+        InputError: it has external storage, links that lead out of the file, or slices with ranges of values that do
+            not say along which axis they are (nibabel takes the last one, where the lengths fit).
     """
     import h5py
 
@@ -165,6 +166,13 @@ def _check_inside(path: Path) -> None:
     with h5py.File(path, "r") as file:
         if outside(file):
             raise InputError(f"{path} takes its voxels from other files; give an image in one file.")
+        for name in ("image-min", "image-max"):
+            limit = file.get(f"minc-2.0/image/0/{name}")
+            if isinstance(limit, h5py.Dataset) and (limit.size or 0) > 1 and "dimorder" not in limit.attrs:
+                raise InputError(
+                    f"{path} does not say along which axis its slices' ranges of values are ({name} has no dimorder); "
+                    "convert the image to NIfTI (mnc2nii)."
+                )
 
 
 def _raw_header(image: Any) -> Any:

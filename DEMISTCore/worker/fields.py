@@ -93,7 +93,8 @@ def _protocol(value: Any, name: str) -> None:
 _FIELDS: dict[str, Callable[[Any, str], None]] = {
     **dict.fromkeys(("t1w", "flair", "brain_mask", "psr", "lesions", "tissue", "uncertainty", "reference"), _reference),
     **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "mode", "sampler", "skull_strip"), _path),
-    **dict.fromkeys(("register", "bias_correct", "overwrite", "preview", "suggest", "unchecked", "devices"), _flag),
+    **dict.fromkeys(("register", "bias_correct", "overwrite", "preview", "suggest", "unchecked", "devices",
+                     "any_brain_volume"), _flag),
     **dict.fromkeys(("steps", "seed"), _whole),
     **dict.fromkeys(("eta", "age", "sex", "ventricular_volume", "brain_volume"), _number),
     "seeds": _seeds,

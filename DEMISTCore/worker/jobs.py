@@ -126,6 +126,7 @@ def statistics(context: Context) -> dict[str, Any]:
         analysis = analyse(
             psr, **volumes, samples=samples, prepared=prepared, suggest=suggest, unchecked=unchecked,
             provenance=request.get("provenance"), settings=settings, progress=context.progress,
+            any_brain_volume=bool(request.get("any_brain_volume")),
         )  # fmt: skip
     context.check()
     # With intervals of the means nobody needs the spread of the samples for an error bar.

@@ -220,6 +220,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         suggest: bool | None = None,
         segmentation: Any = None,
         table: Any = None,
+        anyBrainVolume: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[StatisticsResult], Any] | None = None,
@@ -245,7 +246,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             table: node to write into, its charts into theirs; None makes new ones.
             segmentation: node to write into; None takes the one made with ``table`` unless it was edited since or is
                 the lesions, else makes a new one.
-            wait, onProgress, onDone, onError: see :meth:`synthesize`.
+            anyBrainVolume, wait, onProgress, onDone, onError: see :meth:`synthesize`.
 
         Raises:
             RunError: see :meth:`synthesize`.
@@ -266,7 +267,8 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         if suggest and lesions is not None:
             raise RunError("input", _("Give lesions, or ask for suggested ones, not both."))
         request = {"do": "statistics", "suggest": suggest, "unchecked": isSuggested(lesions),
-                   "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None}  # fmt: skip
+                   "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None,
+                   "any_brain_volume": bool(anyBrainVolume)}  # fmt: skip
         segmentation = self._statistics.unedited(table, lesions) if segmentation is None else segmentation
         task = Task(request, lambda message: self._statistics.make(message, psr, segmentation, table), inputs)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))

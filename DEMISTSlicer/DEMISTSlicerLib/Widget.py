@@ -326,6 +326,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 uncertainty=parameters.uncertainty,
                 distances=self._distances(),
                 table=table,
+                anyBrainVolume=parameters.anyBrainVolume,
                 wait=False,
             )
         )
