@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 
 from .I18n import _
+from .Install import Place
 from .Process import Channel, WorkerProcess
 from .RunError import RunError
 from .Signal import Signal
@@ -64,7 +65,7 @@ class Worker:
                       "Application Settings > General.").format(reason=error.strerror or error),
                 ) from error  # fmt: skip
         if self.process is None:
-            self.process = WorkerProcess(self._launch, self.folder)
+            self.process = WorkerProcess(self._launch, self.folder, _environment)
             self.process.messageReceived.connect(self._onMessage)
             self.process.ended.connect(self._onEnded)
         return self.process
@@ -117,3 +118,9 @@ class Worker:
 
     def _onEnded(self, code: int, text: str) -> None:
         self._hasModel, self.images, self._asked = False, None, None
+
+
+def _environment() -> Any:
+    """The worker's own environment; None where there is none that works."""
+    found = Place.environment()
+    return found if found.is_ready else None
