@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 
 from .I18n import _
@@ -21,6 +22,8 @@ from .Signal import Signal
 class Worker:
     """One child process after the other, and what is known of the present one.
 
+    A child that nothing was heard of for :attr:`IDLE` ends: it holds a model in memory, and on a GPU.
+
     Signals: ``devicesChanged()``.
 
     Attributes:
@@ -31,13 +34,26 @@ class Worker:
         images: fingerprint of the images that it has prepared, see :meth:`.RunInputs.RunInputs.fingerprint`; or None.
     """
 
-    def __init__(self, launch: Callable[[], Channel] | None, log: Callable[[str], Any]) -> None:
+    #: Seconds without a message after which a child that has nothing to do is ended.
+    IDLE = 1800.0
+
+    def __init__(
+        self,
+        launch: Callable[[], Channel] | None,
+        log: Callable[[str], Any],
+        isBusy: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Nothing is started.
 
         Args:
             launch: makes the channel to the child, see :class:`~DEMISTSlicerLib.Process.WorkerProcess`.
             log: told why devices could not be found.
+            isBusy: whether a run needs the child just now.
         """
+        self._isBusy = isBusy
+        self._idle = qt.QTimer()
+        self._idle.setSingleShot(True)
+        self._idle.connect("timeout()", self._onIdle)
         self.devicesChanged = Signal()
         self.process: WorkerProcess | None = None
         self.folder: Path | None = None
@@ -72,6 +88,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the child and wait until it is gone."""
+        self._idle.stop()
         if self.process is not None:
             process, self.process = self.process, None
             process.stop()
@@ -104,7 +121,15 @@ class Worker:
         """True while it has a model in memory."""
         return self._hasModel and self.process is not None and self.process.isRunning
 
+    def _onIdle(self) -> None:
+        if self._isBusy() or self._asked is not None:
+            self._idle.start()
+        else:
+            self.stop()
+
     def _onMessage(self, message: dict[str, Any]) -> None:
+        self._idle.setInterval(int(1000 * self.IDLE))
+        self._idle.start()
         if message.get("id") != self._asked or self._asked is None:
             return
         if message.get("event") == "done":
