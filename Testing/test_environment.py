@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -268,37 +269,25 @@ def test_the_build_follows_driver_and_wish(driver, wanted, platform, name, monke
         assert chosen.constraints == ("torch<2.8",)  # newer ones on the general index are for newer drivers
 
 
-def index_of(folder: Path, wheels: Path) -> str:
-    """A package index, as a folder: one page for each name."""
-    for path in wheels.glob("*.whl"):
-        page = folder / path.name.split("-")[0].lower() / "index.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(f'<a href="{path.as_uri()}">{path.name}</a>')
-    return folder.as_uri()
+def test_torch_alone_comes_from_its_own_index_and_from_the_usual_one_where_that_is_hidden(tmp_path):
+    class Run:
+        def fetch(self, requirement, index, wheels, options):
+            assert requirement == "torch>=2.2"
+            assert options[0] == "--constraint"
+            if index == "hidden":
+                raise InputError("The package index cannot be reached.")
+            wheel(wheels, "torch", "2.7.1+cu118")
 
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_torch_alone_comes_from_its_own_index_and_from_the_usual_one_where_that_is_hidden(
-    plan, tmp_path, monkeypatch, reachable
-):
-    own, usual = tmp_path / "own", tmp_path / "usual"
-    wheel(own, "torch", "2.8.0+cpu", needs="demistleaf>=1")
-    wheel(own, "demistroot", "9.0")  # not to be taken from there
-    wheel(usual, "torch", "2.9.0", needs="demistleaf>=1")
-    wheel(usual, "demistleaf", "1.5")
-    wheel(usual, "demistroot", "2.0", needs="torch>=2")
-    address = index_of(tmp_path / "own index", own)
-    monkeypatch.setattr(building.torch_build, "choose", lambda *_: torch_build.TorchBuild(
-        "cpu", "torch for the CPU", address if reachable else "http://127.0.0.1:9/simple"))  # fmt: skip
-    monkeypatch.setattr(building, "_is_for_here", lambda line: False)
-    monkeypatch.setenv("PIP_INDEX_URL", index_of(tmp_path / "usual index", usual))
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-    plan.requirements.write_text("torch>=2.2\ndemistroot\n")
-    environment, _told, said = made(Plan(plan.folder, plan.requirements, space=0.0, share=False))
-    assert environment.versions["torch"] == ("2.8.0+cpu" if reachable else "2.9.0")
-    assert environment.versions["demistroot"] == "2.0"
-    assert any("usual index is taken" in line for line in said) != reachable
+    said, wanted = [], ["torch>=2.2", "monai"]
+    chosen = torch_build.TorchBuild("cu118", "torch for NVIDIA GPUs", "index", constraints=("torch<2.8",))
+    taken = building._fetched(Run(), chosen, wanted, tmp_path, said.append)
+    assert taken.options == ("--find-links", str(tmp_path / "wheels"))
+    assert taken.constraints == ("torch<2.8", "torch==2.7.1+cu118")
+    assert said == []
+    taken = building._fetched(Run(), replace(chosen, index="hidden"), wanted, tmp_path, said.append)
+    assert (taken.name, taken.options, taken.constraints) == ("default", (), ())
+    assert "cannot be reached" in said[0]
+    assert "usual index is taken" in said[0]
 
 
 def test_an_intel_mac_gets_numpy_1_for_its_last_torch(monkeypatch):

@@ -190,7 +190,7 @@ def reason(lines: Sequence[str], folder: Path) -> str:
     if "ResolutionImpossible" in text or "conflicting dependencies" in text:
         return "No versions of the packages fit together here; see the log, and report it."
     if found := re.search(r"No matching distribution found for (\S+)", text):
-        return f"There is no {found[1]} for this Python and system; see the log."
+        return f"There is no {found[1].rstrip(';')} for this Python and system; see the log."
     errors = [line for line in lines if line.startswith("ERROR:")]
     told = (errors or list(lines) or ["it said nothing"])[-1].removeprefix("ERROR:").strip()
     return f"pip failed ({told if len(told) <= 200 else told[:197] + '...'}); see the log."
