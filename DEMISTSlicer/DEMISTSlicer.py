@@ -17,6 +17,9 @@ ensureCore()  # DEMISTCore ships with the extension; in a source checkout it lie
 from DEMISTSlicerLib.Logic import DEMISTSlicerLogic as _Logic  # noqa: E402
 from DEMISTSlicerLib.Widget import DEMISTSlicerWidget as _Widget  # noqa: E402
 
+#: OWNER: whoever publishes the repository puts the account's name here, too.
+DOCUMENTATION = "https://github.com/OWNER/SlicerDEMIST/blob/main/docs/slicer.md"
+
 
 class DEMISTSlicer(ScriptedLoadableModule):
     """The module as Slicer lists it."""
@@ -28,11 +31,11 @@ class DEMISTSlicer(ScriptedLoadableModule):
         self.parent.dependencies = ["Segmentations", "SubjectHierarchy", "Volumes", "Colors"]
         self.parent.contributors = ["DEMIST for 3D Slicer developers"]
         self.parent.helpText = _(
-            "Synthesizes a map of the pool size ratio (PSR), a myelin-sensitive MRI measure, from a routine T1w and a "
-            "FLAIR by latent diffusion, and measures it in MS lesions and in normal-appearing white matter. "
+            "Estimates a myelin map (pool size ratio, PSR) from a routine T1w and a FLAIR and measures it in MS "
+            "lesions and in normal-appearing white matter. "
             "<b>Research use only</b>: the model that ships was trained on simulated PSR; its output is an estimate, "
             "not a measurement."
-        )
+        ) + f'<p><a href="{DOCUMENTATION}">{_("Tutorial and documentation")}</a></p>'
         self.parent.acknowledgementText = _(
             'The method is that of Wang et al., <a href="https://arxiv.org/abs/2511.12396">arXiv 2511.12396</a>. This '
             "is an independent implementation; Brain LDM is that of Pinaya et al. (2022)."

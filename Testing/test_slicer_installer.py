@@ -1,4 +1,4 @@
-"""Python packages: checked, installed with consent, nothing of Slicer's own downgraded."""
+"""What the worker needs: looked for, installed with consent into an environment of its own, Slicer's left alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import types
-import zipfile
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -16,12 +13,16 @@ import slicer_app
 
 slicer_app.install()
 
-import slicer  # noqa: E402
-from DEMISTSlicerLib import Installer as installer_module  # noqa: E402
-from DEMISTSlicerLib.Installer import Installer, InstallError, constraints, installed, requirements  # noqa: E402
+from DEMISTSlicerLib import Process  # noqa: E402
+from DEMISTSlicerLib.Install import Place  # noqa: E402
+from DEMISTSlicerLib.Install.Installation import Installation  # noqa: E402
+from DEMISTSlicerLib.Installer import Installer, requirements  # noqa: E402
+from DEMISTSlicerLib.Process import WorkerProcess  # noqa: E402
 from packaging.requirements import Requirement  # noqa: E402
+from test_environment import wheel  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+LONG = 240.0
 
 
 @pytest.fixture
@@ -36,19 +37,31 @@ def listed(tmp_path):
     return write
 
 
-def test_the_list_is_that_of_the_project():
+@pytest.fixture
+def place(tmp_path):
+    """Environments go into a folder of the test."""
+    Place.choose(tmp_path / "settings")
+    yield tmp_path / "settings"
+    Place.choose(None)
+
+
+def test_the_list_is_that_of_the_project_with_what_the_sample_needs():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    listed = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\n\]", project, re.S).group(1))
+    core = re.search(r"\ndependencies = \[(.*?)\n\]", project, re.S).group(1)
+    simulate = re.search(r"\nsimulate = \[(.*?)\]", project, re.S).group(1)
+    listed = re.findall(r'"([^"]+)"', core + simulate)
     assert len(listed) > 5
     assert {str(r) for r in requirements()} == {str(Requirement(line)) for line in listed}
 
 
-def test_here_all_is_installed_and_nobody_is_asked():
-    asked = []
-    made = Installer(confirm=lambda *words: asked.append(words) or True, install=lambda *words: asked.append(words))
+def test_here_all_is_installed_and_nobody_is_asked(place):
+    asked, called = [], []
+    made = Installer(confirm=lambda *words: asked.append(words) or True)
     assert made.missing() == []
-    assert made.ensure()
+    assert made.ensure(lambda: called.append(1))
+    assert called == [1]
     assert asked == []
+    assert made.ensureNow()
 
 
 def test_what_is_missing_or_too_old_is_found(listed):
@@ -62,143 +75,73 @@ def test_a_module_without_metadata_counts_as_there(listed, tmp_path, monkeypatch
     assert Installer(file=listed("built-by-slicer>=3")).missing() == []
 
 
-def test_declining_changes_nothing(listed):
-    done = []
-    made = Installer(confirm=lambda *_: False, install=lambda *words: done.append(words), file=listed("no-such-thing"))
-    assert made.ensure() is False
-    assert done == []
+def test_declining_changes_nothing(listed, place):
+    made = Installer(confirm=lambda *_: False, file=listed("no-such-thing"))
+    assert made.ensure(lambda: pytest.fail("called")) is False
+    assert not made.ensureNow()
+    assert not made.isRunning
+    assert not place.exists()
 
 
-def test_each_package_is_installed_with_progress_torch_first(listed, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    told, done = [], []
+def test_the_folder_is_the_users_or_beside_slicers_settings(tmp_path):
+    import slicer
 
-    def install(packages, file):
-        done.append((packages, Path(file).read_text()))
-        name = packages[0].split(">")[0]
-        (tmp_path / f"{name}.py").write_text("")  # what pip would bring
-
-    made = Installer(
-        progress=lambda text, share: told.append((text, share)),
-        confirm=lambda text, packages: "3 Python packages" in text and packages[2] == "torch>=999",
-        install=install,
-        file=listed("fake_one>=1", "fake_two", "torch>=999"),
-    )
-    with pytest.raises(InstallError, match="torch>=999 is still missing"):
-        made.ensure()  # pip brought no such torch
-    assert [packages for packages, _lines in done] == [["torch>=999"], ["fake_one>=1"], ["fake_two"]]
-    assert all("numpy==" in lines for _packages, lines in done)
-    assert [round(share, 2) for _text, share in told] == [0, 0.33, 0.67, 1]
-    assert "torch" in told[0][0]
-    made.file = listed("fake_one>=1", "fake_two")
-    assert made.ensure()
-    assert made.restartNeeded == []
+    Place.choose(None)
+    assert Place.chosenFolder() == Path(slicer.app.slicerUserSettingsFilePath).parent / "DEMIST"
+    Place.choose(tmp_path)
+    assert Place.environmentFolder().parent == tmp_path
+    assert f"python{sys.version_info.major}.{sys.version_info.minor}" in Place.environmentFolder().name
+    Place.choose(None)
 
 
-def test_a_failure_is_one_sentence_that_names_the_package(listed):
-    def fail(packages, file):
-        raise subprocess.CalledProcessError(1, ["pip"])
-
-    made = Installer(confirm=lambda *_: True, install=fail, file=listed("no-such-thing"))
-    with pytest.raises(InstallError, match="no-such-thing could not be installed"):
-        made.ensure()
-
-
-def test_what_pip_did_not_bring_is_named(listed):
-    made = Installer(confirm=lambda *_: True, install=lambda *_: None, file=listed("no-such-thing"))
-    with pytest.raises(InstallError, match="no-such-thing is still missing"):
-        made.ensure()
-
-
-def test_torch_comes_through_the_pytorch_extension_where_that_is(listed, tmp_path, monkeypatch):
-    """The PyTorch extension's own signature: installTorch(askConfirmation, forceComputationBackend, ...)."""
-    called = []
-
-    class PyTorchUtilsLogic:
-        def installTorch(
-            self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None,
-            torchvisionVersionRequirement=None,
-        ):  # fmt: skip
-            called.append((askConfirmation, torchVersionRequirement))
-            return types.ModuleType("torch")
-
-    module = types.ModuleType("PyTorchUtils")
-    module.PyTorchUtilsLogic = PyTorchUtilsLogic
-    module.__spec__ = ModuleSpec("PyTorchUtils", None)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
-    pipped = []
-    made = Installer(install=lambda *words: pipped.append(words))
-    made._one(Requirement("torch>=2.6"), "constraints.txt")
-    assert called == [(False, ">=2.6")]
-    assert pipped == []
-    PyTorchUtilsLogic.installTorch = lambda self, **_: None
-    with pytest.raises(InstallError, match="PyTorch extension"):
-        made._one(Requirement("torch>=2.6"), "constraints.txt")
+def test_the_worker_runs_in_its_own_environment_and_slicers_python_stays_as_it_is(listed, place, tmp_path):
+    """Real pip, real child processes; the environment has what Slicer's Python lacks."""
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "demistonly", "1.0")
+    before = freeze()
+    installation, ends = Installation(), []
+    made = Installer(installation=installation, file=listed("demistonly"))
+    made.finished.connect(lambda: ends.append("finished"))
+    made.failed.connect(lambda *told: ends.append(told))
+    assert not made.isReady()
+    assert made.install(wheels=wheels)
+    assert not made.install(wheels=wheels)  # a second click
+    assert slicer_app.wait_until(lambda: ends, LONG)
+    assert ends == ["finished"]
+    assert made.isReady()
+    assert freeze() == before
+    found = Place.environment()
+    process, said, over = WorkerProcess(environment=lambda: found), [], []
+    process.textReceived.connect(said.append)
+    process.ended.connect(lambda *told: over.append(told))
+    process.send({"id": 1, "do": "hello"})
+    # Slicer's Python has numpy; the environment has not, and sees none but its own.
+    assert slicer_app.wait_until(lambda: over, LONG)
+    assert said[-1] == "ModuleNotFoundError: No module named 'numpy'"
+    assert made.remove()
+    assert slicer_app.wait_until(lambda: len(ends) == 2, LONG)
+    assert not found.folder.exists()
 
 
-def test_a_restart_is_asked_for_only_if_something_loaded_was_replaced():
-    before = {"numpy": "1.0", "never-loaded-thing": "1.0", "vtk": "9"}
-    assert installer_module.replaced_while_loaded(before, {**before, "never-loaded-thing": "2"}) == []
-    assert installer_module.replaced_while_loaded(before, {**before, "numpy": "2.0", "brand-new": "1"}) == ["numpy"]
+def test_an_installation_that_ends_by_itself_is_told(monkeypatch, place, listed):
+    monkeypatch.setattr("DEMISTSlicerLib.Install.Installation.pythonProgram", lambda: "/nowhere/PythonSlicer")
+    made, told = Installer(file=listed("x")), []
+    made.failed.connect(lambda *words: told.append(words))
+    made.install()
+    assert slicer_app.wait_until(lambda: told, LONG)
+    assert "ended by itself" in told[0][0]
+    assert not made.isRunning
 
 
-def test_what_slicer_ships_stays():
-    lines = constraints({"numpy": "2.1.3", "simpleitk": "2.5.0", "idna": "3.7", "odd": "not a version"})
-    assert lines == ["idna>=3.7", "numpy==2.1.3", "simpleitk==2.5.0"]
+def test_the_arguments_are_those_of_the_environment(place):
+    found = type("Found", (), {"packages": place / "packages-1", "shared": ("/theirs",)})()
+    (option, code) = Process.environmentArguments(found)
+    assert option == "-c"
+    assert "DEMISTCore.worker" in code
+    assert "/theirs" in code
+    path = Process.environment(found.packages)["PYTHONPATH"].split(os.pathsep)
+    assert path[1] == str(found.packages)
 
 
-def wheel(folder: Path, name: str, version: str, needs: str) -> None:
-    """A wheel with nothing in it but a requirement."""
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
-        file.writestr(f"{name}.py", "")
-        file.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: {needs}\n"
-        )
-        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr(f"{info}/RECORD", "")
-
-
-def test_pip_itself_keeps_what_is_installed(tmp_path):
-    """Real pip, dry run, our constraints: a package that would downgrade numpy is refused, a harmless one is not."""
-    wheel(tmp_path, "demistharmless", "1.0", "numpy>=1")
-    wheel(tmp_path, "demistgreedy", "1.0", "numpy<1.5")
-    wheel(tmp_path, "numpy", "1.4.0", "")
-    file = tmp_path / "constraints.txt"
-    file.write_text("\n".join(constraints(installed())) + "\n")
-
-    def pip(package: str, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", str(tmp_path)]
-        environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        return subprocess.run([*command, *more, package], capture_output=True, text=True, env=environment)
-
-    good = pip("demistharmless", "--constraint", str(file))
-    assert "Would install demistharmless-1.0" in good.stdout, good.stderr
-    assert "numpy-" not in good.stdout
-    free = pip("demistgreedy")
-    assert "numpy-1.4.0" in free.stdout  # without constraints it would have happened
-    kept = pip("demistgreedy", "--constraint", str(file))
-    assert kept.returncode != 0
-    assert "conflicting dependencies" in kept.stderr
-    assert "numpy<1.5" in kept.stdout + kept.stderr
-
-
-def test_slicer_5_10_is_given_pips_own_words(monkeypatch):
-    """Before slicer.packaging there is slicer.util.pip_install, which takes a list of arguments."""
-    if installer_module.importlib.util.find_spec("slicer.packaging") is not None:
-        pytest.skip("slicer.packaging is there (DEMIST_SLICER_SOURCE)")
-    called = []
-    monkeypatch.setattr(slicer.util, "pip_install", called.append)
-    installer_module._pip_install(["monai>=1.5"], "file.txt")
-    assert called == [["--constraint", "file.txt", "monai>=1.5"]]
-
-
-def test_slicer_packaging_is_used_where_there_is_one(monkeypatch):
-    called = []
-    module = types.ModuleType("slicer.packaging")
-    module.__spec__ = ModuleSpec("slicer.packaging", None)
-    module.pip_install = lambda packages, **options: called.append((packages, options))
-    monkeypatch.setitem(sys.modules, "slicer.packaging", module)
-    monkeypatch.setattr(slicer, "packaging", module, raising=False)
-    installer_module._pip_install(["monai>=1.5"], "file.txt")
-    assert called == [(["monai>=1.5"], {"constraints": "file.txt", "requester": "DEMIST"})]
+def freeze() -> str:
+    return subprocess.run([sys.executable, "-m", "pip", "freeze", "--all"], capture_output=True, text=True).stdout

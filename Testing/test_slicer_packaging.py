@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "DEMISTSlicer"
-LIB = sorted((MODULE / "DEMISTSlicerLib").glob("*.py"))
+LIB = sorted((MODULE / "DEMISTSlicerLib").rglob("*.py"))
 
 
 def listed(variable: str) -> list[str]:

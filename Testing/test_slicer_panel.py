@@ -145,6 +145,7 @@ def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
         "Inputs", "Model", "Sampling", "Outputs", "Log", "Display", "Regions and statistics", "Generate synthetic T1w",
+        "Environment",
     ]  # fmt: skip
 
 
@@ -382,20 +383,99 @@ def test_a_bundle_can_be_browsed_for(panel, tiny_bundle, monkeypatch):
     assert panel.ui.stepsSpinBox.value == 3
 
 
-def test_declined_packages_stop_the_run_before_it_starts(scanned):
+@pytest.fixture
+def bare(scanned, tmp_path, monkeypatch):
+    """The panel where a package is missing that a folder of wheels has; settings of its own."""
+    from DEMISTSlicerLib.Install import Place
+    from test_environment import wheel
+
     panel, nodes = scanned
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "demistpanel", "1.0")
+    panel.installer.file = tmp_path / "requirements.txt"
+    panel.installer.file.write_text("demistpanel>=1\n")
+    before = Place.chosenFolder()
+    Place.choose(tmp_path / "Slicer settings")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels).replace(" ", "%20"))
+    panel.environment.update()
+    panel._updateButtons()
+    yield panel, nodes
+    panel.installer.shutdown()
+    Place.choose(before)
+
+
+def test_declined_packages_stop_the_run_before_it_starts(bare):
+    panel, nodes = bare
     pick(panel.ui.t1Selector, nodes["t1"])
     pick(panel.ui.flairSelector, nodes["flair"])
-    file = Path(slicer.app.temporaryPath) / "requirements.txt"
-    file.write_text("a-package-that-nobody-has>=1\n")
     asked = []
-    panel.installer.file = file
-    panel.installer._confirm = lambda text, packages: asked.append(packages) or False
+    panel.installer._confirm = lambda text, packages: asked.append((text, packages)) or False
     click(panel.ui.applyButton)
-    assert asked == [["a-package-that-nobody-has>=1"]]
+    ((text, packages),) = asked
+    assert packages == ["demistpanel>=1"]
+    assert "Slicer's own packages are not touched" in text
     assert not panel.logic.isRunning
+    assert not panel.installer.isRunning
     assert "packages are needed" in panel.ui.logTextEdit.plainText
     assert panel.ui.applyButton.enabled
+    assert "Not installed" in panel.ui.environmentLabel.text
+    assert panel.ui.installButton.enabled
+    assert not panel.ui.removeButton.enabled
+
+
+def test_what_was_asked_for_goes_on_after_the_installation_and_no_second_one_starts(bare, monkeypatch):
+    panel, _nodes = bare
+    panel.installer._confirm = lambda text, packages: True
+    started = []
+    monkeypatch.setattr(panel.logic, "simulate", lambda **options: started.append(options))
+    click(panel.ui.sampleButton)
+    assert panel.installer.isRunning
+    assert not panel.ui.sampleButton.enabled
+    assert not panel.ui.applyButton.enabled
+    assert not panel.ui.installButton.enabled
+    assert panel.ui.cancelButton.enabled
+    channel = panel.installer._installation._channel
+    panel.onSample()  # as by a key that was in the queue already
+    panel.onApply()
+    assert panel.installer._installation._channel is channel
+    assert slicer_app.wait_until(lambda: not panel.installer.isRunning, PATIENCE)
+    assert started == [{"wait": False}], panel.ui.logTextEdit.plainText
+    assert "demistpanel" in panel.ui.logTextEdit.plainText  # pip's own lines
+    assert "Installed" in panel.ui.environmentLabel.text
+    assert panel.ui.sampleButton.enabled
+    assert panel.ui.repairButton.enabled
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *words, **options: True)
+    folder = Path(panel.ui.environmentFolderEdit.text)
+    assert folder.is_dir()
+    click(panel.ui.removeButton)
+    assert slicer_app.wait_until(lambda: not panel.installer.isRunning, PATIENCE)
+    assert not folder.exists()
+    assert "Not installed" in panel.ui.environmentLabel.text
+
+
+def test_a_failed_installation_says_why_in_box_and_log(bare, monkeypatch):
+    panel, _nodes = bare
+    panel.installer.file.write_text("no-such-thing>=1\n")
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **options: told.append((text, options)))
+    click(panel.ui.installButton)
+    assert slicer_app.wait_until(lambda: told, PATIENCE)
+    ((text, options),) = told
+    assert text.startswith("There is no no-such-thing>=1 for this Python")
+    assert "No matching distribution found" in options["detailedText"]
+    assert text in panel.ui.logTextEdit.plainText
+    assert "No matching distribution found" in panel.ui.logTextEdit.plainText
+    assert panel.ui.stageLabel.text == "Failed"
+
+
+def test_an_installation_can_be_cancelled(bare):
+    panel, _nodes = bare
+    click(panel.ui.installButton)
+    click(panel.ui.cancelButton)
+    assert slicer_app.wait_until(lambda: not panel.installer.isRunning, PATIENCE)
+    assert panel.ui.stageLabel.text == "Cancelled"
+    assert "Not installed" in panel.ui.environmentLabel.text
 
 
 # --- a person at work ------------------------------------------------------------------------------------------------

@@ -253,6 +253,21 @@ def test_killing_the_launcher_kills_what_it_launched(monkeypatch, tmp_path):
     assert slicer_app.wait_until(lambda: is_gone(pid), LONG)
 
 
+def test_an_idle_worker_ends_and_a_busy_one_does_not(monkeypatch):
+    from DEMISTSlicerLib.Worker import Worker
+
+    monkeypatch.setattr(Worker, "IDLE", 0.05)
+    channel, busy = Loopback(), [True]
+    worker = Worker(lambda: channel, print, lambda: busy[0])
+    worker.open().start()
+    channel.onOutput(b'{"event": "ready"}\n')
+    slicer_app.process_events(0.3)
+    assert worker.process is not None
+    busy[0] = False
+    assert slicer_app.wait_until(lambda: worker.process is None, LONG)
+    worker.removeFolder()
+
+
 # --- nodes to files and back ---------------------------------------------------------------------------------------
 
 

@@ -1,38 +1,24 @@
-"""The Python packages that DEMISTCore needs: checked on Apply, installed with consent, Slicer's own left alone."""
+"""What the worker needs to run: looked for before a run, installed with consent into an environment of its own."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import os
-import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .I18n import _
+from .Install import Place
+from .Install.Installation import Installation
+from .Signal import Signal
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-#: Distributions whose module is called otherwise.
-MODULES = {"simpleitk": "SimpleITK", "pyyaml": "yaml", "pillow": "PIL"}
-
-#: Shipped with Slicer and loaded in its process: to be kept at the very version that is there.
-KEPT = ("numpy", "simpleitk", "scipy", "requests", "vtk", "pydicom", "packaging", "pip", "setuptools")
-
 REQUIREMENTS = Path(__file__).parents[1] / "Resources" / "requirements.txt"
-
-
-class InstallError(RuntimeError):
-    """Installation failed; the text is one sentence for people."""
-
-
-def normalised(name: str) -> str:
-    """The name of a distribution as PEP 503 compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirements(file: Path = REQUIREMENTS) -> list[Requirement]:
@@ -44,165 +30,141 @@ def requirements(file: Path = REQUIREMENTS) -> list[Requirement]:
 
 
 def satisfied(requirement: Requirement) -> bool:
-    """Whether a requirement is met by what is installed; one for another system counts as met.
+    """Whether Slicer's own Python meets a requirement; one for another system counts as met.
 
-    A module that can be imported but has no metadata (as some that Slicer builds itself) counts as met too: pip would
-    put another one over it.
+    A module that can be imported but has no metadata (as some that Slicer builds itself) counts as met too.
     """
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True
     try:
         return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
     except metadata.PackageNotFoundError:
+        from DEMISTCore.environment.check import module_name
+
         return importlib.util.find_spec(module_name(requirement.name)) is not None
 
 
-def module_name(distribution: str) -> str:
-    """What to import of a distribution."""
-    return MODULES.get(normalised(distribution), normalised(distribution).replace("-", "_"))
-
-
-def installed() -> dict[str, str]:
-    """Normalised name and version of every distribution that is installed."""
-    found: dict[str, str] = {}
-    for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name and distribution.version:
-            found.setdefault(normalised(name), distribution.version)
-    return found
-
-
-def constraints(versions: dict[str, str]) -> list[str]:
-    """Lines of a pip constraints file that forbid to downgrade anything, and to touch what Slicer has loaded.
-
-    Args:
-        versions: normalised name to version of what is installed.
-    """
-    from packaging.version import InvalidVersion, Version
-
-    lines = []
-    for name, version in sorted(versions.items()):
-        try:
-            public = Version(version).public
-        except InvalidVersion:
-            continue  # pip could not read it either
-        lines.append(f"{name}=={version}" if name in KEPT else f"{name}>={public}")
-    return lines
-
-
-def replaced_while_loaded(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Distributions that were loaded in this process and now have another version: these need a restart."""
-    return sorted(
-        name
-        for name, version in before.items()
-        if after.get(name, version) != version and module_name(name) in sys.modules
-    )
-
-
 class Installer:
-    """Checks and installs what is missing.
+    """Sees to it that the worker can run.
 
-    Args:
-        progress: called with a text and the share that is done (0 to 1).
-        confirm: asked with a text and a list of packages; False declines. Default: a message box.
-        install: called with requirements and a constraints file. Default: Slicer's own pip.
+    Signals: ``progress(text, fraction)``, ``line(text)``, ``finished()``, ``failed(message, lastLines)``,
+    ``cancelled()`` of the installation that runs.
+
+    Attributes:
         file: the requirements.
+        torch: which torch is installed, ``auto`` or ``cpu``.
     """
 
     def __init__(
         self,
-        progress: Callable[[str, float], object] | None = None,
         confirm: Callable[[str, list[str]], bool] | None = None,
-        install: Callable[[list[str], str], object] | None = None,
+        installation: Installation | None = None,
         file: Path = REQUIREMENTS,
     ) -> None:
-        self.file = file
-        self._progress = progress or (lambda text, done: None)
+        """Nothing is started.
+
+        Args:
+            confirm: asked with a text and a list of packages; False declines. Default: a message box.
+            installation: does it. Default: a child process of Slicer's Python.
+            file: the requirements.
+        """
+        self.file, self.torch = file, "auto"
         self._confirm = confirm or _ask
-        self._install = install or _pip_install
-        #: Names of packages that were replaced while loaded; Slicer must be restarted then.
-        self.restartNeeded: list[str] = []
+        self._installation = installation or Installation()
+        self.progress, self.line = self._installation.progress, self._installation.line
+        self.finished, self.failed, self.cancelled = Signal(), Signal(), Signal()
+        self._then: Callable[[], object] | None = None
+        self._installation.finished.connect(self._onFinished)
+        self._installation.failed.connect(self._onFailed)
+        self._installation.cancelled.connect(self._onCancelled)
+
+    @property
+    def isRunning(self) -> bool:
+        """True while something is installed or removed."""
+        return self._installation.isRunning
 
     def missing(self) -> list[Requirement]:
-        """Requirements that are not met; takes milliseconds and imports none of them."""
+        """Requirements that Slicer's own Python does not meet; takes milliseconds and imports none of them."""
         importlib.invalidate_caches()
         return [requirement for requirement in requirements(self.file) if not satisfied(requirement)]
 
-    def ensure(self) -> bool:
-        """Install what is missing, with consent. True: all is there; False: the user declined.
+    def isReady(self) -> bool:
+        """Whether the worker can run: in its environment, or because Slicer's own Python has all."""
+        return Place.environment().is_ready or not self.missing()
 
-        Raises:
-            InstallError: it failed, or something is still missing afterwards.
+    def ensure(self, then: Callable[[], object]) -> bool:
+        """Call ``then`` as soon as the worker can run: now, or after an installation that the user agreed to.
+
+        Returns:
+            False: the user declined, or something is installed already; ``then`` will not be called.
         """
-        missing = self.missing()
-        if not missing:
+        if self.isRunning:
+            return False
+        if self.isReady():
+            then()
             return True
-        names = [str(requirement) for requirement in missing]
+        names = [str(requirement) for requirement in requirements(self.file)]
         text = _(
-            "DEMIST needs {count} Python packages that are not installed yet. They will be downloaded and added to "
-            "Slicer's Python; what Slicer ships stays as it is. This can take several minutes."
-        ).format(count=len(names))
+            "DEMIST computes in a Python environment of its own, which is not installed yet. {count} packages and what "
+            "they need will be downloaded into {folder}; Slicer's own packages are not touched. This takes several "
+            "minutes and one to six gigabytes."
+        ).format(count=len(names), folder=Place.environmentFolder())
         if not self._confirm(text, names):
             return False
-        before = installed()
-        with _ConstraintsFile(constraints(before)) as file:
-            for index, requirement in enumerate(sorted(missing, key=lambda r: normalised(r.name) != "torch")):
-                self._progress(_("Installing {package}").format(package=requirement.name), index / len(missing))
-                if satisfied(requirement):
-                    continue  # came with another one
-                self._one(requirement, file)
-                importlib.invalidate_caches()
-        self._progress(_("Packages are installed"), 1.0)
-        still = [str(requirement) for requirement in self.missing()]
-        if still:
-            raise InstallError(
-                _("After installing, {packages} is still missing; see the Python console for what pip said.").format(
-                    packages=", ".join(still)
-                )
-            )
-        self.restartNeeded = replaced_while_loaded(before, installed())
+        self.install(then)
         return True
 
-    def _one(self, requirement: Requirement, file: str) -> None:
-        """Install one requirement; torch through the PyTorch extension where that is installed.
+    def ensureNow(self) -> bool:
+        """The same, waiting with the application alive; whether the worker can run."""
+        import slicer
 
-        Raises:
-            InstallError: it failed.
+        if not self.ensure(lambda: None):
+            return False
+        while self.isRunning:
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        return self.isReady()
+
+    def install(self, then: Callable[[], object] | None = None, wheels: Path | None = None) -> bool:
+        """Make the environment, or make it again; ``wheels``: from this folder, without a network.
+
+        Returns:
+            False: something is installed already.
         """
-        try:
-            if normalised(requirement.name) == "torch" and importlib.util.find_spec("PyTorchUtils") is not None:
-                import PyTorchUtils
+        if self.isRunning:
+            return False
+        self._then = then
+        return self._installation.build(Place.environmentFolder(), self.file, self.torch, wheels)
 
-                logic = PyTorchUtils.PyTorchUtilsLogic()
-                wanted = str(requirement.specifier)
-                if logic.installTorch(askConfirmation=False, torchVersionRequirement=wanted) is None:
-                    raise InstallError(_("The PyTorch extension could not install torch; try its module PyTorch Util."))
-                return
-            self._install([str(requirement)], file)
-        except InstallError:
-            raise
-        except Exception as error:  # whatever pip's wrapper raises: CalledProcessError, RuntimeError, OSError
-            raise InstallError(
-                _("{package} could not be installed ({reason}); check the network, and see the Python console.").format(
-                    package=requirement.name, reason=error
-                )
-            ) from error
+    def remove(self) -> bool:
+        """Delete the environment. False: something is installed just now."""
+        self._then = None
+        return not self.isRunning and self._installation.remove(Place.environmentFolder())
 
+    def cancel(self) -> None:
+        """Stop what runs."""
+        self._then = None
+        self._installation.cancel()
 
-class _ConstraintsFile:
-    """A temporary pip constraints file."""
+    def shutdown(self) -> None:
+        """Stop what runs, and wait for it."""
+        self._then = None
+        self._installation.shutdown()
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = list(lines)
+    def _onFinished(self) -> None:
+        then, self._then = self._then, None
+        self.finished.emit()
+        if then is not None:
+            then()
 
-    def __enter__(self) -> str:
-        handle, self.path = tempfile.mkstemp(prefix="demist-", suffix="-constraints.txt")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write("\n".join(self.lines) + "\n")
-        return self.path
+    def _onFailed(self, message: str) -> None:
+        self._then = None
+        last = self._installation.lastLines
+        self.failed.emit(message, "\n".join(last))
 
-    def __exit__(self, *_: object) -> None:
-        Path(self.path).unlink(missing_ok=True)
+    def _onCancelled(self) -> None:
+        self._then = None
+        self.cancelled.emit()
 
 
 def _ask(text: str, packages: list[str]) -> bool:
@@ -211,14 +173,3 @@ def _ask(text: str, packages: list[str]) -> bool:
 
     title = _("DEMIST - install Python packages")
     return bool(slicer.util.confirmOkCancelDisplay(text, title, detailedText="\n".join(packages)))
-
-
-def _pip_install(packages: list[str], file: str) -> Any:
-    """Slicer's pip: with a progress dialog where Slicer has one (``slicer.packaging``, since 5.11)."""
-    import slicer
-
-    if importlib.util.find_spec("slicer.packaging") is not None:
-        from slicer import packaging
-
-        return packaging.pip_install(packages, constraints=file, requester="DEMIST")
-    return slicer.util.pip_install(["--constraint", file, *packages])

@@ -55,7 +55,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self.moduleName = "DEMISTSlicer"
         self.timings = Timings()
         self.logMessage = Signal()
-        self._worker = worker = Worker(launch, self.logMessage.emit)
+        self._worker = worker = Worker(launch, self.logMessage.emit, lambda: self.isRunning)
         self._runs = runs = Runs(worker, self.logMessage.emit)
         self._statistics = StatisticsNodes()
         self.started, self.progressChanged = runs.started, runs.progressChanged

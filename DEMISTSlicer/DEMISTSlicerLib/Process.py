@@ -11,10 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .Core import coreFolder
 from .Signal import Signal
+
+if TYPE_CHECKING:
+    from DEMISTCore.environment import Environment
 
 
 class Channel(Protocol):
@@ -51,18 +54,25 @@ class WorkerProcess:
         pid: of the Python process; None until it is ready.
     """
 
-    def __init__(self, launch: Callable[[], Channel] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        launch: Callable[[], Channel] | None = None,
+        folder: Path | None = None,
+        environment: Callable[[], Environment | None] = lambda: None,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
             launch: makes a channel; default a :class:`~DEMISTSlicerLib.QtChannel.QtChannel`.
             folder: private folder for what is exchanged; the child removes it if this process dies.
+            environment: gives the environment to start a child in; None: Slicer's own Python as it is.
         """
+        self._environment = environment
         self.messageReceived = Signal()
         self.textReceived = Signal()
         self.ended = Signal()
         self.pid: int | None = None
-        self._launch = launch or _qtChannel
+        self._launch = launch or newChannel
         self._folder = folder
         self._channel: Channel | None = None
         self._dying: list[Channel] = []
@@ -85,10 +95,12 @@ class WorkerProcess:
         channel.onErrorOutput = self._onErrorOutput
         # A channel that was given up must not end its successor.
         channel.onEnded = lambda code, text: self._onEnded(channel, code, text)
-        arguments = workerArguments()
+        found = self._environment()
+        arguments, variables = (workerArguments(), environment()) if found is None else (
+            environmentArguments(found), {**environment(found.packages), **_variables(found)})  # fmt: skip
         if self._folder is not None:
             arguments += ["--folder", str(self._folder)]
-        channel.start(pythonProgram(), arguments, environment())
+        channel.start(pythonProgram(), arguments, variables)
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a request; starts the child if need be."""
@@ -159,20 +171,36 @@ def pythonProgram() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def workerArguments() -> list[str]:
-    """How the worker is started: never with modules out of the working directory, where a ``json.py`` may lie.
+def workerArguments(module: str = "DEMISTCore.worker") -> list[str]:
+    """How the worker, or another program of the core, is started in Slicer's own Python.
 
-    Python knows ``-P`` from 3.11 on; before, the entry is taken off the path by hand.
+    Never with modules out of the working directory, where a ``json.py`` may lie. Python knows ``-P`` from 3.11 on;
+    before, the entry is taken off the path by hand.
     """
     if sys.version_info >= (3, 11):
-        return ["-P", "-m", "DEMISTCore.worker"]
-    start = "import sys; del sys.path[0]; import runpy; runpy.run_module('DEMISTCore.worker', run_name='__main__')"
+        return ["-P", "-m", module]
+    start = "import sys; del sys.path[0]; import runpy; "
+    start += f"runpy.run_module({module!r}, run_name='__main__')"
     return ["-c", start]
 
 
-def environment() -> dict[str, str]:
-    """What the child's environment needs besides ours."""
-    path = [str(coreFolder()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+def environmentArguments(found: Environment) -> list[str]:
+    """How the worker is started in an environment of its own."""
+    from DEMISTCore.environment import arguments
+
+    return arguments("DEMISTCore.worker", coreFolder(), found.packages, found.shared)
+
+
+def _variables(found: Environment) -> dict[str, str]:
+    from DEMISTCore.environment import variables
+
+    return variables(found)
+
+
+def environment(packages: Path | None = None) -> dict[str, str]:
+    """What the child's environment variables need besides ours; ``packages`` are searched before Slicer's own."""
+    own = [str(packages)] if packages is not None else []
+    path = [str(coreFolder()), *own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
         "PYTHONSAFEPATH": "1",  # for the worker's own children
@@ -183,7 +211,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def _qtChannel() -> Channel:
+def newChannel() -> Channel:
+    """A child process by Qt."""
     from .QtChannel import QtChannel
 
     return QtChannel()

@@ -42,7 +42,8 @@ def register(thumbnailFileName: str | None = None) -> None:
 def download(source: Any = None) -> list[Any]:
     """What the button in Sample Data does: simulate the patient and put it into the scene.
 
-    The work is done in the module's child process where there is one, else here (half a minute without response).
+    The work is done in the module's child process where there is one, in its environment, which is offered to be
+    installed if it is missing; else here (half a minute without response).
 
     Returns:
         The nodes: T1w, FLAIR, true PSR, true lesions. Empty after a problem, which the user is told.
@@ -53,6 +54,8 @@ def download(source: Any = None) -> list[Any]:
     try:
         logic = _moduleLogic()
         if logic is not None and hasattr(logic, "simulate"):
+            if not _canCompute():
+                return []
             made = logic.simulate()
             nodes = [made.t1w, made.flair, made.psr, made.segmentation]
         else:
@@ -146,6 +149,18 @@ def _inFolder(scene: Any, name: str, nodes: Any) -> None:
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
     for node in nodes:
         hierarchy.SetItemParent(Placement.itemOf(hierarchy, node), folder)
+
+
+def _canCompute() -> bool:
+    """Whether there is what the child process needs, installed now if the user agrees; told if that fails."""
+    from .Installer import Installer
+
+    installer, failures = Installer(), []
+    installer.failed.connect(lambda message, lastLines: failures.append((message, lastLines)))
+    ready = installer.ensureNow()
+    for message, lastLines in failures:
+        slicer.util.errorDisplay(message, detailedText=lastLines)
+    return ready
 
 
 def _moduleLogic() -> Any:

@@ -12,12 +12,15 @@ import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
+from . import SampleData
 from .BundleChooser import BundleChooser
 from .Choice import Choice
 from .DisplayPanel import DisplayPanel
 from .I18n import _
 from .Inputs import guess, hint
-from .Installer import Installer, InstallError
+from .Install import Place
+from .Install.EnvironmentPanel import EnvironmentPanel
+from .Installer import Installer
 from .Logic import DEMISTSlicerLogic
 from .Overlay import Overlay
 from .Parameters import DEMISTParameters
@@ -63,7 +66,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = DEMISTSlicerLogic()
-        self.installer = Installer(progress=self._onInstalling)
+        self.installer = Installer()
         self.overlay = Overlay()
         self.bundles = BundleChooser(self.ui, self.logic.bundles, self.logic.describeBundle, self._onBundleChosen)
         self.device = Choice(self.ui.deviceComboBox, lambda value: self._store("device", value))
@@ -73,11 +76,16 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.progress = ProgressPanel(self.ui)
         self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
         self.statistics = StatisticsPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
+        self.environment = EnvironmentPanel(
+            self.ui, self.installer, lambda: self.logic is not None and self.logic.isRunning, self._releaseEnvironment,
+            self._updateButtons,
+        )  # fmt: skip
 
         self._connectLogic()
         for name, slot in (
             ("applyButton", self.onApply),
             ("cancelButton", self.onCancel),
+            ("sampleButton", self.onSample),
             ("suggestButton", self.onSuggest),
             ("checkedButton", self.onChecked),
             ("statisticsButton", self.onStatistics),
@@ -104,17 +112,18 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        for part in ("bundles", "device", "sampling", "display", "statistics"):
+        for part in ("bundles", "device", "sampling", "display", "statistics", "environment"):
             if hasattr(self, part):
                 getattr(self, part).disconnect()
         if self.logic is not None:
+            self.installer.shutdown()
             self.logic.shutdown()
             self.logic = None
 
     def enter(self) -> None:
         """Called each time the user opens this module; the first time, what can compute is looked for."""
         self.initializeParameterNode()
-        if not self._asked and not self.logic.isRunning and not self.installer.missing():
+        if not self._asked and not self.logic.isRunning and not self.installer.isRunning and self.installer.isReady():
             self._asked = True
             self.logic.askDevices(self.bundles.path or None)
 
@@ -221,7 +230,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
-        busy = self.logic is not None and self.logic.isRunning
+        busy = self.logic is not None and (self.logic.isRunning or self.installer.isRunning)
         sentence = hint(parameters.t1, parameters.flair) if parameters else ""
         self.ui.inputsHintLabel.text = sentence
         self.ui.inputsHintLabel.visible = bool(sentence)
@@ -249,17 +258,24 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 _("Choose a PSR map under Outputs, or press Apply to make one."),
             ),
             (self.ui.generateButton, True, _("Make the synthetic T1w."), ""),
+            (
+                self.ui.sampleButton,
+                True,
+                _("A simulated patient to try the module on, made on this computer; nothing is downloaded."),
+                "",
+            ),
         ):
             button.enabled = ready and not busy
             button.toolTip = _("Wait for the run to end, or cancel it.") if busy else tip if ready else why
         self.ui.cancelButton.enabled = busy
+        self.environment.enable()
 
     # --- runs ----------------------------------------------------------------------------------------------------
 
     def onApply(self) -> None:
         """Synthesize."""
         parameters = self._parameterNode
-        if parameters is None or not self._packagesReady():
+        if parameters is None:
             return
         # What belongs to another patient's T1w is not overwritten: new volumes are made.
         for name in ("psr", "uncertainty"):
@@ -284,12 +300,17 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onCancel(self) -> None:
         """Stop what is running."""
         self.progress.say(_("Stopping ..."))
+        self.installer.cancel()
         self.logic.cancel()
+
+    def onSample(self) -> None:
+        """A simulated patient as T1w and FLAIR."""
+        self._run(lambda: self.logic.simulate(wait=False))
 
     def onSuggest(self) -> None:
         """Suggest lesions."""
         parameters = self._parameterNode
-        if parameters is None or not self._packagesReady():
+        if parameters is None:
             return
         self._run(
             lambda: self.logic.suggestLesions(
@@ -310,7 +331,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onStatistics(self) -> None:
         """Measure the PSR map."""
         parameters = self._parameterNode
-        if parameters is None or not self._packagesReady():
+        if parameters is None:
             return
         # Measured again, a map's table is made anew; that of another map stays.
         table = parameters.statisticsTable
@@ -334,7 +355,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onGenerate(self) -> None:
         """Make a synthetic T1w."""
         parameters = self._parameterNode
-        if parameters is None or not self._packagesReady():
+        if parameters is None:
             return
         self._run(
             lambda: self.logic.generateT1w(
@@ -366,7 +387,18 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }
 
     def _run(self, start: Callable[[], object]) -> None:
+        """Start a run as soon as there is something that can compute, installed first if the user agrees."""
+        if self.installer.isRunning:
+            return
+        if not self.installer.ensure(lambda: self._start(start)):
+            self.progress.log(_("Not started: the Python packages are needed."))
+            self.progress.say(_("Ready"))
+        self._updateButtons()
+
+    def _start(self, start: Callable[[], object]) -> None:
         """Start a run; what is wrong with the input is told at once."""
+        if self._parameterNode is None or self.logic is None:
+            return  # the user has left the module while packages were installed
         for name in FRACTIONS:  # what was typed last counts, though on macOS a click leaves the focus where it is
             getattr(self.ui, name).interpretText()
         self.progress.begin()
@@ -376,26 +408,10 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._report(str(error))
         self._updateButtons()
 
-    def _packagesReady(self) -> bool:
-        """Whether all packages are there, installed now if the user agrees."""
-        try:
-            if not self.installer.ensure():
-                self.progress.log(_("Not started: the Python packages are needed."))
-                self.progress.say(_("Ready"))
-                return False
-        except InstallError as error:
-            self._report(str(error))
-            self.progress.say(_("Ready"))
-            return False
-        if self.installer.restartNeeded:
-            packages = ", ".join(self.installer.restartNeeded)
-            self._report(
-                _("{packages} was loaded already and has been updated; restart Slicer, then press Apply again.").format(
-                    packages=packages
-                )
-            )
-            return False
-        return True
+    def _releaseEnvironment(self) -> None:
+        """The worker ends: its files are about to be replaced."""
+        self.logic.shutdown()
+        self._asked = False
 
     # --- what the logic says -------------------------------------------------------------------------------------
 
@@ -411,6 +427,15 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):
             signal = getattr(self.logic, name)
             self._handles.append((signal, signal.connect(slot)))
+        installer = self.installer
+        for signal, slot in (
+            (installer.progress, self.progress.show),
+            (installer.line, self.progress.log),
+            (installer.finished, self._onInstalled),
+            (installer.failed, self._onInstallFailed),
+            (installer.cancelled, self._onCancelled),
+        ):
+            self._handles.append((signal, signal.connect(slot)))
 
     def _onStarted(self, *_kind: object) -> None:
         self._updateButtons()
@@ -420,10 +445,21 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._fillDevices()
             self.updateFromParameters()
 
-    def _onInstalling(self, text: str, done: float) -> None:
-        self.progress.log(text)
-        self.progress.show(text, done)
-        slicer.app.processEvents()  # pip runs in between; the user sees where it is
+    def _onInstalled(self) -> None:
+        found = Place.environment()
+        self.environment.update()
+        self.progress.log(self.ui.environmentLabel.text)
+        self.progress.stopped(_("Ready"))
+        if found.note:
+            self.progress.say(found.note)
+        self._updateButtons()
+
+    def _onInstallFailed(self, message: str, lastLines: str) -> None:
+        self.progress.stopped(_("Failed"))
+        self.environment.update()
+        self._updateButtons()
+        self.progress.log(message)
+        slicer.util.errorDisplay(message, windowTitle=_("DEMIST"), detailedText=lastLines)
 
     def _onFinished(self, result: Any) -> None:
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
@@ -438,6 +474,10 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
             if self._parameterNode is not None:
                 self.display.show()
+        elif kind == "simulate":
+            with slicer.util.NodeModify(parameters.parameterNode):
+                parameters.t1, parameters.flair = result.t1w, result.flair
+            SampleData.show(result.t1w)
         elif kind == "regions":
             parameters.lesions = result.segmentation
         elif kind == "statistics":

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 
 from .I18n import _
+from .Install import Place
 from .Process import Channel, WorkerProcess
 from .RunError import RunError
 from .Signal import Signal
@@ -19,6 +21,8 @@ from .Signal import Signal
 
 class Worker:
     """One child process after the other, and what is known of the present one.
+
+    A child that nothing was heard of for :attr:`IDLE` ends: it holds a model in memory, and on a GPU.
 
     Signals: ``devicesChanged()``.
 
@@ -30,13 +34,26 @@ class Worker:
         images: fingerprint of the images that it has prepared, see :meth:`.RunInputs.RunInputs.fingerprint`; or None.
     """
 
-    def __init__(self, launch: Callable[[], Channel] | None, log: Callable[[str], Any]) -> None:
+    #: Seconds without a message after which a child that has nothing to do is ended.
+    IDLE = 1800.0
+
+    def __init__(
+        self,
+        launch: Callable[[], Channel] | None,
+        log: Callable[[str], Any],
+        isBusy: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Nothing is started.
 
         Args:
             launch: makes the channel to the child, see :class:`~DEMISTSlicerLib.Process.WorkerProcess`.
             log: told why devices could not be found.
+            isBusy: whether a run needs the child just now.
         """
+        self._isBusy = isBusy
+        self._idle = qt.QTimer()
+        self._idle.setSingleShot(True)
+        self._idle.connect("timeout()", self._onIdle)
         self.devicesChanged = Signal()
         self.process: WorkerProcess | None = None
         self.folder: Path | None = None
@@ -64,13 +81,14 @@ class Worker:
                       "Application Settings > General.").format(reason=error.strerror or error),
                 ) from error  # fmt: skip
         if self.process is None:
-            self.process = WorkerProcess(self._launch, self.folder)
+            self.process = WorkerProcess(self._launch, self.folder, _environment)
             self.process.messageReceived.connect(self._onMessage)
             self.process.ended.connect(self._onEnded)
         return self.process
 
     def stop(self) -> None:
         """End the child and wait until it is gone."""
+        self._idle.stop()
         if self.process is not None:
             process, self.process = self.process, None
             process.stop()
@@ -103,7 +121,15 @@ class Worker:
         """True while it has a model in memory."""
         return self._hasModel and self.process is not None and self.process.isRunning
 
+    def _onIdle(self) -> None:
+        if self._isBusy() or self._asked is not None:
+            self._idle.start()
+        else:
+            self.stop()
+
     def _onMessage(self, message: dict[str, Any]) -> None:
+        self._idle.setInterval(int(1000 * self.IDLE))
+        self._idle.start()
         if message.get("id") != self._asked or self._asked is None:
             return
         if message.get("event") == "done":
@@ -117,3 +143,9 @@ class Worker:
 
     def _onEnded(self, code: int, text: str) -> None:
         self._hasModel, self.images, self._asked = False, None, None
+
+
+def _environment() -> Any:
+    """The worker's own environment; None where there is none that works."""
+    found = Place.environment()
+    return found if found.is_ready else None

@@ -32,6 +32,7 @@ class Application:
         self.core = start(self.temporaryPath)  # the real scene, application logic and module logics
         self._started: list[Callable[[], object]] = []
         self.slicerHome = sys.prefix
+        self.slicerUserSettingsFilePath = str(Path(self.temporaryPath) / "Slicer.ini")
 
     def mrmlScene(self) -> Any:
         return self.core.scene
