@@ -155,12 +155,12 @@ def test_signals_save_and_exit(bids, foundation, tmp_path):
         out = tmp_path / number.name
         words = ["regression", "--data", bids, "--out", out, "--config", "tiny", f"cache={foundation / 'cache'}",
                  "steps=100000", "log_every=1", "save_every=100000", "validate_every=100000"]  # fmt: skip
-        children[number] = (
-            out,
-            subprocess.Popen(
-                [sys.executable, "-m", "DEMISTCore.train", *map(str, words)], stderr=subprocess.PIPE, text=True
-            ),
-        )
+        before = signal.signal(number, signal.SIG_DFL)  # in the background of a shell children inherit deaf ears
+        child = subprocess.Popen(
+            [sys.executable, "-m", "DEMISTCore.train", *map(str, words)], stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
+        signal.signal(number, before)
+        children[number] = (out, child)
     for number, (out, child) in children.items():
         deadline = time.monotonic() + 90
         while not (out / "metrics.csv").exists() and child.poll() is None and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DEMISTCore.errors import BundleError, InputError, MemoryShortage
+from DEMISTCore.errors import BundleError, InputError, MemoryShortage, printable
 from DEMISTCore.volume import Volume
 from DEMISTCore.worker import exchange, protocol, samples
 from DEMISTCore.worker.preview import Preview
@@ -708,7 +708,7 @@ def test_no_line_and_no_name_ends_the_worker(child):
     number = child.ask("regions", t1w={"npy": name, "affine": np.eye(4).tolist()})
     message, _ = child.until(number, "error")
     assert message["kind"] == "input"
-    assert name in message["message"]
+    assert printable(name) in message["message"]
     number = child.ask("synthesize", t1w=7)
     message, _ = child.until(number, "error")
     assert message["kind"] == "input"

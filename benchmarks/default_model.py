@@ -3,7 +3,7 @@
 python benchmarks/default_model.py --label-maps DIR --lesion-masks DIR --out runs/default --minutes 60
 
 Data sets are simulated from segmentations of people (FreeSurfer-numbered label maps, as the SynthSeg repository has
-them) and lesion masks in MNI space. The last two label maps by name are for testing, the one before them for
+them) and lesion masks in MNI space. The last two label maps by name are for testing, the three before them for
 validation and calibration, all others and the ICBM template for training; of the lesion masks the last quarter is for
 testing. `--minutes` is shared by the three trainings, and the regression gets what the mean gets. The bundles come to
 OUT/bundles, the evaluation to OUT/evaluation; neither is put into the package.
@@ -25,7 +25,7 @@ CONDITIONS = ("--no-skull", "--bias", "0.06", "--misregistration", "0.4", "--thi
 PREPARED = ("preprocess.bias_correct=false", "preprocess.skull_strip=none", "preprocess.brain_mask=none")
 #: Shares of the trainings' time.
 SHARES = {"mean": 0.6, "backbone": 0.2, "demist": 0.2}
-VALIDATION = 6
+VALIDATION = 9
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ COHORTS = (
 
 
 def sides(folder: Path) -> dict[str, list[Path]]:
-    """Label maps by side; the last two test, the one before them validates."""
+    """Label maps by side; the last two test, the three before them validate: one anatomy alone is no sample."""
     maps = sorted(folder.glob("*.nii.gz"))
-    if len(maps) < 4:
-        sys.exit(f"{folder} holds {len(maps)} label maps (*.nii.gz); at least 4 are needed.")
-    return {"train": maps[:-3], "val": maps[-3:-2], "test": maps[-2:]}
+    if len(maps) < 6:
+        sys.exit(f"{folder} holds {len(maps)} label maps (*.nii.gz); at least 6 are needed.")
+    return {"train": maps[:-5], "val": maps[-5:-2], "test": maps[-2:]}
 
 
 def run(log: Path, *arguments: str | Path) -> None:

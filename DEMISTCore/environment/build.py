@@ -65,7 +65,7 @@ def build(
         tidy(plan.folder)
         (plan.folder / LOG).unlink(missing_ok=True)
         temporary = plan.folder / TEMPORARY
-        temporary.mkdir()
+        temporary.mkdir(exist_ok=True)
         target = plan.folder / f"{PACKAGES}{time.time_ns() // 1_000_000}"
         try:
             chosen = _torch(plan, wanted, temporary / "wheels")
@@ -87,7 +87,7 @@ def build(
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        tidy(plan.folder)  # the one before
+        tidy(plan.folder, patience=1)  # the one before
     tell("The environment is ready", 1.0)
     return made
 
@@ -111,12 +111,20 @@ def remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def tidy(folder: Path) -> None:
-    """Delete what a stopped build has left, and environments that are not in use any more."""
+def tidy(folder: Path, patience: float = 60.0) -> None:
+    """Delete what a stopped build has left, and environments that are not in use any more.
+
+    The pip of a killed build lives on until it has something to say, and writes what is being deleted: it is given
+    ``patience`` seconds. What still cannot be deleted (Windows keeps files that are open) is left to the next build.
+    """
     used = read_environment(folder).packages
+    until = time.monotonic() + patience
     for path in [*folder.glob(f"{PACKAGES}*"), folder / TEMPORARY]:
-        if path != used and path.is_dir():
+        while path != used and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+            if not path.is_dir() or time.monotonic() > until:
+                break
+            time.sleep(0.2)
 
 
 def requirements(file: Path) -> list[str]:
