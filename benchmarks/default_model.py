@@ -4,9 +4,9 @@ python benchmarks/default_model.py --label-maps DIR --lesion-masks DIR --out run
 
 Data sets are simulated from segmentations of people (FreeSurfer-numbered label maps, as the SynthSeg repository has
 them) and lesion masks in MNI space. The last two label maps by name are for testing, the three before them for
-validation and calibration, all others and the ICBM template for training; of the lesion masks the last quarter is for
-testing. `--minutes` is shared by the three trainings, and the regression gets what the mean gets. The bundles come to
-OUT/bundles, the evaluation to OUT/evaluation; neither is put into the package.
+validation and calibration, all others and the ICBM template for training; of the lesion masks the last quarter and
+those of `--test-masks` are for testing. `--minutes` is shared by the three trainings, and the regression gets what the
+mean gets. The bundles come to OUT/bundles, the evaluation to OUT/evaluation; neither is put into the package.
 """
 
 from __future__ import annotations
@@ -58,6 +58,16 @@ def sides(folder: Path) -> dict[str, list[Path]]:
     return {"train": maps[:-5], "val": maps[-5:-2], "test": maps[-2:]}
 
 
+def split_masks(folder: Path, test: list[str]) -> dict[str, list[str]]:
+    """Names of the lesion masks by side."""
+    names = sorted(path.name for path in folder.glob("*.nii.gz"))
+    unknown = [name for name in test if name not in names]
+    if unknown or len(names) < 2:
+        sys.exit(f"{folder} holds {len(names)} lesion masks (*.nii.gz), and no {', '.join(unknown) or 'second one'}.")
+    chosen = {*names[len(names) - max(len(names) // 4, 1) :], *test}
+    return {"train": [name for name in names if name not in chosen], "test": sorted(chosen)}
+
+
 def run(log: Path, *arguments: str | Path) -> None:
     """Run ``python -m DEMISTCore.<arguments>``, its output in ``log`` too; stop with its code where it fails."""
     command = [sys.executable, "-m", f"DEMISTCore.{arguments[0]}", *map(str, arguments[1:])]
@@ -70,18 +80,18 @@ def run(log: Path, *arguments: str | Path) -> None:
         sys.exit(code)
 
 
-def simulate(cohort: Cohort, out: Path, labels: dict[str, list[Path]], masks: Path, scale: float, workers: int) -> None:
+def simulate(cohort: Cohort, out: Path, labels: dict[str, list[Path]], masks: dict[str, list[str]],
+             args: argparse.Namespace) -> None:  # fmt: skip
     """One data set; subjects that are there stay."""
-    test = sorted(path.name for path in masks.glob("*.nii.gz"))
-    cut = len(test) - len(test) // 4
-    left_out = test[:cut] if cohort.side == "test" else test[cut:]
+    left_out = masks["train" if cohort.side == "test" else "test"]
     anatomies: list[str | Path] = list(labels[cohort.side])
     if cohort.side == "train":
         anatomies += ["icbm152"] * max(len(anatomies) // 5, 1)
-    people = max(round(cohort.people * scale), 2)
+    people = max(round(cohort.people * args.people), 2)
     run(out / "simulate.log", "simulate", "--out", out / "data" / cohort.name, "--subjects", str(people), "--scans",
-        str(cohort.scans), "--seed", str(cohort.seed), "--anatomies", *anatomies, "--lesion-masks", masks, "--exclude",
-        *left_out, "--physics", cohort.physics, "--workers", str(workers), "--resume", *CONDITIONS)  # fmt: skip
+        str(cohort.scans), "--seed", str(cohort.seed), "--anatomies", *anatomies, "--lesion-masks", args.lesion_masks,
+        "--exclude", *left_out, "--physics", cohort.physics, "--workers", str(args.workers), "--resume",
+        *CONDITIONS)  # fmt: skip
 
 
 def join(data: Path) -> list[str]:
@@ -117,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--label-maps", type=Path, required=True)
     parser.add_argument("--lesion-masks", type=Path, required=True)
+    parser.add_argument("--test-masks", nargs="*", default=[], metavar="NAME", help="further masks that only test")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60, help="of the trainings together, but for the regression")
     parser.add_argument("--people", type=float, default=1.0, help="share of the people to simulate")
@@ -126,10 +137,11 @@ def main() -> int:
     args = parser.parse_args()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    labels, minutes = sides(args.label_maps), {stage: args.minutes * share for stage, share in SHARES.items()}
+    labels, masks = sides(args.label_maps), split_masks(args.lesion_masks, args.test_masks)
+    minutes = {stage: args.minutes * share for stage, share in SHARES.items()}
     wanted = COHORTS[:2] if args.until in ("data", "mean", "bundle") else COHORTS
     for cohort in wanted[:2]:
-        simulate(cohort, out, labels, args.lesion_masks, args.people, args.workers)
+        simulate(cohort, out, labels, masks, args)
     if args.until == "data":
         return 0
     validation = join(out / "data")
@@ -146,11 +158,12 @@ def main() -> int:
     if args.until == "bundle":
         return 0
     for cohort in wanted[2:]:
-        simulate(cohort, out, labels, args.lesion_masks, args.people, args.workers)
+        simulate(cohort, out, labels, masks, args)
     calibrated = out / "calibrated" / args.name
     if not calibrated.is_dir():
         run(out / "calibrate.log", "train", "calibrate", bundle, "--data", out / "data/cal", out / "data/cal_shifted",
-            "--prepared", "--trained-on", out / "cache", "--out", calibrated, "--workers", str(args.workers))
+            "--prepared", "--trained-on", out / "cache", "--out", calibrated,
+            "--workers", str(args.workers))  # fmt: skip
     if args.until == "calibrated":
         return 0
     train(out, "regression", minutes["mean"], validation)
