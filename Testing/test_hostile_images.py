@@ -1,12 +1,11 @@
 """Images from strangers, of every format that is read: each is read or refused in a sentence, in 10 s and 1 GiB.
 
-Only where ``DEMIST_FUZZ_EXAMPLES`` asks for cases: readers written in C can die of one, and then the process that
-reads (:mod:`image_reader`) does, and the test says of what.
+Readers written in C can die of one, and then the process that reads (:mod:`image_reader`) does, and the test says of
+what.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -15,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_reader import Reader
 from test_placement import FORMATS, make
-
-pytestmark = pytest.mark.skipif("DEMIST_FUZZ_EXAMPLES" not in os.environ, reason="set DEMIST_FUZZ_EXAMPLES")
 
 #: What a field of a text header may be made to say.
 WORDS = st.sampled_from([

@@ -110,63 +110,50 @@ class Run:
                    "--timeout", "15", "--dest", str(wheels), *options, requirement])  # fmt: skip
 
     def _run(self, arguments: Sequence[str]) -> None:
+        """Run pip to its end, hearing what it says."""
         command = [
             sys.executable, "-m", "pip", arguments[0], "--no-input", "--disable-pip-version-check", "--prefer-binary",
             "--progress-bar", "raw" if _knows_raw() else "off", *arguments[1:],
         ]  # fmt: skip
-        _follow(command, self._folder, self._temporary, self._log, self._progress, self._tell, self._say,
-                self._cancelled)  # fmt: skip
+        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(self._temporary)),
+                       "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PIP_USER": "0",
+                       "PYTHONNOUSERSITE": "1"}  # fmt: skip
+        last = deque[str](maxlen=60)
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   env=environment, cwd=self._temporary, text=True, encoding="utf-8", errors="replace",
+                                   start_new_session=os.name != "nt")  # fmt: skip
 
+        def read() -> None:
+            for line in process.stdout or ():
+                lines.put(line.rstrip())
+            lines.put(None)
 
-def _follow(
-    command: Sequence[str],
-    folder: Path,
-    temporary: Path,
-    log: Path,
-    progress: Progress,
-    tell: Callable[[str, float], object],
-    say: Callable[[str], object],
-    cancelled: threading.Event,
-) -> None:
-    """Run pip to its end, hearing what it says."""
-    environment = {**os.environ, "TMPDIR": str(temporary), "TMP": str(temporary), "TEMP": str(temporary),
-                   "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PIP_USER": "0",
-                   "PYTHONNOUSERSITE": "1"}  # fmt: skip
-    last = deque[str](maxlen=60)
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                               env=environment, cwd=temporary, text=True, encoding="utf-8", errors="replace",
-                               start_new_session=os.name != "nt")  # fmt: skip
-
-    def read() -> None:
-        for line in process.stdout or ():
-            lines.put(line.rstrip())
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        with open(log, "a", encoding="utf-8") as file:
-            while True:
-                if cancelled.is_set():
-                    raise Cancelled("The installation was cancelled.")
-                try:
-                    line = lines.get(timeout=0.3)
-                except queue.Empty:
-                    progress.count(sum(1 for _ in temporary.glob("pip-target-*/lib/python/*.dist-info")))
-                    tell(progress.text, progress.done)
-                    continue
-                if line is None:
-                    break
-                if progress.hear(line) and line.strip():
-                    last.append(line)
-                    file.write(line + "\n")
-                    file.flush()
-                    say(line)
-                tell(progress.text, progress.done)
-        if process.wait() != 0:
-            raise InputError(reason(list(last), folder))
-    finally:
-        _end(process)
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            with open(self._log, "a", encoding="utf-8") as file:
+                while True:
+                    if self._cancelled.is_set():
+                        raise Cancelled("The installation was cancelled.")
+                    try:
+                        line = lines.get(timeout=0.3)
+                    except queue.Empty:
+                        unpacked = self._temporary.glob("pip-target-*/lib/python/*.dist-info")
+                        self._progress.count(sum(1 for _ in unpacked))
+                        self._tell(self._progress.text, self._progress.done)
+                        continue
+                    if line is None:
+                        break
+                    if self._progress.hear(line) and line.strip():
+                        last.append(line)
+                        file.write(line + "\n")
+                        file.flush()
+                        self._say(line)
+                    self._tell(self._progress.text, self._progress.done)
+            if process.wait() != 0:
+                raise InputError(reason(list(last), self._folder))
+        finally:
+            _end(process)
 
 
 def reason(lines: Sequence[str], folder: Path) -> str:

@@ -118,7 +118,7 @@ def _inner(margin: int) -> tuple[Any, ...]:
 
 
 class MeanStage:
-    """See :class:`.loop.Stage`."""
+    """See :class:`.loop.Stage`. ``given``: the weights will come from another run or a bundle (``--init``)."""
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class MeanStage:
         train: Sequence[Prepared],
         held: Sequence[Prepared],
         cache: Path,
+        given: bool = False,
     ) -> None:
         base = foundation.model
         if model.mean is None:
@@ -157,8 +158,9 @@ class MeanStage:
             self.latents = {one.prepared.key: one for one in latents} if self.whole else {}
         self.autoencoder_hash = foundation.autoencoder_hash
         self.psr_range = foundation.psr_range
-        # Fitted again where a run goes on: its own line is read over it, and what it learns from needs the others'.
-        self.lines = fit_line(self.mean, self.train, settings.seed, self.psr_range)
+        # Where weights come from elsewhere, so does the line, and what is learnt is what *that* line misses. A run that
+        # goes on needs the other people's lines again; its own is then read over what is fitted here.
+        self.lines = {} if given else fit_line(self.mean, self.train, settings.seed, self.psr_range)
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
@@ -207,7 +209,8 @@ class MeanStage:
             sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
             sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
             sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
-            sample["line"] = self.lines[entry.key]
+            if self.lines:
+                sample["line"] = self.lines[entry.key]
             sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
             samples.append(sample)
         return collate_whole(samples)

@@ -270,7 +270,7 @@ def _assemble(run: Run, resume: bool) -> Any:
     elif run.stage == "mean":
         from .mean import MeanStage
 
-        stage = MeanStage(model, s, foundation, train, held, cache)
+        stage = MeanStage(model, s, foundation, train, held, cache, given=bool(run.init))
     elif run.stage == "demist":
         from .demist import DemistStage
 
