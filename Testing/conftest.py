@@ -127,8 +127,10 @@ def tiny_mean_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base = _save_base(root / "tiny-mean-base", config, randomised(build_autoencoder(config.psr), 0.1), randomised)
         demist = randomised(build_demist(config, base.backbone), 0.05)
         with torch.no_grad():  # as above; and the protocol must be heard
-            demist.mean.decoder.line.weights *= 0.2
-            demist.mean.decoder.line.weights[-1] += 0.6
+            local = demist.mean.decoder.local
+            local.line *= 0.2
+            local.line[-1] += 0.6
+            local.last.weight *= 0.2
             demist.mean.decoder.last.weight *= 0.2
             randomised(demist.mean.knowledge, 0.3)
         save_bundle(

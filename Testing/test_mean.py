@@ -17,12 +17,15 @@ from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.diffusion import SAMPLERS, NoiseSchedule, SeededNoise
 from DEMISTCore.errors import InputError
-from DEMISTCore.networks import PRESETS, Streams, build_backbone, build_demist, build_mean
+from DEMISTCore.networks import PRESETS, Streams, build_backbone, build_demist, build_mean, filters
 from DEMISTCore.networks.knowledge import DESCRIPTION_WIDTH, KNOWN_WIDTH, Bend, describe
-from DEMISTCore.networks.line import Line, features
+from DEMISTCore.networks.local import Local, linear_rows
 from DEMISTCore.synthesis import generate
 from DEMISTCore.synthesis.plan import plan_sampling
 from DEMISTCore.training.checkpoint import Run
+from DEMISTCore.training.local import fit_local
+from DEMISTCore.training.settings import LocalSettings
+from DEMISTCore.training.warp import wide_at
 from DEMISTCore.uncertainty.typical import Typical
 
 torch.set_num_threads(1)
@@ -149,58 +152,149 @@ def test_no_stream_is_asleep_after_a_few_steps():
     assert second - first > 0.5
 
 
-def test_the_mean_starts_as_the_linear_rival():
-    """Fitted to the same voxels, the line is the model of ``baselines.linear``; untrained, the network is the line."""
+def volume(shape=(44, 48, 40)):
+    """A blob of a brain with texture: x (2, X, Y, Z), PSR (X, Y, Z)."""
     rng = np.random.default_rng(0)
-    x = gaussian_filter(rng.normal(0.5, 0.4, (2, 24, 28, 24)), (0, 1, 1, 1)).astype(np.float32)
-    x[:, :4], x[:, -4:] = 0, 0  # beyond a brain there is nothing, for SciPy's borders as for zeros
-    x = np.pad(x, ((0, 0), *((10, 10),) * 3))
+    x = gaussian_filter(rng.normal(0.5, 0.6, (2, *shape)), (0, 1, 1, 1)).astype(np.float32)
+    place = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    x = np.where((place**2).sum(0) < 0.5, x, 0).astype(np.float32)
+    return x, (0.2 * np.tanh(x[0] - 0.5 * x[1] ** 2 + 0.1 * gaussian_filter(x[0], 2.5))).astype(np.float32)
+
+
+def test_near_features_are_what_scipy_measures():
+    x = volume()[0]
+    where = torch.from_numpy(np.argwhere(x[0] != 0)[::97])
+    rows = filters.near(torch.from_numpy(x), where).numpy().T
+    at = tuple(where.numpy().T)
+    x = np.minimum(x, np.array(filters.BRIGHTEST, np.float32)[:, None, None, None]).astype(np.float64)
+    t, f = x
+    by_one, by_more = ([gaussian_filter(image, s, mode="constant") for image in x] for s in (1.0, 2.5))
+    slopes = [np.stack(np.gradient(image)) for image in by_one]
+    expected = [t - 0.5, f - 0.5, by_one[0] - t, by_one[1] - f, by_more[0] - t, by_more[1] - f]
+    expected.append(gaussian_filter((t != 0).astype(float), 2.5, mode="constant"))
+    expected += [np.linalg.norm(slope, axis=0) for slope in slopes]
+    close = [(a[at], b) for a, b in zip(expected, rows)]
+    wider = [np.linalg.norm(np.stack(np.gradient(image)), axis=0) for image in by_more]
+    close += [(a[at], b) for a, b in zip(wider, rows[10:12])]
+    cosine = (slopes[0] * slopes[1]).sum(0) / (expected[7] * expected[8] + 1e-4)
+    close.append((cosine[at], rows[9]))
+    for number, image in enumerate(by_one):
+        bends = np.stack([np.stack(np.gradient(one)) for one in np.gradient(image)])
+        bends = np.moveaxis((bends + bends.swapaxes(0, 1)) / 2, (0, 1), (-2, -1))[at]
+        close += list(zip(np.linalg.eigvalsh(bends).T, rows[12 + 3 * number :]))
+    squares = [gaussian_filter(image**2, 2.5, mode="constant") for image in x]
+    close += [(np.sqrt(np.maximum(s - m**2, 0))[at], b) for s, m, b in zip(squares, by_more, rows[18:])]
+    assert len(close) == filters.NEAR == len(rows)
+    for ours, theirs in close:
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
+def test_wide_features_of_a_crop_are_those_of_its_volume():
+    x = volume((48, 48, 40))[0]
+    whole = filters.wide(torch.from_numpy(x)[None])[0]
+    everywhere = filters.fine(whole).numpy()
+    start, size = [8, 12, 4], [24, 20, 16]
+    crop = filters.fine(torch.from_numpy(wide_at(whole.numpy(), start, size))).numpy()
+    part = tuple(slice(a, a + n) for a, n in zip(start, size))
+    np.testing.assert_allclose(crop, everywhere[(slice(None), *part)], atol=1e-5)
+    # Mirrored along the first axis, and by half a turn about the first: the same places, in another order.
+    places = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in size), indexing="ij")).astype(np.float32)
+    turned = filters.fine(torch.from_numpy(wide_at(whole.numpy(), start, size, -places))).numpy()
+    np.testing.assert_allclose(turned[:, ::-1, ::-1, ::-1], crop, atol=1e-5)
+    assert np.isfinite(filters.wide(torch.zeros(1, 2, 16, 16, 16)).numpy()).all()
+
+
+def test_features_do_not_hang_on_the_slabs():
+    x = volume((80, 24, 24))[0]
+    coarse = filters.wide(torch.from_numpy(x)[None])[0]
+    at, rows = (torch.cat(part) for part in zip(*filters.slabs(torch.from_numpy(x), coarse)))
+    assert len(at) == np.count_nonzero((x != 0).any(0))
+    assert torch.allclose(rows, filters.rows(torch.from_numpy(x), coarse, at), atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Samples of forty scans, whose description says what T1w is worth; PSR also hangs on how much brain is around."""
+    rng = np.random.default_rng(5)
+    x, y = volume((32, 32, 32))
+    wide = filters.wide(torch.from_numpy(x)[None])[0].numpy()
+    brain = filters.fine(torch.from_numpy(wide))[5].numpy()
+    told = rng.normal(0, 1, 40)
+    known = told[:, None] * np.linspace(-1, 1, KNOWN_WIDTH) + rng.normal(0, 0.02, (40, KNOWN_WIDTH))
+    known = known.astype(np.float32)
+
+    def draw(i: int) -> dict[str, np.ndarray]:
+        value = y * (1 + 0.3 * told[i % 40]) * 3 + brain
+        return {"x": x, "y": value[None].astype(np.float32), "labels": (x[:1] != 0).astype(np.uint8), "wide": wide,
+                "known": known[i % 40]}  # fmt: skip
+
+    return draw
+
+
+def test_each_stream_teaches_the_local_part_something(drawn):
+    torch.manual_seed(0)
+    local = Local(32, 8)
+    settings = LocalSettings(crops=2, voxels=256, rounds=60, batch=8, noise=0.3, dropout_scan=0.0)
+    fit_local(local, drawn, 40, settings, seed=0)
+    off = {"all": {}, "semantic": {"semantic": False}, "spatial": {"spatial": False}, "adaptive": {}, "line": {}}
+    errors = {name: [] for name in off}
+    for i in range(0, 40, 5):
+        sample = {name: torch.from_numpy(value)[None] for name, value in drawn(i).items()}
+        where = torch.nonzero(sample["labels"][0, 0])
+        y = sample["y"][0, 0][tuple(where.T)]
+        for name, switches in off.items():
+            known = None if name == "adaptive" else sample["known"]
+            image, sure = local(sample["x"], sample["wide"], known, **switches)
+            assert not image[0, 0][sample["labels"][0, 0] == 0].any()
+            assert torch.isfinite(sure).all()
+            values = image[0, 0][tuple(where.T)]
+            if name == "line":
+                values = linear_rows(filters.rows(sample["x"][0], sample["wide"][0], where)) @ local.line.detach()
+            errors[name].append(float((values - y).square().mean()))
+    means = {name: np.mean(values) for name, values in errors.items()}
+    assert means["all"] < 0.2 * means["line"], means
+    assert all(means[name] > 2 * means["all"] for name in ("semantic", "spatial", "adaptive")), means
+
+
+def test_the_spread_of_the_local_part_is_the_error(drawn):
+    """Laplace noise that is twice as wide where T1w is bright: both scales are found."""
+    rng = np.random.default_rng(1)
+
+    def noisy(i: int) -> dict[str, np.ndarray]:
+        sample = drawn(i)
+        t1w = sample["x"][:1]
+        return {**sample, "y": (t1w * 0.5 + rng.laplace(0, np.where(t1w > 0.5, 0.2, 0.1))).astype(np.float32)}
+
+    local = Local(16, 4)
+    fit_local(local, noisy, 40, LocalSettings(crops=2, voxels=512, rounds=60, batch=4, lr=1e-2), seed=0)
+    sample = drawn(0)
+    _, sure = local(*(torch.from_numpy(sample[name])[None] for name in ("x", "wide", "known")))
+    for where, scale in ((sample["x"][0] > 0.6, 0.2), ((sample["x"][0] < 0.4) & (sample["labels"][0] > 0), 0.1)):
+        assert np.median(sure[0, 0].exp().numpy()[where]) == pytest.approx(scale * 2**0.5, rel=0.15)
+
+
+def test_the_mean_starts_as_its_local_part_and_that_as_the_linear_rival(drawn):
+    """Without a round of learning the whole network is the model of ``baselines.linear`` on the same voxels."""
+    x, y = volume()
     mask = x[0] != 0
-    y = 0.2 * np.tanh(x[0] - 0.5 * x[1] ** 2 + 0.1 * gaussian_filter(x[0], 2.5))
     rival = linear.fit([("one", x, y, mask)], spacing=1.0)
+    wide = filters.wide(torch.from_numpy(x)[None])[0].numpy()
+    sample = {"x": x, "y": y[None], "labels": mask[None].astype(np.uint8), "wide": wide,
+              "known": np.zeros(KNOWN_WIDTH, np.float32)}  # fmt: skip
     network = build_mean(TINY)
-    chosen = np.flatnonzero(mask)
-    chosen = np.random.default_rng(0).choice(chosen, min(linear.VOXELS, chosen.size), replace=False)
-    rows = features(torch.from_numpy(x)[None])[0].flatten(1)[:, chosen].T
-    values = torch.from_numpy(y.ravel()[chosen])
-    network.decoder.line.fit([rows], [values], torch.zeros(1, KNOWN_WIDTH))
-    padded = torch.from_numpy(np.pad(x, ((0, 0), (0, -x.shape[1] % 4), (0, -x.shape[2] % 4), (0, -x.shape[3] % 4))))
+    fit_local(network.decoder.local, lambda i: sample, 1, LocalSettings(crops=4, voxels=20_000, rounds=0), seed=0)
     with torch.no_grad():
-        image, _ = network.decode(network.see(padded[None], torch.zeros(1, 4, 4, 4, 4), torch.zeros(1, KNOWN_WIDTH)))
-    ours = image[0, 0, : x.shape[1], : x.shape[2], : x.shape[3]].numpy()
+        seen = network.see(torch.from_numpy(x)[None], torch.zeros(1, 4, 4, 4, 4), torch.zeros(1, KNOWN_WIDTH))
+        image, spread = network.decode(seen)
     theirs = np.tensordot(rival.weights, linear.features(x).astype(np.float64), 1)
-    assert np.abs(ours - theirs)[mask].max() < 1e-4
-    with pytest.raises(ValueError, match="hardly vary"):
-        network.decoder.line.fit([torch.ones(50, 10)], [torch.ones(50)], torch.zeros(1, KNOWN_WIDTH))
-
-
-def test_the_line_follows_the_scan():
-    """Scans that differ in four ways, one of which moves a coefficient: it is found, within what the ridge takes."""
-    rng = np.random.default_rng(0)
-    ways = rng.normal(0, 1, (60, 4))
-    known = ways @ rng.normal(0, 0.4, (4, KNOWN_WIDTH)) + rng.normal(0, 0.02, (60, KNOWN_WIDTH))
-    known = torch.from_numpy(known.astype(np.float32))
-    rows = [torch.from_numpy(rng.normal(0, 1, (300, 10)).astype(np.float32)) for _ in known]
-    values = [x @ torch.arange(10.0) + 0.5 * float(way[0]) * x[:, 2] for x, way in zip(rows, ways)]
-    line = Line()
-    people = [str(i // 2) for i in range(60)]
-    others = line.fit(rows, values, known, people)
-    change = torch.nn.functional.linear(line._standard(known), line.bend.weight).detach().numpy()
-    assert torch.allclose(line.weights, torch.arange(10.0), atol=0.2)
-    assert np.corrcoef(change[:, 2], ways[:, 0])[0, 1] > 0.95
-    assert 0.25 < np.polyfit(ways[:, 0], change[:, 2], 1)[0] < 0.55
-    assert change[:, [0, 1, 3, 4]].std() < 0.2 * change[:, 2].std()
-    # What the others say of a scan is near to that, and knows nothing of its own person's values.
-    assert np.corrcoef(others[:, 2], ways[:, 0])[0, 1] > 0.9
-    values[0], values[1] = 3 * values[0], 3 * values[1]
-    again = Line().fit(rows, values, known, people)
-    assert torch.equal(again[:2], others[:2])
-    assert not torch.allclose(again[2:], others[2:], atol=1e-3)
-    with torch.no_grad():  # off: one line for all
-        x = torch.rand(2, 2, 8, 8, 8)
-        off = line(x, known[:2], torch.zeros(2))
-        assert torch.allclose(off, line(x, None), atol=1e-6)
-        assert not torch.allclose(off, line(x, known[:2]), atol=1e-2)
+    difference = (image[0, 0].numpy() - theirs)[mask]
+    assert np.abs(difference).max() < 0.02 * np.abs(theirs[mask]).max()  # other voxels were drawn
+    assert torch.allclose(spread, torch.full_like(spread, -3.0), atol=1e-5)
+    flat = {**sample, "x": np.where(mask, np.float32(0.5), np.float32(0)) * np.ones((2, 1, 1, 1), np.float32)}
+    with pytest.raises(InputError, match="hardly vary"):
+        fit_local(Local(8), lambda i: flat, 1, LocalSettings(crops=1), seed=0)
+    with pytest.raises(InputError, match="no crop has"):
+        fit_local(Local(8), lambda i: {**sample, "labels": 0 * sample["labels"]}, 1, LocalSettings(crops=1), seed=0)
 
 
 def test_how_sure_it_is_does_not_move_the_mean(mean):

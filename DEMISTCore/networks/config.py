@@ -176,7 +176,7 @@ class MeanConfig(_Config):
     ``channels`` are widths from two voxels down to the latent's grid, ``blocks`` and ``decoder_blocks`` how many
     residual blocks each level has on the way down and on the way up. ``spread_channels`` are the widths of what says
     how sure the mean is, at two and at four voxels. Without ``semantic`` there are no tokens, and no streams that read
-    them.
+    them. ``local_width``: of the perceptron that comes first (:mod:`.local`).
     """
 
     channels: tuple[int, ...] = (64, 128)
@@ -190,6 +190,7 @@ class MeanConfig(_Config):
     token_layers: int = 2
     knowledge_width: int = 64
     bend_rank: int = 8
+    local_width: int = 128
 
     def __post_init__(self) -> None:
         for name in ("blocks", "decoder_blocks"):
@@ -294,6 +295,7 @@ PRESETS: dict[str, ModelConfig] = {
 PRESETS["tiny_mean"] = replace(
     PRESETS["tiny"],
     mean=MeanConfig(
-        (8, 16), (1, 1), (1, 1), tokens=8, token_width=16, token_heads=2, token_layers=1, knowledge_width=8, bend_rank=2
+        (8, 16), (1, 1), (1, 1), tokens=8, token_width=16, token_heads=2, token_layers=1, knowledge_width=8,
+        bend_rank=2, local_width=16,
     ),
 )

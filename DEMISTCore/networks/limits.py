@@ -40,6 +40,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "decoder_blocks": (1, 32),
     "knowledge_width": (1, 4096),
     "bend_rank": (1, 1024),
+    "local_width": (2, 4096),
     "steps": (1, 100_000),
     "offset": (0, 1000),
     "beta_start": (1e-9, 0.999),

@@ -2,10 +2,11 @@
 
     tau = TokenEncoder(c)                      semantic: tokens of the whole volume, with places
     g   = Knowledge(histograms, protocol)      adaptive: one vector for the whole scan
+    y_0, s_0 = Local(x, wide(x); d)            all three: what a voxel's surroundings say, fitted first
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
-    y_hat  = L(x; d) + D(z_hat, h, e; g, x)    the mean: a line through local features, and what that misses
-    log s  = S(h', y_hat, x; g)                its local spread, from D's features h', all detached
+    y_hat  = y_0 + D(z_hat, h, e; g, x)        the mean: and what that misses
+    log s  = log s_0 + S(h', y_hat, x; g)      its local spread, from D's features h', all detached
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
 as the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
@@ -14,8 +15,9 @@ can have. A sample z of the diffusion model is the map y_hat + D_y(z) - D_y(z_ha
 decoder: the mean, and what sets the sample apart from it.
 
 Each stream knows something that the others do not. The guide sees some 30 mm around, without absolute place: detail.
-Tokens read the whole volume, and positions ask them: what is usual *here*. The vector g knows the scanner: scale and
-contrast. Each can be switched off, and the first left out altogether (``semantic`` of :class:`.config.MeanConfig`).
+What reads the whole volume (tokens, and the wide features of :mod:`.local`) knows what is usual *here*. The vector g
+knows the scanner: scale and contrast. Each can be switched off, and the tokens left out altogether (``semantic`` of
+:class:`.config.MeanConfig`).
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import filters
 from .autoencoder import ChannelNorm, fold_voxels, unfold_voxels
 from .config import MeanConfig
 from .knowledge import Bend, Knowledge
-from .line import Line
+from .local import Local
 from .streams import GatedCrossAttention, TokenEncoder, positions
 from .wiring import Site
 
@@ -44,9 +47,9 @@ class Seen:
 
     ``folded`` are the scans in blocks of two voxels; ``fine`` lists features from two voxels down to the level above
     the latent's grid; ``coarse`` (B, C, x, y, z) lies on it, like ``estimate`` (B, Cz, x, y, z), what the scans say of
-    the scaled z_0. ``tokens`` (B, K, D) and ``knowledge`` (B, W) and ``known``, what that was
-    made from, are None for streams that are off. ``line``: see :meth:`PosteriorMean.see`. ``keep`` as in
-    :class:`.demist.Condition`.
+    the scaled z_0. ``tokens`` (B, K, D), ``knowledge`` (B, W) and ``known``, what that was made from, are None for
+    streams that are off. ``keep`` as in :class:`.demist.Condition`. ``scan`` (B, 2, X, Y, Z), ``wide`` and ``on``
+    (semantic and spatial stream) are what :mod:`.local` needs.
     """
 
     folded: Tensor
@@ -56,7 +59,9 @@ class Seen:
     tokens: Tensor | None
     knowledge: Tensor | None
     known: Tensor | None
-    line: Tensor | None
+    scan: Tensor
+    wide: Tensor
+    on: tuple[bool, bool]
     keep: dict[str, Tensor]
 
 
@@ -103,7 +108,7 @@ class Guide(nn.Module):
 
 
 class SpreadHead(nn.Module):
-    """log s from the decoder's features, the mean and the scans: (B, 1, X, Y, Z).
+    """log s from the decoder's features, the mean and the scans, less log s_0: (B, 1, X, Y, Z).
 
     Noise, blur and lesions make an error likely over some centimetres, tissue borders over a voxel: hence two levels.
     All that it reads is detached: how sure the mean is must not change the mean.
@@ -120,7 +125,7 @@ class SpreadHead(nn.Module):
         self.norm = ChannelNorm(fine)
         self.last = nn.Conv3d(fine, FOLD**3, 3, padding=1)
         nn.init.zeros_(self.last.weight)
-        nn.init.constant_(self.last.bias, -3.0)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, h: Tensor, image: Tensor, seen: Seen) -> Tensor:
         """``h``: features at two voxels; ``image``: the mean."""
@@ -137,14 +142,14 @@ class SpreadHead(nn.Module):
 class GuidedDecoder(nn.Module):
     """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local spread.
 
-    Both in units of the PSR range, (B, 1, X, Y, Z). The mean starts as the line of :mod:`.line`, and all else at 0;
-    ``direct`` sees two voxels to each side, the shortest way from scan to PSR.
+    Both in units of the PSR range, (B, 1, X, Y, Z). The mean starts as :mod:`.local`'s, and all else at 0; ``direct``
+    sees two voxels to each side, the shortest way from scan to PSR.
     """
 
     def __init__(self, cfg: MeanConfig, latent_channels: int) -> None:
         super().__init__()
         widths = cfg.channels
-        self.line = Line()
+        self.local = Local(cfg.local_width)
         self.first = nn.Conv3d(latent_channels + widths[-1], widths[-1], 1)
         self.levels = nn.ModuleList(_blocks(n, w, cfg) for n, w in zip(cfg.decoder_blocks, widths))
         self.norms = nn.ModuleList(map(ChannelNorm, widths))
@@ -172,8 +177,9 @@ class GuidedDecoder(nn.Module):
                 h = block(h, seen.knowledge, keep)
         h = F.silu(self.norms[0](h))
         image = unfold_voxels(self.last(h) + self.direct(seen.folded), FOLD)
-        image = image + self.line(unfold_voxels(seen.folded, FOLD), seen.known, keep, seen.line)
-        return image, self.spread(h, image, seen)
+        local, sure = self.local(seen.scan, seen.wide, seen.known, *seen.on, keep=seen.keep)
+        image = image + local
+        return image, sure + self.spread(h, image, seen)
 
 
 class PosteriorMean(nn.Module):
@@ -214,7 +220,7 @@ class PosteriorMean(nn.Module):
         adaptive: bool = True,
         offset: Tensor | None = None,
         keep: dict[str, Tensor] | None = None,
-        line: Tensor | None = None,
+        wide: Tensor | None = None,
     ) -> Seen:
         """All that the scans alone say.
 
@@ -225,15 +231,16 @@ class PosteriorMean(nn.Module):
             semantic, spatial, adaptive: switches. Without the spatial stream the guide sees nothing of x.
             offset: (B, 3), for crops: the crop's centre minus the volume's, in latent positions.
             keep: by stream, (B,) of 0 and 1: dropout sample by sample.
-            line: (B, 10), in training: coefficients of the line (:meth:`.line.Line.fit`) in place of the scan's own.
+            wide: for crops: :func:`.filters.wide` of their volumes, at the crops.
         """
         keep = keep or {}
         tokens = None
         if semantic and self.cfg.semantic:
             tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
         knowledge = self.knowledge(known) if adaptive else None
-        told = known if adaptive else None
         kept = keep.get("adaptive")
+        coarse = filters.wide(x) if wide is None else wide
+        scan, on = x, (semantic, spatial)
         if not spatial:
             x = torch.zeros_like(x)
         elif "spatial" in keep:
@@ -260,7 +267,8 @@ class PosteriorMean(nn.Module):
                 fine.append(read)
                 h = self.guide.down[level](F.silu(read))
         latent = self.guide.to_latent(F.silu(read))
-        return Seen(folded, tuple(fine), read, latent, tokens, knowledge, told, line, dict(keep))
+        told = known if adaptive else None
+        return Seen(folded, tuple(fine), read, latent, tokens, knowledge, told, scan, coarse, on, dict(keep))
 
     def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""
@@ -271,5 +279,7 @@ class PosteriorMean(nn.Module):
         """Which stream a parameter belongs to."""
         if name.startswith(("tokens.", "semantic.")):
             return "semantic"
-        adaptive = name.startswith(("knowledge.", "decoder.line.usual", "decoder.line.spread")) or ".bend." in name
+        if name.startswith("decoder.local."):
+            return self.decoder.local.stream_of(name.removeprefix("decoder.local."))
+        adaptive = name.startswith("knowledge.") or ".bend." in name
         return "adaptive" if adaptive else "spatial"

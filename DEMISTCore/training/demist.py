@@ -31,9 +31,11 @@ from .data import TISSUES, Prepared, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
 from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
+from .local import wide_of
 from .loop import frozen_hash
 from .mean import collate_whole, known_of, see, without_protocol
 from .settings import DemistSettings
+from .warp import wide_at
 
 log = logging.getLogger(__name__)
 
@@ -201,13 +203,13 @@ class DemistStage:
         return {**self._collate(samples), **(collate(decoded) if decoded else {})}
 
     def _scan(self, crop: Crop) -> dict[str, np.ndarray]:
-        """What the mean network needs besides: the crop's images, the whole volume's latents, what is known of it."""
+        """What the mean network needs besides: the crop's images, what is known of the whole volume."""
         factor, entry = self.model.psr.factor, crop.latents.prepared
         start, size = [a * factor for a in crop.start], [n * factor for n in crop.size]
         return {
             "x": crop_array(entry.x, start, size).astype(np.float32),
             "c_whole": np.asarray(crop.latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
-            "known": self._known[entry.key],
+            "known": self._known[entry.key], "wide": wide_at(wide_of(entry), start, size),
         }  # fmt: skip
 
     def _collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:

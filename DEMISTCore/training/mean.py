@@ -1,5 +1,8 @@
 """The posterior mean (:mod:`DEMISTCore.networks.mean`): guide, tokens, knowledge and the guided decoder, together.
 
+First of all its local part is fitted to voxels of all scans (:mod:`.local`); from then on it stays, and the networks
+learn on crops what it misses:
+
     L = |y_hat - y|^2 / e^2 + lambda_latent |z_hat - z|^2 + lambda_spread (|r| / s + log s)
         + lambda_tissue sum over tissues |mean(y_hat) - mean(y)| / e
 
@@ -29,7 +32,6 @@ from ..networks.config import MeanConfig, ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
 from ..networks.limits import read_model
-from ..networks.line import features
 from ..networks.mean import PosteriorMean, Seen
 from . import previews, warp
 from .autoencoder import read_known
@@ -37,11 +39,9 @@ from .checkpoint import Run, part
 from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
 from .foundation import Foundation, load, read_scales
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
+from .local import fit_local, wide_of
 from .paint import paint
 from .settings import MeanSettings
-
-#: Voxels drawn from each scan to fit the mean's line to.
-LINE_VOXELS = 5000
 
 
 class MeanObjective(nn.Module):
@@ -102,7 +102,7 @@ def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
         whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
     # Dropout of the spatial stream belongs to the diffusion alone: without the scans there is no mean to learn.
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
-    crops = {"offset": batch.get("offset"), "keep": keep, "line": batch.get("line")}
+    crops = {"offset": batch.get("offset"), "keep": keep, "wide": batch.get("wide")}
     return mean.see(batch["x"], whole, batch["known"], **crops, **streams)
 
 
@@ -118,7 +118,7 @@ def _inner(margin: int) -> tuple[Any, ...]:
 
 
 class MeanStage:
-    """See :class:`.loop.Stage`. ``given``: the weights will come from another run or a bundle (``--init``)."""
+    """See :class:`.loop.Stage`. ``given``: weights will come from another run, a checkpoint or a bundle."""
 
     def __init__(
         self,
@@ -158,14 +158,16 @@ class MeanStage:
             self.latents = {one.prepared.key: one for one in latents} if self.whole else {}
         self.autoencoder_hash = foundation.autoencoder_hash
         self.psr_range = foundation.psr_range
-        # Where weights come from elsewhere, so does the line, and what is learnt is what *that* line misses. A run that
-        # goes on needs the other people's lines again; its own is then read over what is fitted here.
-        self.lines = {} if given else fit_line(self.mean, self.train, settings.seed, self.psr_range)
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
         self.lr_factors: dict[str, float] = {}
         self._known = {entry.key: known_of(entry) for entry in [*train, *held]}
+        self._wide = {entry.key: wide_of(entry) for entry in [*train, *held]}
+        if not given:
+            # Not warped: the volume around a crop would have to be, too, and voxels gain nothing by it.
+            fit_local(self.mean.decoder.local, lambda i: self._drawn(i, "local", warped=False), len(self.train),
+                      settings.local, settings.seed)  # fmt: skip
 
     @torch.no_grad()
     def _latent_of(self, y: Tensor) -> Tensor:
@@ -199,21 +201,20 @@ class MeanStage:
 
     def batch(self, indices: range) -> dict[str, Tensor]:
         """Random crops with their whole volume's latents, half of them without a sidecar."""
-        s, samples = self.settings, []
-        for i in indices:
-            rng = random(s.seed, "mean", i)
-            entry = self.train[pick(len(self.train), s.seed, "mean", i)]
-            start = self._start(entry, rng)
-            size = [n * self.model.psr.factor for n in s.crop]
-            sample = self._sample(entry, start, warp.draw(size, s.warp, rng))
-            sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
-            sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
-            sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
-            if self.lines:
-                sample["line"] = self.lines[entry.key]
-            sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
-            samples.append(sample)
-        return collate_whole(samples)
+        return collate_whole([self._drawn(i, "mean") for i in indices])
+
+    def _drawn(self, i: int, what: str, warped: bool = True) -> dict[str, np.ndarray]:
+        """Sample ``i`` of the training, or of another draw of the same kind."""
+        s, rng = self.settings, random(self.settings.seed, what, i)
+        entry = self.train[pick(len(self.train), s.seed, what, i)]
+        start = self._start(entry, rng)
+        size = [n * self.model.psr.factor for n in s.crop]
+        sample = self._sample(entry, start, warp.draw(size, s.warp, rng) if warped else None)
+        sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
+        sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
+        sample["keep"] = (rng.random(2) >= (s.dropout_semantic, s.dropout_adaptive)).astype(np.float32)
+        sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
+        return sample
 
     def _start(self, entry: Prepared, rng: np.random.Generator) -> list[int]:
         """First voxel of a crop, aligned with the latent's grid."""
@@ -233,6 +234,7 @@ class MeanStage:
         sample = {
             "x": images["x"].astype(np.float32), "y": images["y"][None].astype(np.float32) / self.psr_range,
             "labels": images["labels"][None], "known": self._known[entry.key],
+            "wide": warp.wide_at(self._wide[entry.key], start, size, places),
         }  # fmt: skip
         if self.partial:
             sample["psr_known"] = images["known"][None]
@@ -286,35 +288,6 @@ class MeanStage:
             ("spread", spread[0, 0].exp(), "image"), ("difference", mean - y, "difference"),
         ]  # fmt: skip
         previews.draw(path, rows, title=(self.held or self.train)[0].name)
-
-
-def fit_line(
-    mean: PosteriorMean, entries: Sequence[Prepared], seed: int, psr_range: float
-) -> dict[str, np.ndarray]:
-    """Least squares of the mean's line on voxels of the training scans.
-
-    Returns:
-        For each scan, by key, the coefficients (10,) that other people's scans give it.
-
-    Raises:
-        InputError: they do not determine it.
-    """
-    from tqdm import tqdm
-
-    rows, values, known = [], [], []
-    for entry in tqdm(entries, desc="line", unit="session"):
-        inside = np.flatnonzero((np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0))
-        here = random(seed, "line", entry.name).choice(inside, min(LINE_VOXELS, inside.size), replace=False)
-        x = torch.from_numpy(np.asarray(entry.x, np.float32))[None]
-        rows.append(features(x)[0].flatten(1)[:, here].T.contiguous())
-        values.append(torch.from_numpy(np.asarray(entry.y, np.float32).ravel()[here]) / psr_range)
-        known.append(known_of(entry))
-    try:
-        people = [entry.subject for entry in entries]
-        others = mean.decoder.line.fit(rows, values, torch.from_numpy(np.stack(known)), people)
-    except ValueError as error:
-        raise InputError(f"The training scans cannot be used: {error}") from error
-    return {entry.key: own.numpy() for entry, own in zip(entries, others)}
 
 
 def known_of(entry: Prepared) -> np.ndarray:

@@ -215,6 +215,22 @@ class PaintSettings:
 
 
 @dataclass
+class LocalSettings:
+    """The mean's first part, fitted to voxels before the networks; see :mod:`.local`."""
+
+    crops: int = 8  # of each scan
+    voxels: int = 512  # of each crop
+    rounds: int = 20  # over all of them
+    batch: int = 32  # crops
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    noise: float = 1.0  # standard deviations, on the description of a scan
+    dropout_scan: float = 0.5  # of what becomes of the description
+    dropout: float = 0.1  # share of the crops without the semantic, and without the adaptive stream
+    error_scale: float = 0.1  # errors are counted in these, of the PSR range
+
+
+@dataclass
 class MeanSettings(LatentSettings):
     """The posterior mean, which the streams then share."""
 
@@ -224,6 +240,7 @@ class MeanSettings(LatentSettings):
     augment: AugmentSettings = field(default_factory=_slight)
     warp: WarpSettings = field(default_factory=WarpSettings)  # without tokens only: they know the whole volume
     paint: PaintSettings = field(default_factory=PaintSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
     margin: int = 6  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
     dropout_semantic: float = 0.1
     dropout_adaptive: float = 0.1

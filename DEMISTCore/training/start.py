@@ -270,7 +270,7 @@ def _assemble(run: Run, resume: bool) -> Any:
     elif run.stage == "mean":
         from .mean import MeanStage
 
-        stage = MeanStage(model, s, foundation, train, held, cache, given=bool(run.init))
+        stage = MeanStage(model, s, foundation, train, held, cache, given=bool(run.init or checkpoints(run.folder)))
     elif run.stage == "demist":
         from .demist import DemistStage
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..networks.filters import STRIDE
 from .data import Prepared
 from .settings import WarpSettings
 
@@ -50,6 +51,27 @@ def _bend(size: Sequence[int], most: float, rng: np.random.Generator) -> np.ndar
     fine = np.stack([zoom(one, _KNOTS, order=1, grid_mode=False) for one in coarse])
     start = [int(rng.integers(m - n + 1)) for m, n in zip(fine.shape[1:], size)]
     return fine[(slice(None), *(slice(s, s + n) for s, n in zip(start, size)))]
+
+
+def wide_at(
+    wide: np.ndarray, start: Sequence[int], size: Sequence[int], places: np.ndarray | None = None
+) -> np.ndarray:
+    """Wide features (C, x + 2, ...) of a volume (:func:`DEMISTCore.networks.filters.wide`) at a crop of it.
+
+    ``places``: see :func:`draw`; None: the crop as it lies. Beyond the volume its outermost values go on.
+    """
+    from scipy.ndimage import map_coordinates
+
+    if places is None:
+        middle = (np.asarray(size, np.float32) - 1) / 2
+        axes = [np.arange(-1, n // STRIDE + 1, dtype=np.float32) * STRIDE + (STRIDE - 1) / 2 for n in size]
+        at = np.stack(np.meshgrid(*axes, indexing="ij")) - middle[:, None, None, None]
+    else:
+        blocks = places.reshape(3, *(part for n in size for part in (n // STRIDE, STRIDE))).mean((2, 4, 6))
+        at = np.pad(blocks, [(0, 0), *((1, 1),) * 3], mode="reflect", reflect_type="odd")  # a straight line goes on
+    centre = np.array([s + (n - 1) / 2 for s, n in zip(start, size)], np.float32)[:, None, None, None]
+    index = (at + centre - (STRIDE - 1) / 2) / STRIDE + 1
+    return np.stack([map_coordinates(one, index, order=1, mode="nearest") for one in wide]).astype(np.float32)
 
 
 def read(entry: Prepared, start: Sequence[int], places: np.ndarray) -> dict[str, np.ndarray]:
