@@ -78,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     regions.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this off grey matter and fluid")
     regions.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out")
     regions.add_argument("--method", choices=("network", "hmrf"), help="how tissue and lesions are found")
+    group = p.add_argument_group("group")
+    group.add_argument("--participants", type=Path, metavar="FILE", help="table of people (default: participants.tsv)")
+    group.add_argument("--group-column", metavar="NAME", help="its column that tells patients from controls")
+    group.add_argument("--control-label", nargs="+", default=[], metavar="NAME", help="what it calls controls")
     p.add_argument("-v", "--verbose", action="store_true", help="say more")
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return p
@@ -93,7 +97,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     terminate_cleanly()
     out = args.out_dir.absolute()
-    return _participants(args, out)
+    return _group(args, out) if args.level == "group" else _participants(args, out)
+
+
+def _group(args: argparse.Namespace, out: Path) -> int:
+    from .group.run import run_group
+
+    if not args.bids_dir.exists():
+        raise InputError(f"There is no {args.bids_dir}; give the BIDS data set, or the table of paths.")
+    done = run_group(out, args.bids_dir.absolute(), participants=args.participants, column=args.group_column,
+                     controls=args.control_label)  # fmt: skip
+    if not args.quiet:
+        print(f"{done.sessions} sessions of {done.persons} people.")
+        print("\n".join([f"note: {sentence}" for sentence in done.notes] + [f"{path}" for path in done.files.values()]))
+    return 0
 
 
 def _participants(args: argparse.Namespace, out: Path) -> int:
