@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cli import run, set_up_logging, terminate_cleanly
 from ..errors import InputError
-from ..synthesize import _seeds, _whole
+from ..synthesize import seed_list, whole_number
 
 if TYPE_CHECKING:
     from .options import Options
@@ -51,16 +51,16 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--skip-bids-validator", action="store_true", help="do not validate BIDS_DIR first")
     which.add_argument("--shard", metavar="i/n", help="only every n-th session from the i-th on, for job arrays")
     how = p.add_argument_group("engine")
-    how.add_argument("--workers", type=_whole, default=1, metavar="N", help="processes side by side (default: 1)")
+    how.add_argument("--workers", type=whole_number, default=1, metavar="N", help="processes side by side (default: 1)")
     how.add_argument("--scheduler", metavar="tcp://..", help="workers of a Dask cluster that runs already")
-    how.add_argument("--threads", type=_whole, default=0, metavar="N",
+    how.add_argument("--threads", type=whole_number, default=0, metavar="N",
                      help="threads of each worker (default: all cores, shared among the workers)")  # fmt: skip
     how.add_argument("--retry-failed", action="store_true", help="work again on what the same inputs failed for")
     model = p.add_argument_group("map (defaults are the bundle's recommendations)")
     model.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id of the model")
     model.add_argument("--mode", choices=("mean", "sample"), help="lowest error, or realistic detail")
-    model.add_argument("--seeds", type=_seeds, metavar="N|A,B,...", help="number of samples, or the seeds themselves")
-    model.add_argument("--steps", type=_whole, metavar="N", help="sampling steps")
+    model.add_argument("--seeds", type=seed_list, metavar="N|A,B,...", help="number of samples, or the seeds")
+    model.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
     model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
