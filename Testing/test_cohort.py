@@ -98,11 +98,11 @@ def test_status_says_how_each_went(made):
 
 
 def test_reports_link_pictures_that_are_there(made):
-    page = (made / "sub-01_ses-2.html").read_text(encoding="utf-8")
+    page = (made / "sub-01/sub-01_ses-2.html").read_text(encoding="utf-8")
     assert "Research use only" in page or "research" in page.lower()
     pictures = [part.split('"')[0] for part in page.split('src="')[1:]]
     assert len(pictures) == 5
-    assert all((made / name).is_file() for name in pictures)
+    assert all((made / "sub-01" / name).is_file() for name in pictures)
     assert "Proximal NAWM" in page
 
 
@@ -213,7 +213,7 @@ def test_a_table_of_paths(bids, command, tmp_path):
     assert told["sub-scriptalert1script_ses-1"]["state"] == "done"
     assert "gives no flair" in told["sub-etc"]["message"]
     assert "2 rows of the table come to sub-MS1" in told["sub-MS1"]["message"]
-    page = (out / "sub-scriptalert1script_ses-1.html").read_text(encoding="utf-8")
+    page = (out / "sub-scriptalert1script/sub-scriptalert1script_ses-1.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     (tmp_path / "bad.csv").write_text("name,t1w\na,b\n")

@@ -175,7 +175,7 @@ def test_the_report_shows_hostile_names_as_text(cohort):
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in page
     assert "Not done: 1" in page
-    assert 'href="../sub-07_ses-1.html"' in page
+    assert 'href="../sub-07/sub-07_ses-1.html"' in page
     assert (out / "group/psr_by_region.png").is_file()
     assert page.index("Not done") < page.index("What stands out") < page.index("Patients against controls")
 

@@ -20,6 +20,7 @@ from DEMISTCore import cli
 from DEMISTCore.cohort import status, work
 from DEMISTCore.cohort.__main__ import main
 from DEMISTCore.cohort.engine import Ledger, run_here
+from DEMISTCore.cohort.names import Places
 from DEMISTCore.cohort.options import ATTEMPTS, Options
 from DEMISTCore.cohort.session import Session
 from DEMISTCore.cohort.status import Status
@@ -130,8 +131,9 @@ def test_two_runs_share_the_work(arguments, undisturbed, tmp_path):
 
 def test_a_session_that_is_locked_is_left_to_its_holder(arguments, tmp_path):
     options = Options("tiny")
-    with FolderLock(tmp_path / ".demist" / "work" / "sub-01", "another run"):
-        outcome = work.work(Session("sub-01", t1w=tmp_path / "a.nii", flair=tmp_path / "b.nii"), options, tmp_path)
+    session = Session("sub-01", t1w=tmp_path / "a.nii", flair=tmp_path / "b.nii")
+    with FolderLock(Places(tmp_path, session).lock, "another run"):
+        outcome = work.work(session, options, tmp_path)
     assert outcome.busy
     assert not states(tmp_path)
 
@@ -248,9 +250,9 @@ def test_a_full_disk_stops_cleanly_and_goes_on(arguments, undisturbed, tmp_path,
 
 
 def test_unreadable_records_count_as_none(tmp_path):
-    (tmp_path / ".demist" / "status").mkdir(parents=True)
+    (tmp_path / ".demist" / "sub-1").mkdir(parents=True)
     for name, text in (("a", "{"), ("b", "[]"), ("c", json.dumps({"subject": 1, "session": "", "state": "done"}))):
-        (tmp_path / ".demist" / "status" / f"{name}.json").write_text(text)
+        (tmp_path / ".demist" / "sub-1" / f"{name}.status.json").write_text(text)
     assert status.load_all(tmp_path) == []
     ledger = Ledger(tmp_path, [Session("sub-01", problem="It has no FLAIR.")])
     run_here([Session("sub-01", problem="It has no FLAIR.")], Options("tiny"), tmp_path, ledger)

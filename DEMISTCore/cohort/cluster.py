@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 #: Sessions handed out for each worker: one that it works on, and one that waits, so that it never does.
 _AHEAD = 2
 _LOOK = 1.0
+#: What a session needs and takes long to load.
+_LARGE = ("torch", "monai.networks.nets", "SimpleITK", "scipy.ndimage", "scipy.stats", "nibabel", "matplotlib.figure",
+          "deepbet")  # fmt: skip
 #: Seconds without any worker at all before a run on a cluster gives up.
 _PATIENCE = 300.0
 
@@ -143,6 +147,32 @@ def _task(session: Session, options: Options, out: Path) -> Outcome:
     return work(session, options, out)
 
 
+def _ready() -> None:
+    """Load the large libraries, in a worker's main thread.
+
+    A task runs in a thread of its own, beside the one that unpacks the next task. Two threads that load libraries at
+    once may wait for each other, one with the system loader's lock and one with the interpreter's; and the seconds that
+    loading takes are no part of the first session's.
+    """
+    for name in _LARGE:
+        importlib.import_module(name)
+    from . import pictures, stages  # noqa: F401
+
+
+def _plugin() -> Any:
+    from distributed import WorkerPlugin
+
+    class Ready(WorkerPlugin):
+        """Has each worker, those that replace dead ones too, ready before the first task."""
+
+        name = "demist-ready"
+
+        def setup(self, worker: Any) -> None:
+            _ready()
+
+    return Ready()
+
+
 def _workers(client: Client) -> int:
     return len(client.scheduler_info(n_workers=-1)["workers"])
 
@@ -160,6 +190,9 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         # Work that computes for minutes without a word is no sign of a dead worker.
         "distributed.scheduler.worker-ttl": None,
         "distributed.admin.tick.limit": "1h",
+        # Loading the libraries takes a busy machine longer than a greeting should.
+        "distributed.comm.timeouts.connect": "300s",
+        "distributed.comm.timeouts.tcp": "600s",
     }
     for name in logging.root.manager.loggerDict:  # what workers lose and find again is told by the records
         if name.split(".")[0] in ("distributed", "tornado"):
@@ -167,6 +200,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     with dask.config.set(settings):
         if scheduler is not None:
             with Client(scheduler, timeout="30s", set_as_default=False) as client:
+                client.register_plugin(_plugin())
                 yield client
             return
         # One thread a worker: a session at a time. Memory is watched by the records, not by pausing workers.
@@ -176,6 +210,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         )  # fmt: skip
         client = Client(cluster, set_as_default=False)
         try:
+            client.register_plugin(_plugin())
             yield client
         finally:
             with suppress(OSError, TimeoutError):

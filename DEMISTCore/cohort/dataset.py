@@ -26,7 +26,7 @@ sub-*/[ses-*/]anat/*_desc-demist_PSRmap.nii.gz       the map, on the T1w's own g
                   *_desc-brain_mask.nii.gz            brain
                   *_desc-regions_dseg.nii.gz          lesions, NAWM near and far, tissues
                   *_desc-demist_regions.tsv           PSR by region and lesion
-*.html                                               a report a session: open it in a browser
+sub-*/*.html                                         a report a session: open it in a browser
 status.tsv                                           how each session went
 group/                                               tables and comparisons of all of them
 """

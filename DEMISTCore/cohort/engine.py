@@ -16,8 +16,10 @@ from .work import Outcome, work
 
 Tell = Callable[[Outcome], None]
 
-#: Seconds between two looks at what another run works on, and between two writings of status.tsv.
+#: Seconds between two looks at what another run works on, and, at least, between two writings of status.tsv.
 _LOOK, _WRITE = 1.0, 5.0
+#: Of a run's time, writing status.tsv may take one part in so many: a million records are not read every 5 seconds.
+_SHARE = 50
 
 
 class Ledger:
@@ -27,22 +29,24 @@ class Ledger:
         self._out, self._tell = out, tell
         self.waiting = [Status(one.subject, one.session, shown=one.shown) for one in sessions]
         self.outcomes: dict[str, Outcome] = {}
-        self._last = float("-inf")
+        self._last, self._pause = float("-inf"), _WRITE
 
     def add(self, outcome: Outcome) -> None:
         """One that has ended (not: that is busy elsewhere)."""
         self.outcomes[outcome.status.name] = outcome
         if self._tell is not None:
             self._tell(outcome)
-        if time.monotonic() - self._last > _WRITE:
+        if time.monotonic() - self._last > self._pause:
             self.write()
 
     def write(self) -> list[Status]:
         """``status.tsv`` now; on a full disk it stays as it was."""
         rows: list[Status] = []
+        start = time.monotonic()
         with suppress(DemistError):
             rows = status.write_table(self._out, self.waiting)
         self._last = time.monotonic()
+        self._pause = max(_WRITE, _SHARE * (self._last - start))
         return rows
 
     def rows(self) -> list[Status]:

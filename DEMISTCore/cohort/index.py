@@ -46,6 +46,10 @@ def index_bids(
     found = _names(root)
     wanted = {label.removeprefix("sub-") for label in participants}
     kept = {label.removeprefix("ses-") for label in sessions}
+    given = [Path(folder).absolute() for folder in derivatives]
+    by_person: dict[Path, list[Name]] = {}
+    for name in found:
+        by_person.setdefault(root / name.path.relative_to(root).parts[0], []).append(name)
     result: list[Session] = []
     for folder in _folders(root, "sub-"):
         label = folder.name.removeprefix("sub-")
@@ -55,8 +59,7 @@ def index_bids(
             why = f"The folder {folder.name} is no BIDS name: after sub- come letters and digits only; rename it."
             result.append(Session(folder.name, shown=folder.name, root=root, problem=why))
             continue
-        own = [name for name in found if folder in name.path.parents]
-        result += _person(root, folder, own, kept, filters or {}, [Path(d).absolute() for d in derivatives])
+        result += _person(root, folder, by_person.get(folder, []), kept, filters or {}, given)
     missing = sorted(wanted - {one.subject.removeprefix("sub-") for one in result})
     if missing:
         raise InputError(f"{root} has no participant {', '.join(missing[:5])}; check --participant-label.")

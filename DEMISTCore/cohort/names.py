@@ -24,7 +24,7 @@ class Places:
         self.out, self.session = out, session
         self.folder = out / session.subject / session.session / "anat"
         self.figures = out / session.subject / "figures"
-        self.records = out / HIDDEN / "done"
+        self.records = hidden(out, session.subject)
 
     def anat(self, what: str) -> Path:
         """An image, its sidecar, or a table."""
@@ -37,11 +37,31 @@ class Places:
     @property
     def page(self) -> Path:
         """The report."""
-        return self.out / f"{self.session.name}.html"
+        return self.out / self.session.subject / f"{self.session.name}.html"
 
     def record(self, stage: str) -> Path:
         """What says that a stage is done."""
         return self.records / f"{safe(self.session.name)}.{stage}.json"
+
+    @property
+    def lock(self) -> Path:
+        """The folder whose lock holds the session."""
+        return self.records / f"{safe(self.session.name)}.lock"
+
+    @property
+    def inputs(self) -> Path:
+        """Hashes of the inputs as they were."""
+        return self.record("inputs")
+
+    @property
+    def log(self) -> Path:
+        """The traceback of an error that nobody expected."""
+        return self.records / f"{safe(self.session.name)}.log.txt"
+
+
+def hidden(out: Path, subject: str) -> Path:
+    """Where a person's records are: a folder each, for a folder of a million files is slow."""
+    return out / HIDDEN / safe(subject)
 
 
 def safe(name: str) -> str:

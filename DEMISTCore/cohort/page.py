@@ -46,7 +46,7 @@ def session_page(session: Session, places: Places, told: Mapping[str, Any], meas
         path = places.figure(name)
         parts.append(f"<section><h2>{heading}</h2>")
         if path.is_file():
-            parts.append(f'<img alt="{heading}" src="{link(path.relative_to(places.out).as_posix())}">')
+            parts.append(f'<img alt="{heading}" src="{link(path.relative_to(places.page.parent).as_posix())}">')
         elif heading == "Lesions against NAWM":
             parts.append(f"<p>{text(_map(measured.get('roc')).get('declined') or 'Not made.')}</p>")
         else:

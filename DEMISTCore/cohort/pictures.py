@@ -33,6 +33,7 @@ def registration(prepared: Prepared) -> Figure:
     for row, (name, image) in enumerate((("T1w", t1w), ("FLAIR", flair))):
         for column, cut in enumerate(cuts):
             axes = figure.add_axes((column / 3, 0.5 - row * 0.5, 1 / 3, 0.46))
+            axes.set(xticks=[], yticks=[])  # off alone, they would still be made whenever texts are looked for
             axes.set_axis_off()
             axes.imshow(cut(image), cmap="gray", vmin=0, vmax=1, origin="lower")
             for what, at, colour in ((t1w, level, "yellow"), (mask, 0.5, "cyan")):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import printable
 from ..files import atomic_path, is_hidden, write_json
-from .names import HIDDEN, safe
+from .names import HIDDEN, hidden, safe
 from .records import read
 
 #: Columns of status.tsv, and what they mean.
@@ -56,11 +56,6 @@ class Status:
         return f"{self.subject}_{self.session}" if self.session else self.subject
 
 
-def folder(out: Path) -> Path:
-    """Where records of sessions are."""
-    return out / HIDDEN / "status"
-
-
 def load(out: Path, subject: str, session: str) -> Status:
     """A session's record; "waiting" where there is none to be read."""
     start = Status(subject, session)
@@ -80,8 +75,8 @@ def load_all(out: Path) -> list[Status]:
     """Every record, sorted by name."""
     found = []
     with contextlib.suppress(OSError):
-        for path in folder(out).iterdir():
-            if path.suffix == ".json" and not is_hidden(path) and (one := _parsed(read(path))) is not None:
+        for path in (out / HIDDEN).glob("*/*.status.json"):
+            if not is_hidden(path) and (one := _parsed(read(path))) is not None:
                 found.append(one)
     return sorted(found, key=lambda one: one.name)
 
@@ -125,7 +120,7 @@ def running(status: Status, stage: str) -> Status:
 
 
 def _path(out: Path, status: Status) -> Path:
-    return folder(out) / f"{safe(status.name)}.json"
+    return hidden(out, status.subject) / f"{safe(status.name)}.status.json"
 
 
 def _parsed(told: dict) -> Status | None:

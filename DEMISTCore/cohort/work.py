@@ -19,7 +19,7 @@ from ..worker.warm import Warm
 from . import records, status
 from .keys import Contents, stage_keys
 from .memory import peak, reset_peak
-from .names import HIDDEN, Places, safe
+from .names import Places
 from .options import ATTEMPTS, Options
 from .session import Session
 from .sidecars import read_sidecars
@@ -63,7 +63,7 @@ def work(session: Session, options: Options, out: Path) -> Outcome:
         return Outcome(_saved(out, before, now))
     while True:
         try:
-            with FolderLock(out / HIDDEN / "work" / safe(session.name), "these results"):
+            with FolderLock(Places(out, session).lock, "these results"):
                 return _locked(session, options, Places(out, session))
         except FolderBusy:
             return Outcome(replace(before, state="running"), busy=True)
@@ -84,7 +84,7 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
     job = None
     reset_peak()
     try:
-        job_keys, protocol, notes = _keys(session, options, out)
+        job_keys, protocol, notes = _keys(session, options, places)
         key = job_keys["report"]
         if before.state == "failed" and before.final and before.key == key and not options.retry_failed:
             return Outcome(before)
@@ -103,14 +103,14 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
             job = job or _job(session, options, places, job_keys, protocol, notes)
             _run(stage, job)
             computed.append(stage)
-    except (MemoryError, Exception) as error:
+    except Exception as error:
         used = {"seconds": _since(start), "peak_memory_mb": peak(), "attempts": 0}
         if is_full(error):
             now = replace(before, state="interrupted", stage=stage, message=_sentence(error), key="", **used)
             with suppress(DemistError, OSError):
                 status.save(out, now)
             return Outcome(now, tuple(computed), full=True)
-        now = replace(before, state="failed", stage=stage, message=_told(error, session, places), key=key,
+        now = replace(before, state="failed", stage=stage, message=_told(error, places), key=key,
                       final=is_final(error), **used)  # fmt: skip
         return Outcome(_saved(out, None, now), tuple(computed))
     except BaseException:
@@ -128,10 +128,9 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
     return Outcome(_saved(out, before, now), tuple(computed))
 
 
-def _keys(session: Session, options: Options, out: Path) -> tuple[dict[str, str], dict[str, Any], list[str]]:
+def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str, str], dict[str, Any], list[str]]:
     """Keys by stage, the protocol, and what is to be said of the files."""
-    memo = out / HIDDEN / "inputs" / f"{safe(session.name)}.json"
-    known = records.read(memo)
+    known = records.read(places.inputs)
     contents = Contents(known)
     protocol: dict[str, Any] = {}
     notes = list(session.notes)
@@ -144,7 +143,7 @@ def _keys(session: Session, options: Options, out: Path) -> tuple[dict[str, str]
         _say_why(session, error)
         raise
     if contents.known != known:
-        write_json(memo, contents.known)
+        write_json(places.inputs, contents.known)
     return keys, protocol, notes
 
 
@@ -213,15 +212,14 @@ def _sentence(error: BaseException) -> str:
     return explain(error)[1] if isinstance(error, Exception) else str(error)
 
 
-def _told(error: BaseException, session: Session, places: Places) -> str:
+def _told(error: BaseException, places: Places) -> str:
     """The sentence of an error; for one that nobody expected, the traceback goes into a file that it names."""
     words = _sentence(error)
     if not isinstance(error, DemistError) and words.endswith("see the log."):
-        path = places.out / HIDDEN / "logs" / f"{safe(session.name)}.txt"
-        with suppress(DemistError, OSError), atomic_path(path) as temporary:
+        with suppress(DemistError, OSError), atomic_path(places.log) as temporary:
             temporary.write_text("".join(traceback.format_exception(error)), encoding="utf-8",
                                  errors="backslashreplace")  # fmt: skip
-        words = words.removesuffix("see the log.") + f"see {path}."
+        words = words.removesuffix("see the log.") + f"see {places.log}."
     return printable(words)
 
 

@@ -46,7 +46,7 @@ def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
         InputError: a folder cannot be written to, or the disk is full.
     """
     pages = stage == "report"
-    folders = [places.out] if pages else [places.folder, places.figures]
+    folders = [places.page.parent] if pages else [places.folder, places.figures]
     folders.append(places.records)
     earlier = [places.out / name for name in read(places.record(stage)).get("files") or () if isinstance(name, str)]
     gone: list[Path] = []
@@ -64,7 +64,7 @@ def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
 
 def clean(places: Places) -> None:
     """Finish or remove what a process that died left half done in the session's folders."""
-    for folder in (places.folder, places.figures, places.records, places.out, places.out / HIDDEN / "scratch"):
+    for folder in (places.folder, places.figures, places.page.parent, places.records, places.out / HIDDEN / "scratch"):
         sweep(folder)
 
 

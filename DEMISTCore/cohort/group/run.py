@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...commit import staging
+from ...errors import InputError
 from ...files import write_json
 from ...preview import save_figure
 from ...statistics import write_table
@@ -56,6 +57,13 @@ def run_group(
     measured = tables.collect(out)
     known, notes = people.read_people(source, participants, column, controls)
     statuses = status.load_all(out)
+    undone = {one.name for one in statuses if one.state != "done"}
+    stale = [one.name for one in measured if one.name in undone]
+    measured = [one for one in measured if one.name not in undone]
+    if stale:  # tables of an earlier run: inputs or settings are others now
+        notes.append(f"{len(stale)} sessions have tables but are not done, and were left out: {', '.join(stale[:5])}.")
+    if not measured:
+        raise InputError(f"No session in {out} is done; see status.tsv, and run the level participant again.")
     if any("suggested" in name for one in measured for name in one.names.values()):
         notes.append("Lesions of some sessions are suggestions that no person has checked.")
     models = {str(_model(out, one)) for one in measured}

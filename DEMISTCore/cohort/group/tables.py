@@ -86,7 +86,7 @@ def _measured(out: Path, anat: Path, path: Path) -> Measured:
     name = f"{subject}_{session}" if session else subject
     return Measured(
         subject, session, regions, names, lesions, _number(str(summary.get("brain_volume_ml"))),
-        tuple(str(sentence) for sentence in said), f"{name}.html",
+        tuple(str(sentence) for sentence in said), f"{subject}/{name}.html",
     )  # fmt: skip
 
 
