@@ -46,7 +46,7 @@ class Contents:
 
 
 def stage_keys(
-    session: Session, options: Options, bundle: str, protocol: Mapping[str, Any], contents: Contents
+    session: Session, options: Options, bundle: str, network: str, protocol: Mapping[str, Any], contents: Contents
 ) -> dict[str, str]:
     """One key a stage; each holds the one before, so that what is touched is what comes after.
 
@@ -54,6 +54,7 @@ def stage_keys(
         session: with its images.
         options: settings.
         bundle: hash of the model (:attr:`DEMISTCore.bundle.Bundle.hash`), which covers that of its base.
+        network: hash of the tissue network; "" where none is used.
         protocol: content of the sidecars, by image.
         contents: hashes of files.
 
@@ -68,7 +69,7 @@ def stage_keys(
     if options.regions:
         more = {what: images.get(what) for what in ("lesion mask", "tissue map")}
         keys["regions"] = _digest({"layout": LAYOUT["regions"], "map": keys["map"], "inputs": more,
-                                   "options": options.of_regions()})  # fmt: skip
+                                   "options": options.of_regions(), "network": network})  # fmt: skip
     last = keys.get("regions", keys["map"])
     keys["report"] = _digest({"layout": LAYOUT["report"], "before": last, "shown": session.shown})
     return keys

@@ -138,7 +138,7 @@ def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str,
         protocol[what], said = read_sidecars(session.sidecars.get(what, ()))
         notes += said
     try:
-        keys = stage_keys(session, options, model_hash(options.bundle), protocol, contents)
+        keys = stage_keys(session, options, model_hash(options.bundle), _network(session, options), protocol, contents)
     except OSError as error:
         _say_why(session, error)
         raise
@@ -154,6 +154,14 @@ def _say_why(session: Session, error: OSError) -> None:
     for path in session.images.values():
         if error.filename is None or str(path) == str(error.filename):
             Volume.read(path)
+
+
+def _network(session: Session, options: Options) -> str:
+    """The hash of the tissue network, if this session's regions take one."""
+    suggests = options.suggest and session.lesions is None
+    settings = options.settings()
+    used = options.regions and settings.method == "network" and (session.tissue is None or suggests)
+    return model_hash(settings.network) if used else ""
 
 
 def model_hash(source: str) -> str:
