@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 
 
+class FolderBusy(InputError):
+    """Another process holds the folder's lock."""
+
+
 def in_use(folder: Path) -> bool:
     """Whether a folder holds anything but a lock and what a process has left that ended before it really began."""
     return any(path.name != LOCK_FILE and not path.name.startswith(".tmp-") for path in folder.iterdir())
@@ -37,7 +41,7 @@ class FolderLock:
     ...     FolderLock(folder, "the training run").__enter__()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    DEMISTCore.errors.InputError: ...
+    DEMISTCore.lock.FolderBusy: ...
     """
 
     def __init__(self, folder: str | os.PathLike[str], what: str) -> None:
@@ -49,7 +53,8 @@ class FolderLock:
         """Take the lock; makes the folder.
 
         Raises:
-            InputError: another process holds it, or the folder cannot be written to.
+            FolderBusy: another process holds it.
+            InputError: the folder cannot be written to.
         """
         try:
             self._make()
@@ -96,7 +101,7 @@ class FolderLock:
                 if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                     holder = self._holder(stream)
                     stream.close()
-                    raise InputError(
+                    raise FolderBusy(
                         f"{self.folder} is being written by {holder}; wait until it has ended, or choose another "
                         f"folder for {self.what}."
                     ) from None

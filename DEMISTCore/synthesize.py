@@ -49,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
         help="mean: lowest error, one pass; sample: realistic detail, one map per seed, averaged",
     )  # fmt: skip
     model.add_argument(
-        "--seeds", type=_seeds, metavar="N|A,B,...",
+        "--seeds", type=seed_list, metavar="N|A,B,...",
         help="number of samples to average, or the seeds themselves, as in 1,2,7 (one seed: 7,)",
     )  # fmt: skip
-    model.add_argument("--steps", type=_whole, metavar="N", help="sampling steps")
+    model.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
     model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
     model.add_argument(
         "--guidance", type=_weights, metavar="STREAM=W,...",
@@ -158,14 +158,16 @@ class _Bar:
         self.bar.update(max(0.0, 100 * fraction - self.bar.n))
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """An option that is a whole number; InputError for anything else."""
     try:
         return int(text)
     except ValueError:
         raise InputError(f"{text!r} is not a whole number.") from None
 
 
-def _seeds(text: str) -> int | list[int]:
+def seed_list(text: str) -> int | list[int]:
+    """A number of samples, or the seeds themselves; InputError for anything else."""
     try:
         values = [int(word) for word in text.split(",") if word.strip()]
     except ValueError:

@@ -32,6 +32,8 @@ SUFFIXES = {
 #: Without these a session has nothing to learn from.
 NEEDED = ("t1w", "flair", "psr")
 _RAW = ("t1w", "flair")
+#: Why one of two candidates with nothing between them was not taken.
+_EQUAL = "stands equal with the chosen one"
 #: Folders of a pipeline whose images are in the qMT scan's place unless their names say otherwise.
 _QMT_FOLDERS = ("qmt", "qMT", "sir", "mt")
 _TITLES = {"t1w": "T1w", "flair": "FLAIR", "psr": "PSRmap"}
@@ -100,6 +102,40 @@ def choose(bids: str | Path, filters: Mapping[str, Mapping[str, str]] | None = N
     return sorted(found, key=lambda choice: choice.name)
 
 
+def choose_scans(
+    subject: str, session: str, raw: Sequence[Name], filters: Mapping[str, Mapping[str, str]] | None = None
+) -> Choice:
+    """T1w and FLAIR alone, of the images of one session; two that stand equal are ambiguous.
+
+    Args:
+        subject, session: such as ``sub-01`` and ``ses-02`` ("" without sessions).
+        raw: candidates.
+        filters: see :func:`read_filters`.
+    """
+    choice = Choice(subject, session)
+    for what in _RAW:
+        _pick(choice, what, [name for name in raw if name.suffix in SUFFIXES[what]], (filters or {}).get(what, {}))
+        equal = [one.path for one in choice.rejected if one.what == what and one.why == _EQUAL]
+        if equal and choice.ambiguous is None:
+            choice.ambiguous = (
+                f"{choice.name} has more than one {_TITLES[what]} ({choice.files[what].name} and {equal[0].name}); "
+                "remove one, or say which by its entities in a filter file (--bids-filter-file)"
+            )
+    choice.missing = [_TITLES[what] for what in _RAW if what not in choice.files]
+    return choice
+
+
+def choose_given(
+    subject: str, session: str, derived: Sequence[Name], filters: Mapping[str, Mapping[str, str]] | None = None
+) -> Choice:
+    """Brain mask, lesion mask and tissue labels in the T1w's space, of the images of a pipeline for one session."""
+    choice = Choice(subject, session)
+    for what in ("mask", "lesion", "dseg"):
+        candidates = [name for name in derived if name.suffix in SUFFIXES[what]]
+        _pick(choice, what, candidates, (filters or {}).get(what, {}))
+    return choice
+
+
 def _choose_one(root: Path, anat: Path, filters: dict[str, Mapping[str, str]]) -> Choice:
     parts = anat.relative_to(root).parts[:-1]
     subject, session = parts[0], parts[1] if len(parts) > 1 else ""
@@ -151,7 +187,7 @@ def _pick(choice: Choice, what: str, candidates: Sequence[Name], wanted: Mapping
             "its entities in a filter file (bids_filter=)"
         )
     for name in others:
-        why = "stands equal with the chosen one" if name in equal else f"{best.path.name} comes first"
+        why = _EQUAL if name in equal else f"{best.path.name} comes first"
         choice.rejected.append(Rejected(name.path, what, why))
 
 
@@ -290,4 +326,5 @@ def _rank(name: Name, what: str) -> tuple:
     return (truth, name["ses"] is None, not name.is_in_t1w_space, (run, name.path.suffix != ".gz", str(name.path)))
 
 
-__all__ = ["NEEDED", "SUFFIXES", "Choice", "Name", "Rejected", "choose", "has_our_labels", "parse", "read_filters"]
+__all__ = ["NEEDED", "SUFFIXES", "Choice", "Name", "Rejected", "choose", "choose_given", "choose_scans",
+           "has_our_labels", "parse", "read_filters"]  # fmt: skip

@@ -1,0 +1,212 @@
+"""``python -m DEMISTCore.cohort BIDS_DIR OUT_DIR {participant,group}``: a whole data set, as a BIDS App."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cli import run, set_up_logging, terminate_cleanly
+from ..errors import InputError
+from ..synthesize import seed_list, whole_number
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .session import Session
+
+_DESCRIPTION = """\
+Synthesize myelin (PSR) maps of all sessions of a BIDS data set, measure them, and compare groups. "participant" makes
+maps, region masks, tables and a report a session; "group" makes tables, comparisons and a report of all of them.
+"""
+_EXAMPLES = """\
+examples:
+  python -m DEMISTCore.cohort bids derivatives/demist participant
+  python -m DEMISTCore.cohort bids derivatives/demist participant --participant-label 01 02 --workers 2
+  python -m DEMISTCore.cohort archive.csv results participant --shard 3/10
+  python -m DEMISTCore.cohort bids derivatives/demist group
+
+What is done is not done again: stop a run whenever you like, and start it again, on several machines at once, too.
+status.tsv says how each session went. Exit code 0: all done; 1: some failed; 2: it could not be run at all.
+Research use only.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m DEMISTCore.cohort", description=_DESCRIPTION, epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    p.add_argument("bids_dir", type=Path, metavar="BIDS_DIR", help="BIDS data set, or a table of paths (.csv, .tsv)")
+    p.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder of the results, a BIDS derivative data set")
+    p.add_argument("level", choices=("participant", "group"), help="what to do")
+    which = p.add_argument_group("which sessions")
+    which.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these, without sub-")
+    which.add_argument("--session-label", nargs="+", default=[], metavar="LABEL", help="only these, without ses-")
+    which.add_argument("--bids-filter-file", metavar="FILE", help="entities that images must have, as JSON")
+    which.add_argument("--derivatives", nargs="+", default=[], type=Path, metavar="DIR",
+                       help="data sets with brain masks, lesion masks, tissue labels in the T1w's space")  # fmt: skip
+    which.add_argument("--skip-bids-validator", action="store_true", help="do not validate BIDS_DIR first")
+    which.add_argument("--shard", metavar="i/n", help="only every n-th session from the i-th on, for job arrays")
+    how = p.add_argument_group("engine")
+    how.add_argument("--workers", type=whole_number, default=1, metavar="N", help="processes side by side (default: 1)")
+    how.add_argument("--scheduler", metavar="tcp://..", help="workers of a Dask cluster that runs already")
+    how.add_argument("--threads", type=whole_number, default=0, metavar="N",
+                     help="threads of each worker (default: all cores, shared among the workers)")  # fmt: skip
+    how.add_argument("--retry-failed", action="store_true", help="work again on what the same inputs failed for")
+    model = p.add_argument_group("map (defaults are the bundle's recommendations)")
+    model.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id of the model")
+    model.add_argument("--mode", choices=("mean", "sample"), help="lowest error, or realistic detail")
+    model.add_argument("--seeds", type=seed_list, metavar="N|A,B,...", help="number of samples, or the seeds")
+    model.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
+    model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    model.add_argument("--no-register", action="store_true", help="FLAIRs are aligned to the T1w already")
+    model.add_argument("--no-bias-correct", action="store_true", help="leave the bias field in")
+    model.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto",
+                       help="auto looks whether the skull is off already (default: %(default)s)")  # fmt: skip
+    model.add_argument("--any-brain-volume", action="store_true", help="brains of impossible volume are right")
+    regions = p.add_argument_group("regions")
+    regions.add_argument("--no-regions", action="store_true", help="maps only: no masks, tables, ROC curves")
+    regions.add_argument("--no-suggestions", action="store_true", help="no suggested lesions where no mask is given")
+    regions.add_argument("--proximal", nargs=2, type=float, metavar=("LO", "HI"), help="proximal NAWM, mm from lesions")
+    regions.add_argument("--distal", type=float, metavar="MM", help="distal NAWM lies farther than this from lesions")
+    regions.add_argument("--gap", type=float, metavar="MM", help="NAWM keeps this distance from lesions")
+    regions.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this off grey matter and fluid")
+    regions.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out")
+    regions.add_argument("--method", choices=("network", "hmrf"), help="how tissue and lesions are found")
+    group = p.add_argument_group("group")
+    group.add_argument("--participants", type=Path, metavar="FILE", help="table of people (default: participants.tsv)")
+    group.add_argument("--group-column", metavar="NAME", help="its column that tells patients from controls")
+    group.add_argument("--control-label", nargs="+", default=[], metavar="NAME", help="what it calls controls")
+    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, call, report."""
+    args = parser().parse_args(argv)
+    set_up_logging(args.verbose)
+    import logging
+
+    if not args.verbose:  # the bar shows sessions, the summary says what failed
+        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
+    terminate_cleanly()
+    out = args.out_dir.absolute()
+    return _group(args, out) if args.level == "group" else _participants(args, out)
+
+
+def _group(args: argparse.Namespace, out: Path) -> int:
+    from .group.run import run_group
+
+    if not args.bids_dir.exists():
+        raise InputError(f"There is no {args.bids_dir}; give the BIDS data set, or the table of paths.")
+    done = run_group(out, args.bids_dir.absolute(), participants=args.participants, column=args.group_column,
+                     controls=args.control_label)  # fmt: skip
+    if not args.quiet:
+        print(f"{done.sessions} sessions of {done.persons} people.")
+        print("\n".join([f"note: {sentence}" for sentence in done.notes] + [f"{path}" for path in done.files.values()]))
+    return 0
+
+
+def _participants(args: argparse.Namespace, out: Path) -> int:
+    from ..bundle import find_folder, read_description
+    from . import status
+    from .dataset import write_dataset
+    from .engine import Ledger, run_here, shard
+
+    if args.workers < 1:
+        raise InputError(f"--workers takes a number of at least 1, not {args.workers}.")
+    chosen = options(args)
+    chosen.settings()
+    folder = find_folder(chosen.bundle)
+    described = read_description(folder)
+    if not args.skip_bids_validator:
+        from .validate import validate
+
+        for sentence in validate(args.bids_dir):
+            print(f"warning: {sentence}", file=sys.stderr)
+    sessions = shard(_sessions(args), args.shard)
+    write_dataset(out, args.bids_dir.absolute(), {"name": folder.name, "hash": described["hash"]})
+    with _Bar(len(sessions), args.quiet) as bar:
+        ledger = Ledger(out, sessions, bar)
+        if args.workers > 1 or args.scheduler:
+            from .cluster import run_cluster
+
+            run_cluster(sessions, chosen, out, ledger, workers=args.workers, scheduler=args.scheduler)
+        else:
+            run_here(sessions, chosen, out, ledger)
+    rows = ledger.rows()
+    failed = any(one.state == "failed" for one in rows)
+    if failed or not args.quiet:
+        print(status.summary(rows), file=sys.stderr if failed else sys.stdout)
+    return 1 if failed else 0
+
+
+def options(args: argparse.Namespace) -> Options:
+    """Settings of a command line."""
+    import os
+
+    from ..bundle import DEFAULT_BUNDLE
+    from .options import Options
+
+    regions = {
+        "proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal, "lesion_gap_mm": args.gap,
+        "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
+    }  # fmt: skip
+    seeds = tuple(args.seeds) if isinstance(args.seeds, list) else args.seeds
+    threads = args.threads
+    if not threads and args.workers > 1 and not os.environ.get("OMP_NUM_THREADS"):
+        threads = max(1, (os.cpu_count() or 1) // args.workers)
+    return Options(
+        args.bundle or DEFAULT_BUNDLE, args.mode, seeds, args.steps, args.sampler, args.device, args.precision,
+        not args.no_register, args.skull_strip, not args.no_bias_correct, args.any_brain_volume, not args.no_regions,
+        not args.no_suggestions, {name: value for name, value in regions.items() if value is not None},
+        args.retry_failed, threads,
+    )  # fmt: skip
+
+
+def _sessions(args: argparse.Namespace) -> list[Session]:
+    labels: dict[str, Any] = {"participants": args.participant_label, "sessions": args.session_label}
+    if args.bids_dir.suffix.lower() in (".csv", ".tsv") and not args.bids_dir.is_dir():
+        from .table import read_table
+
+        return read_table(args.bids_dir, **labels)
+    from ..measured.choice import read_filters
+    from .index import index_bids
+
+    filters = read_filters(args.bids_filter_file)
+    return index_bids(args.bids_dir, **labels, filters=filters, derivatives=args.derivatives)
+
+
+class _Bar:
+    """A progress bar over sessions."""
+
+    def __init__(self, total: int, hidden: bool) -> None:
+        self._total, self._hidden = total, hidden
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=self._total, unit="session", disable=self._hidden or None, file=sys.stderr, leave=False)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def __call__(self, outcome: Any) -> None:
+        self._bar.set_postfix_str(f"{outcome.status.name} {outcome.status.state}", refresh=False)
+        self._bar.update(1)
+
+
+def entry() -> int:
+    """The console script ``demist-bids``."""
+    return run(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
