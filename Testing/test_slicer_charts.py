@@ -10,7 +10,7 @@ import pytest
 import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
-from DEMISTSlicerLib import Charts, Tables
+from DEMISTSlicerLib.Nodes import Charts, Tables
 from slicer_plots import column, draw, series_of
 
 from DEMISTCore.errors import InputError

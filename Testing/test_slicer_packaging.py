@@ -104,7 +104,7 @@ def test_cmake_lays_out_the_extension_with_the_core_beside_the_module(tmp_path):
     assert made.returncode == 0, made.stderr
     folder = build / "lib" / "Slicer-5.10" / "qt-scripted-modules"
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert {"DEMISTSlicer.py", "DEMISTSlicerLib/Widget.py", "Resources/UI/DEMISTSlicer.ui"} <= there
+    assert {"DEMISTSlicer.py", "DEMISTSlicerLib/Panel/Widget.py", "Resources/UI/DEMISTSlicer.ui"} <= there
     core = {p.relative_to(ROOT).as_posix() for p in (ROOT / "DEMISTCore").rglob("*") if p.is_file()}
     core = {p for p in core if "__pycache__" not in p}
     assert {p for p in there if p.startswith("DEMISTCore/")} == core

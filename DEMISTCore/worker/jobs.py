@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..options import SynthesisOptions
 from ..volume import Volume
 from .context import Context
 
@@ -62,14 +63,14 @@ def synthesize(context: Context) -> dict[str, Any]:
     from ..synthesis import synthesize as run
     from .preview import Preview
 
-    out = request.get("out")
+    out, options = request.get("out"), SynthesisOptions.from_request(request)
     t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
     mask = context.volume("brain_mask", "brain mask")
-    bundle = context.warm.bundle(request.get("bundle") or DEFAULT_BUNDLE)
-    seeds = None if request.get("seeds") is None else check_seeds(request["seeds"])
-    chosen = {"steps": request.get("steps"), "sampler": request.get("sampler"), "mode": request.get("mode"),
-              "guidance": _guidance(request.get("guidance"))}  # fmt: skip
-    count = len(plan_sampling(bundle, seeds, **chosen)["seeds"])  # none in mode mean
+    bundle = context.warm.bundle(options.bundle or DEFAULT_BUNDLE)
+    chosen = options.arguments()
+    plan = {name: chosen[name] for name in ("steps", "sampler", "mode", "guidance")}
+    seeds = None if options.seeds is None else check_seeds(options.seeds)
+    count = len(plan_sampling(bundle, seeds, **plan)["seeds"])  # none in mode mean
     keep = out is None and context.warm.samples.affordable(count, t1w.shape)
     remaining = _Remaining()
 
@@ -78,11 +79,8 @@ def synthesize(context: Context) -> dict[str, Any]:
 
     with context.interruptible():
         result = run(
-            t1w, flair, out=out, bundle=bundle, seeds=seeds, **chosen, protocol=request.get("protocol"),
-            device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
-            register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
-            bias_correct=request.get("bias_correct", True),
-            any_brain_volume=bool(request.get("any_brain_volume")), overwrite=bool(request.get("overwrite")),
+            t1w, flair, **{**chosen, "bundle": bundle}, out=out, brain_mask=mask,
+            overwrite=bool(request.get("overwrite")),
             uncertainty=bool(out) and (bundle.config.mean is not None or count > 1), keep_samples=keep,
             estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse, progress=progress,
         )  # fmt: skip
@@ -264,17 +262,6 @@ def _devices() -> list[tuple[str, str]]:
         found.append(("mps", "Apple GPU"))
     found.append(("cpu", f"CPU ({torch.get_num_threads()} threads)"))
     return found
-
-
-def _guidance(given: Any) -> dict[str, float] | None:
-    """Weights by stream; a single number is the weight of all, None what the model recommends."""
-    if given is None:
-        return None
-    weights = dict(given) if isinstance(given, Mapping) else {"all": given}
-    try:
-        return {str(name): float(weight) for name, weight in weights.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"Guidance is a weight, or weights by stream, not {given!r}.") from None
 
 
 def _region_settings(given: Any) -> RegionSettings:
