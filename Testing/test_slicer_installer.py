@@ -48,8 +48,8 @@ def place(tmp_path):
 def test_the_list_is_that_of_the_project_with_what_the_sample_needs():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     core = re.search(r"\ndependencies = \[(.*?)\n\]", project, re.S).group(1)
-    simulate = re.search(r"\nsimulate = \[(.*?)\]", project, re.S).group(1)
-    listed = re.findall(r'"([^"]+)"', core + simulate)
+    extras = (re.search(rf"\n{name} = \[(.*?)\]", project, re.S).group(1) for name in ("simulate", "dicom"))
+    listed = re.findall(r'"([^"]+)"', core + "".join(extras))
     assert len(listed) > 5
     assert {str(r) for r in requirements()} == {str(Requirement(line)) for line in listed}
 
