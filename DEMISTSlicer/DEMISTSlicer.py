@@ -44,9 +44,12 @@ class DEMISTSlicer(ScriptedLoadableModule):
 
 
 def registerSampleData() -> None:
-    """Offer a simulated patient in the Sample Data module; it is made on this computer, nothing is downloaded."""
+    """Offer a simulated patient in the Sample Data module, made on this computer; and keep Slicer's *Export to DICOM*
+    from writing maps as zeros."""
+    from DEMISTSlicerLib.Panel.DicomGuard import guard
     from DEMISTSlicerLib.Panel.SampleData import register
 
+    guard()
     register(str(Path(__file__).parent / "Resources" / "Icons" / "DEMISTSlicerSample.png"))
 
 

@@ -65,7 +65,8 @@ def panel():
     parent = module.widgetRepresentation()
     widget = parent.self()
     widget._asked = True  # what can compute is looked for by the tests of the logic
-    parent.resize(430, 1290)
+    parent.resize(430, 1800)
+    widget.ui.advancedCollapsibleButton.collapsed = False  # most tests are about what is in there
     parent.show()
     parent.enter()
     slicer_app.process_events()
@@ -144,8 +145,8 @@ def test_every_parameter_named_in_the_ui_exists_and_none_twice():
 def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
-        "Inputs", "Model", "Sampling", "Outputs", "Log", "Display", "Regions and statistics", "Generate synthetic T1w",
-        "Environment",
+        "Inputs", "Display", "Lesions and regions", "Statistics", "Advanced", "Model", "How the map is made",
+        "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
     ]  # fmt: skip
 
 
@@ -941,12 +942,125 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
         slicer_app.process_events()
         titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
         cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
-        assert titles[:3] == ["name", "volume (mL)", "mean PSR"]
-        assert cells[:3] == ["NAWM", "312.5", "0.1204"]
+        assert titles[:3] == ["region", "mL", "mean"]
+        assert cells[:3] == ["NAWM", "312.5", "0.12"]
         if known:
-            assert titles[3:5] == ["true mean from (90 %)", "to (90 %)"]
-            assert cells[3:5] == ["0.1101", "0.1307"]
+            assert (titles[3], cells[3]) == ("90 % interval", "0.110-0.131")
             assert not any("seeds" in title for title in titles)
         else:
             assert titles[3] == "SD over seeds (no error bar)"
             assert not any("90 %" in title for title in titles)
+    panel._parameterNode.unit = "percent"
+    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12")
+    assert panel.ui.unitComboBox.currentText.startswith("Percent")
+
+
+def test_the_table_sorts_by_size_moves_by_keys_and_takes_no_room_before_there_is_one(panel, monkeypatch):
+    from DEMISTSlicerLib.Nodes import Tables
+
+    shown, jumped = panel.ui.statisticsTable, []
+    assert not shown.isVisible()
+    rows = [
+        {"region": "lesion", "lesion": number or None, "name": name, "volume_ml": size, "mean": mean}
+        for number, name, size, mean in (
+            (0, "Lesions", 12.0, 0.07), (1, "Lesion 1", 9.5, 0.06), (2, "Lesion 2", 2.5, 0.09)
+        )
+    ]
+    table = Tables.statisticsTable(rows, ["region", "lesion", "name", "volume_ml", "mean"])
+    monkeypatch.setattr("DEMISTSlicerLib.Views.Jump.jumpToRow", lambda node, row: jumped.append(row))
+    panel._parameterNode.statisticsTable = table
+    slicer_app.process_events()
+    assert shown.isVisible()
+
+    def names() -> list[str]:
+        return [shown.item(row, 0).text() for row in range(shown.rowCount)]
+
+    assert names() == ["Lesions", "Lesion 1", "Lesion 2"]
+    shown.sortItems(1, Qt.SortOrder.AscendingOrder)  # 2.5, 9.5, 12: by size, not by letters
+    assert names() == ["Lesion 2", "Lesion 1", "Lesions"]
+    shown.setFocus()
+    shown.setCurrentCell(0, 0)
+    QTest.keyClick(shown, Qt.Key.Key_Down)
+    assert jumped == [2, 1]  # rows of the table node, however the panel sorts them
+
+
+def test_apply_waits_until_doubtful_images_are_confirmed(scanned):
+    panel, nodes = scanned
+    ui, box = panel.ui, panel.ui.confirmInputsCheckBox
+    pick(ui.t1Selector, nodes["t1"])
+    pick(ui.flairSelector, nodes["flair"])
+    assert ui.applyButton.enabled
+    assert not box.isVisible()
+    pick(ui.t1Selector, nodes["flair"])
+    pick(ui.flairSelector, nodes["t1"])
+    assert "swapped" in ui.inputsHintLabel.text
+    assert box.isVisible()
+    assert not ui.applyButton.enabled
+    assert "Confirm" in ui.applyButton.toolTip
+    assert not ui.suggestButton.enabled
+    click(box)
+    assert ui.applyButton.enabled
+    pick(ui.t1Selector, nodes["t1"])  # another pair: asked anew
+    pick(ui.flairSelector, nodes["flair"])
+    assert not box.isVisible()
+    assert ui.applyButton.enabled
+    matrix = vtk.vtkMatrix4x4()
+    nodes["flair"].GetIJKToRASMatrix(matrix)
+    matrix.SetElement(0, 3, 5000.0)
+    nodes["flair"].SetIJKToRASMatrix(matrix)
+    panel._updateButtons()
+    assert "do not overlap" in ui.inputsHintLabel.text
+    assert not ui.applyButton.enabled
+
+
+def test_two_patients_or_studies_are_not_taken_for_one(monkeypatch):
+    from DEMISTSlicerLib.Nodes import Inputs
+
+    slicer_app.fresh_scene()
+    asked = []
+
+    class Database:
+        isOpen, databaseFilename = True, "db"
+        values: dict = {}  # noqa: RUF012
+
+        def instanceValue(self, instance: str, tag: str) -> str:
+            asked.append((instance, tag))
+            return self.values.get((instance, tag), "")
+
+    database = Database()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    pair = []
+    for name in ("T1w", "FLAIR"):
+        node = slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.float32), np.eye(4), name)
+        node.SetAttribute("DICOM.instanceUIDs", f"1.{name}")
+        pair.append(node)
+    for patients, studies, word in ((("a", "a"), ("1", "1"), ""), (("a", "b"), ("1", "1"), "same patient"),
+                                    (("a", "a"), ("1", "2"), "same study"), (("a", ""), ("1", ""), "")):  # fmt: skip
+        Inputs._KNOWN.clear()
+        for node, patient, study in zip(pair, patients, studies):
+            uid = node.GetAttribute("DICOM.instanceUIDs")
+            database.values |= {(uid, "0010,0020"): patient, (uid, "0020,000D"): study}
+        assert (word in Inputs.doubtOf(*pair)) if word else Inputs.doubtOf(*pair) == ""
+    asked.clear()
+    assert Inputs.doubtOf(*pair) == ""
+    assert not asked  # known by now: the disk is left alone
+    slicer_app.fresh_scene()
+
+
+def test_the_result_line_tells_means_with_intervals_only_where_there_are_some(panel):
+    from DEMISTSlicerLib.Panel.Units import sanityText
+
+    white, grey = {"mean": 0.118, "low": 0.109, "high": 0.1272}, {"mean": 0.0614, "low": None, "high": None}
+    told = {"nawm": white, "grey_matter": grey}
+    assert sanityText(told, "fraction") == "PSR: white matter 0.118, 90 % interval 0.109-0.127; grey matter 0.061"
+    assert sanityText(told, "percent") == "PSR: white matter 11.8 %, 90 % interval 10.9-12.7 %; grey matter 6.1 %"
+    assert sanityText({}, "percent") == ""
+    psr, _lesions, _t1, _brain = measured_brain()
+    assert not panel.ui.resultLabel.isVisible()
+    panel._parameterNode.psr = psr
+    panel.progress.tell(psr, told, "fraction")
+    assert panel.ui.resultLabel.isVisible()
+    panel._parameterNode.unit = "percent"
+    assert "11.8 %" in panel.ui.resultLabel.text
+    panel._parameterNode.psr = None
+    assert not panel.ui.resultLabel.isVisible()

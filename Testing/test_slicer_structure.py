@@ -91,6 +91,28 @@ def test_the_console_may_give_options_one_by_one(tiny_bundle):
         options({"skull_strip": "none"})
 
 
+#: Arguments and fields that are nodes wherever they occur, whatever else may be left open.
+NODES = {"t1", "t1Node", "flair", "psr", "psrNode", "uncertaintyNode", "segmentation", "segmentationNode", "tableNode",
+         "volumeNode", "referenceNode", "lesions", "brainMask", "scene", "composite", "chart"}  # fmt: skip
+
+
+def test_nodes_are_annotated_with_classes_that_slicer_has():
+    import slicer
+
+    seen = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = node.arg if isinstance(node, ast.arg) else getattr(getattr(node, "target", None), "id", "")
+            written = getattr(node, "annotation", None)
+            if written is None:
+                continue
+            words = {part.id for part in ast.walk(written) if isinstance(part, ast.Name)}
+            assert named not in NODES or words != {"Any"}, f"{path.name}: {named}"
+            seen |= {word for word in words if word.startswith("vtk")}
+    assert {name for name in seen if not hasattr(slicer, name)} == set()
+    assert len(seen) > 10
+
+
 def test_codes_agree_with_the_workers():
     from DEMISTSlicerLib.Run import Process
 

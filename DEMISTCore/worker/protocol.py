@@ -34,7 +34,7 @@ from ..schema import parse_json, shown
 from .fields import check_request
 
 PROTOCOL = 1
-JOBS = ("hello", "synthesize", "statistics", "regions", "brain_ldm", "simulate")
+JOBS = ("hello", "synthesize", "statistics", "regions", "brain_ldm", "simulate", "dicom")
 CONTROLS = ("cancel", "shutdown")
 #: Whose fault an error is: what was given, the model, too little memory, a missing Python package, or ours.
 KINDS = ("input", "bundle", "memory", "dependency", "internal")

@@ -20,8 +20,8 @@ from .Nodes import Volumes
 from .Nodes.Segmentation import isSuggested
 from .Run import Arguments, Bundles, ResultNodes, Sidecars
 from .Run.Arguments import bundleName, wholePath
-from .Run.Batch import Batch
 from .Run.Callbacks import Callbacks
+from .Run.FileJobs import FileJobs
 from .Run.Job import Job
 from .Run.Process import Channel
 from .Run.Result import Result
@@ -36,10 +36,12 @@ from .RunError import RunError
 from .Signal import Signal
 
 if TYPE_CHECKING:
+    from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+
     from DEMISTCore.options import SynthesisOptions
 
 
-class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
+class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
     """Runs jobs in the child process and makes nodes of what comes back. One job at a time.
 
     Every method that runs something waits for it by default, with the application alive; with ``wait=False`` it
@@ -81,10 +83,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         return self._runs.currentJob
 
     def bundles(self) -> list[dict[str, Any]]:
-        """The models that are found, the default first: name, path, description, simulated, licence, card, sampling.
-
-        The panel's tooltips show card and licence; ``sampling`` is what the model recommends.
-        """
+        """The models that are found, the default first, see :func:`.Bundles.describeBundle`."""
         return Bundles.bundles()
 
     def describeBundle(self, bundle: str) -> dict[str, Any] | None:
@@ -107,9 +106,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         """
         self._worker.askDevices(bundle)
 
-    def expectedSeconds(
-        self, options: SynthesisOptions | None = None, prepared: bool = False, **given: Any
-    ) -> float:
+    def expectedSeconds(self, options: SynthesisOptions | None = None, prepared: bool = False, **given: Any) -> float:
         """How long :meth:`synthesize` will take here with these options, about.
 
         Args:
@@ -134,14 +131,15 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
 
     def synthesize(
         self,
-        t1: Any,
-        flair: Any,
+        t1: vtkMRMLScalarVolumeNode,
+        flair: vtkMRMLScalarVolumeNode,
         options: SynthesisOptions | None = None,
         *,
-        brainMask: Any = None,
-        output: Any = None,
-        uncertainty: Any = None,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
+        output: vtkMRMLScalarVolumeNode | None = None,
+        uncertainty: vtkMRMLScalarVolumeNode | None = None,
         preview: bool = False,
+        sanity: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[Result], Any] | None = None,
@@ -158,6 +156,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             brainMask: volume or segmentation node to use instead of brain extraction.
             output, uncertainty: volume nodes to write into; None makes new ones.
             preview: show the running estimate in the slice views.
+            sanity: measure white and grey matter as well; takes some seconds more.
             wait: see the class.
             onProgress: called with (stage, fraction, remaining seconds or None).
             onDone: called with the result.
@@ -174,7 +173,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         chosen = Arguments.options(given, options)
         if chosen.protocol is None:
             chosen = replace(chosen, protocol=Sidecars.protocolOf(t1, flair))
-        request = {"do": "synthesize", "preview": bool(preview), **chosen.request()}
+        request = {"do": "synthesize", "preview": bool(preview), "sanity": bool(sanity), **chosen.request()}
         images = inputs.fingerprint()
         expected = self._expected(chosen, images == self._worker.images)
 
@@ -188,18 +187,20 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
 
     def computeStatistics(
         self,
-        psr: Any,
-        lesions: Any = None,
-        t1: Any = None,
-        flair: Any = None,
-        brainMask: Any = None,
-        uncertainty: Any = None,
-        reference: Any = None,
+        psr: vtkMRMLScalarVolumeNode,
+        lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None = None,
+        t1: vtkMRMLScalarVolumeNode | None = None,
+        flair: vtkMRMLScalarVolumeNode | None = None,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
+        uncertainty: vtkMRMLScalarVolumeNode | None = None,
+        reference: vtkMRMLScalarVolumeNode | None = None,
         distances: Mapping[str, Any] | None = None,
         suggest: bool | None = None,
-        segmentation: Any = None,
-        table: Any = None,
+        segmentation: vtkMRMLSegmentationNode | None = None,
+        table: vtkMRMLTableNode | None = None,
         anyBrainVolume: bool = False,
+        report: str | os.PathLike[str] | None = None,
+        percent: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[StatisticsResult], Any] | None = None,
@@ -225,6 +226,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             table: node to write into, its charts into theirs; None makes new ones.
             segmentation: node to write into; None takes the one made with ``table`` unless it was edited since or is
                 the lesions, else makes a new one.
+            report: ``.html`` file to write one page to: pictures, table, ROC, provenance; ``percent``: in percent.
             anyBrainVolume, wait, onProgress, onDone, onError: see :meth:`synthesize`.
 
         Raises:
@@ -248,18 +250,20 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         request = {"do": "statistics", "suggest": suggest, "unchecked": isSuggested(lesions),
                    "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None,
                    "any_brain_volume": bool(anyBrainVolume)}  # fmt: skip
+        if report:
+            request |= {"report": wholePath(report), "percent": bool(percent), "title": psr.GetName() or "PSR"}
         segmentation = self._statistics.unedited(table, lesions) if segmentation is None else segmentation
         task = Task(request, lambda message: self._statistics.make(message, psr, segmentation, table), inputs)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
 
     def suggestLesions(
         self,
-        t1: Any,
-        flair: Any,
-        lesions: Any = None,
-        brainMask: Any = None,
+        t1: vtkMRMLScalarVolumeNode,
+        flair: vtkMRMLScalarVolumeNode,
+        lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None = None,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
         distances: Mapping[str, Any] | None = None,
-        segmentation: Any = None,
+        segmentation: vtkMRMLSegmentationNode | None = None,
         anyBrainVolume: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
@@ -338,49 +342,6 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self._runs.checkIdle()
         task = Task({"do": "simulate", "seed": seed}, ResultNodes.makePatient)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
-
-    def batch(self, items: Any, **options: Any) -> list[Any]:
-        """Synthesize many: pairs of volume nodes, pairs of files, or a folder; see :class:`.Batch.Batch`."""
-        return Batch(self.synthesize, self.synthesizeFile).run(items, **options)
-
-    def synthesizeFile(
-        self,
-        t1: str | os.PathLike[str],
-        flair: str | os.PathLike[str],
-        out: str | os.PathLike[str],
-        options: SynthesisOptions | None = None,
-        *,
-        overwrite: bool = False,
-        brainMask: str | os.PathLike[str] | None = None,
-        wait: bool = True,
-        onProgress: Callable[..., Any] | None = None,
-        onDone: Callable[[Result], Any] | None = None,
-        onError: Callable[[str, str], Any] | None = None,
-        **given: Any,
-    ) -> Result | Job:
-        """Synthesize from files to a file, with sidecar and uncertainty beside it; the scene stays as it is.
-
-        Args:
-            t1, flair, brainMask: image files.
-            out: PSR map to write.
-            options, given: as in :meth:`synthesize`; without ``protocol`` the JSON files beside the images are read.
-            overwrite: replace it.
-            wait, onProgress, onDone, onError: see :meth:`synthesize`.
-        """
-        self._runs.checkIdle()
-        request = {
-            "do": "synthesize", "out": wholePath(out), "overwrite": overwrite,
-            **Arguments.options(given, options).request(),
-            "t1w": {"file": wholePath(t1)}, "flair": {"file": wholePath(flair)},
-        }  # fmt: skip
-        if brainMask is not None:
-            request["brain_mask"] = {"file": wholePath(brainMask)}
-
-        def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
-            self._worker.remember(None)
-            return (yield from ResultNodes.makeFiles(message))
-
-        return self._runs.run(Task(request, make), wait, Callbacks(onProgress, onDone, onError))
 
     def cancel(self) -> None:
         """Stop the job that runs, if there is one; takes effect within two seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -13,6 +13,9 @@ from ..Errors import InputError
 from ..I18n import _
 from . import Placement
 from .Tables import rowsOf
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLPlotChartNode, vtkMRMLPlotSeriesNode, vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 
 #: One colour per region, those of every figure of DEMIST (DEMISTCore.statistics.figures): M. Okabe and K. Ito's, told
 #: apart with colour-blind eyes; the lesions' a little darker than there, for a white ground.
@@ -32,13 +35,19 @@ _POINTS = 101
 #: What a chart is made of; its nodes are found by it and replaced when the chart is made again.
 _PART = "DEMIST.Chart"
 _HALF = 0.3
+#: Strokes that fill a box: no gap at any size of window that a person uses.
+_STROKES = 120
 #: How a statistics table refers to its ROC curves and its box plots.
 ROLES = ("DEMIST.ROC", "DEMIST.BoxPlot")
 
 
 def rocChart(
-    data: Mapping[str, Any], level: str = "voxel", name: str | None = None, node: Any = None, besides: Any = None
-) -> Any:
+    data: Mapping[str, Any],
+    level: str = "voxel",
+    name: str | None = None,
+    node: vtkMRMLPlotChartNode | None = None,
+    besides: vtkMRMLScalarVolumeNode | None = None,
+) -> vtkMRMLPlotChartNode:
     """ROC curves of lesions against all, proximal and distal NAWM as a vtkMRMLPlotChartNode.
 
     Args:
@@ -89,17 +98,22 @@ def rocChart(
     chance.SetLineWidth(1)
     chart.SetXAxisTitle(_("1 - specificity (NAWM called lesion)"))
     chart.SetYAxisTitle(_("sensitivity (lesion called lesion)"))
-    # Slicer puts the legend into the upper right corner: room for it above the curves.
-    _finish(chart, title + _("; AUC [95 % CI]"), (0.0, 1.0), (0.0, 1.3))
+    _finish(chart, title + _("; AUC [95 % CI]"), (0.0, 1.0), (0.0, 1.0))
     return chart
 
 
-def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: Any = None) -> Any:
+def boxPlotChart(
+    data: Any,
+    name: str | None = None,
+    node: vtkMRMLPlotChartNode | None = None,
+    besides: vtkMRMLScalarVolumeNode | None = None,
+) -> vtkMRMLPlotChartNode:
     """Box plots of PSR by region as a vtkMRMLPlotChartNode.
 
-    Boxes are quartiles and median, whiskers the 5th and 95th percentile, diamonds means; dots are single lesions.
-    Where the table has intervals of the means, they are error bars. Slicer has no box plots and no error bars of its
-    own, so each box is one line, drawn without lifting the pen, and all bars are one, broken by missing values.
+    Boxes are quartiles, their white line the median, whiskers the 5th and 95th percentile, diamonds means; dots are
+    single lesions. Where the table has intervals of the means, they are error bars. Slicer has no box plots, no fills
+    and no error bars of its own, so each box is one line that goes to and fro until the box is full, drawn without
+    lifting the pen, and all medians and all bars are one line each, broken by missing values.
 
     Args:
         data: rows of the statistics table, or its vtkMRMLTableNode.
@@ -118,6 +132,7 @@ def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: 
     for place, row in enumerate(whole, start=1):
         across, up = _box(place, row)
         columns[f"{row['region']} x"], columns[f"{row['region']} y"] = across, up
+    columns |= _medians(whole)
     columns["place"] = list(range(1, len(whole) + 1))
     columns["mean"] = [row["mean"] for row in whole]
     lesions = next((i for i, row in enumerate(whole, start=1) if row["region"] == "lesion"), None)
@@ -133,6 +148,8 @@ def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: 
         box = _series(chart, table, label, f"{row['region']} x", f"{row['region']} y",
                       COLORS.get(row["region"], "#7f7f7f"))  # fmt: skip
         box.SetLineWidth(2)
+    middle = _series(chart, table, _("median"), "median x", "median y", "#ffffff")
+    middle.SetLineWidth(3)
     for name, label, width in (
         ("interval", _("90 % interval of the true mean"), 2), ("dots interval", _("90 % intervals of lesions"), 1)
     ):  # fmt: skip
@@ -155,26 +172,28 @@ def boxPlotChart(data: Any, name: str | None = None, node: Any = None, besides: 
     return chart
 
 
-def showChart(node: Any, applicationLogic: Any = None) -> None:
+def showChart(node: vtkMRMLPlotChartNode, applicationLogic: Any = None) -> None:
     """Show a chart in the layout's plot view, where there is one."""
     logic = applicationLogic or slicer.app.applicationLogic()
     logic.GetSelectionNode().SetActivePlotChartID(node.GetID())
     logic.PropagatePlotChartSelection()
 
 
-def chartsOf(tableNode: Any) -> tuple[Any, Any]:
+def chartsOf(tableNode: vtkMRMLTableNode) -> tuple[vtkMRMLPlotChartNode | None, vtkMRMLPlotChartNode | None]:
     """The charts that belong to a statistics table, ROC curves and box plots; None for what there is not."""
     roc, boxes = (tableNode.GetNodeReference(role) for role in ROLES)
     return roc, boxes
 
 
-def linkCharts(tableNode: Any, roc: Any = None, boxPlot: Any = None) -> None:
+def linkCharts(
+    tableNode: vtkMRMLTableNode, roc: vtkMRMLPlotChartNode | None = None, boxPlot: vtkMRMLPlotChartNode | None = None
+) -> None:
     """Let the statistics table refer to its charts, so that they are found again in a scene that was saved."""
     for role, chart in zip(ROLES, (roc, boxPlot)):
         tableNode.SetNodeReferenceID(role, chart.GetID() if chart is not None else None)
 
 
-def removeChart(chart: Any) -> None:
+def removeChart(chart: vtkMRMLPlotChartNode) -> None:
     """Take a chart out of the scene, with the series and the table it was made of."""
     scene = chart.GetScene()
     if scene is not None:
@@ -186,16 +205,25 @@ def removeChart(chart: Any) -> None:
 
 
 def _box(place: int, row: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """One box with whiskers as one line: lower cap, whisker, left side, median, left side, top, right side, back to
-    the bottom, through the box's right side to the top again, upper whisker and cap."""
+    """One box with whiskers as one line: lower cap, whisker, the box filled from below, upper whisker, cap."""
     left, mid, right, cap = place - _HALF, place, place + _HALF, _HALF / 2
-    p5, q1, median, q3, p95 = (row[key] for key in ("p5", "p25", "median", "p75", "p95"))
-    points = [
-        (mid - cap, p5), (mid + cap, p5), (mid, p5), (mid, q1), (left, q1), (left, median), (right, median),
-        (left, median), (left, q3), (right, q3), (right, q1), (mid, q1), (right, q1), (right, q3), (mid, q3),
-        (mid, p95), (mid - cap, p95), (mid + cap, p95),
-    ]  # fmt: skip
+    p5, q1, q3, p95 = (float(row[key]) for key in ("p5", "p25", "p75", "p95"))
+    points = [(mid - cap, p5), (mid + cap, p5), (mid, p5), (mid, q1)]
+    for i in range(_STROKES + 1):
+        height = q1 + (q3 - q1) * i / _STROKES
+        points += [(left, height), (right, height)] if i % 2 == 0 else [(right, height), (left, height)]
+    points += [(left, q1), (left, q3), (mid, q3), (mid, p95), (mid - cap, p95), (mid + cap, p95)]
     return [float(x) for x, _y in points], [float(y) for _x, y in points]
+
+
+def _medians(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Columns of the median lines; a missing value behind each lifts the pen."""
+    across: list[float] = []
+    up: list[float] = []
+    for place, row in enumerate(rows, start=1):
+        across += [place - _HALF, place + _HALF, place + _HALF]
+        up += [float(row["median"]), float(row["median"]), math.nan]
+    return {"median x": across, "median y": up}
 
 
 def _bars(name: str, places: Sequence[float], rows: Sequence[Mapping[str, Any]], cap: float) -> dict[str, list[float]]:
@@ -228,7 +256,9 @@ def _interval(curve: Mapping[str, Any]) -> str:
     return f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci and all(_finite(v) for v in ci) else ""
 
 
-def _chart(node: Any, name: str, besides: Any) -> Any:
+def _chart(
+    node: vtkMRMLPlotChartNode | None, name: str, besides: vtkMRMLScalarVolumeNode | None
+) -> vtkMRMLPlotChartNode:
     scene = Placement.sceneOf(node, besides)
     if node is None:
         node = slicer.vtkMRMLPlotChartNode()
@@ -239,7 +269,7 @@ def _chart(node: Any, name: str, besides: Any) -> Any:
     return node
 
 
-def _clear(chart: Any) -> None:
+def _clear(chart: vtkMRMLPlotChartNode) -> None:
     """Remove what an earlier chart in the same node was made of."""
     scene = chart.GetScene()
     parts = []
@@ -253,7 +283,9 @@ def _clear(chart: Any) -> None:
         scene.RemoveNode(part)
 
 
-def _table(chart: Any, columns: Mapping[str, Sequence[float]], besides: Any) -> Any:
+def _table(
+    chart: vtkMRMLPlotChartNode, columns: Mapping[str, Sequence[float]], besides: vtkMRMLScalarVolumeNode | None
+) -> vtkMRMLTableNode:
     """The numbers behind a chart; shorter columns repeat their last value, which draws the same point again."""
     scene = chart.GetScene()
     node = slicer.vtkMRMLTableNode()
@@ -276,7 +308,9 @@ def _table(chart: Any, columns: Mapping[str, Sequence[float]], besides: Any) -> 
     return node
 
 
-def _series(chart: Any, table: Any, name: str, x: str, y: str, color: str) -> Any:
+def _series(
+    chart: vtkMRMLPlotChartNode, table: vtkMRMLTableNode, name: str, x: str, y: str, color: str
+) -> vtkMRMLPlotSeriesNode:
     node = slicer.vtkMRMLPlotSeriesNode()
     node.SetName(name)
     chart.GetScene().AddNode(node)
@@ -293,13 +327,13 @@ def _series(chart: Any, table: Any, name: str, x: str, y: str, color: str) -> An
     return node
 
 
-def _asPoints(series: Any, marker: int, size: float) -> None:
+def _asPoints(series: vtkMRMLPlotSeriesNode, marker: int, size: float) -> None:
     series.SetLineStyle(series.LineStyleNone)
     series.SetMarkerStyle(marker)
     series.SetMarkerSize(size)
 
 
-def _finish(chart: Any, title: str, across: tuple[float, float], up: tuple[float, float]) -> None:
+def _finish(chart: vtkMRMLPlotChartNode, title: str, across: tuple[float, float], up: tuple[float, float]) -> None:
     chart.SetTitle(title)
     chart.SetTitleVisibility(True)
     chart.SetLegendVisibility(True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import slicer
 
 from ..I18n import _
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLColorLegendDisplayNode, vtkMRMLColorTableNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 #: Display ranges (fraction), those of every figure of DEMIST (DEMISTCore.preview): white matter, 0.12, in the middle.
 PSR_RANGE = (0.0, 0.2)
@@ -52,12 +55,12 @@ _VIRIDIS = (
 )
 
 
-def psrColorNode(scene: Any) -> Any:
+def psrColorNode(scene: vtkMRMLScene) -> vtkMRMLColorTableNode:
     """The colour table of PSR maps in ``scene``, 0 to 0.2; made if it is not there. Saved with the scene."""
     return _colorNode(scene, "PSR", _("DEMIST PSR"), PSR_RANGE)
 
 
-def uncertaintyColorNode(scene: Any) -> Any:
+def uncertaintyColorNode(scene: vtkMRMLScene) -> vtkMRMLColorTableNode:
     """The colour table of uncertainty maps in ``scene``, 0 to 0.03; made if it is not there. Saved with the scene."""
     return _colorNode(scene, "Uncertainty", _("DEMIST PSR uncertainty"), UNCERTAINTY_RANGE)
 
@@ -68,7 +71,9 @@ def colors(uncertainty: bool = False) -> list[tuple[float, float, float]]:
     return [tuple(v / 255.0 for v in values[i : i + 3]) for i in range(0, len(values), 3)]
 
 
-def addLegend(volumeNode: Any, title: str, labelFormat: str = "%.2f") -> Any:
+def addLegend(
+    volumeNode: vtkMRMLScalarVolumeNode, title: str, labelFormat: str = "%.2f"
+) -> vtkMRMLColorLegendDisplayNode | None:
     """The colour legend of a volume (vtkMRMLColorLegendDisplayNode), made if there is none; None without a display.
 
     Slicer shows it in the slice views in which the volume is shown.
@@ -83,14 +88,15 @@ def addLegend(volumeNode: Any, title: str, labelFormat: str = "%.2f") -> Any:
             return None
         legend.SetLabelFormat(labelFormat)
         legend.SetNumberOfLabels(5)
-        legend.SetPosition(0.98, 0.5)
-        legend.SetSize(0.12, 0.6)
+        # A strip at the right edge: the views are fitted so that no brain comes there (Views/Overlay.py).
+        legend.SetPosition(0.995, 0.5)
+        legend.SetSize(0.1, 0.5)
         legend.SetVisibility(True)
     legend.SetTitleText(title)
     return legend
 
 
-def retitleLegend(volumeNode: Any, title: str) -> None:
+def retitleLegend(volumeNode: vtkMRMLScalarVolumeNode, title: str) -> None:
     """Another title for the legend of a volume, if it has one."""
     display = volumeNode.GetDisplayNode()
     legend = None if display is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(display)
@@ -98,7 +104,7 @@ def retitleLegend(volumeNode: Any, title: str) -> None:
         legend.SetTitleText(title)
 
 
-def _colorNode(scene: Any, kind: str, name: str, limits: tuple[float, float]) -> Any:
+def _colorNode(scene: vtkMRMLScene, kind: str, name: str, limits: tuple[float, float]) -> vtkMRMLColorTableNode:
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLColorTableNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLColorTableNode")
         if node.GetAttribute(KIND) == kind and node.GetNumberOfColors() == 256:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -12,6 +12,9 @@ from ..I18n import _
 from . import Placement, Voxels
 from .Segmentation import regionsToSegmentation
 from .Volumes import createPsrVolume
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScene
 
 STATEMENT = "A simulated patient: no person was scanned. The PSR is the true one of the simulation."
 
@@ -68,7 +71,7 @@ def _asScanned(array: np.ndarray) -> np.ndarray:
     return np.clip(np.round(array), -32768, 32767).astype(np.int16)
 
 
-def _inFolder(scene: Any, name: str, nodes: Any) -> None:
+def _inFolder(scene: vtkMRMLScene, name: str, nodes: Any) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLNode, vtkMRMLScene, vtkMRMLSubjectHierarchyNode, vtkMRMLTransformableNode
 
 #: Attributes and node references that results carry; they are saved with the scene.
 PROVENANCE = "DEMIST.Provenance"
@@ -18,7 +21,7 @@ VOLUME_REFERENCE = "DEMIST.Volume"
 SEGMENTATION_REFERENCE = "DEMIST.Segmentation"
 
 
-def sceneOf(*nodes: Any) -> Any:
+def sceneOf(*nodes: Any) -> vtkMRMLScene:
     """The scene of the first node that is in one, else the application's."""
     for node in nodes:
         if node is not None and node.GetScene() is not None:
@@ -26,7 +29,7 @@ def sceneOf(*nodes: Any) -> Any:
     return slicer.mrmlScene
 
 
-def placeBeside(node: Any, neighbour: Any) -> None:
+def placeBeside(node: vtkMRMLNode, neighbour: vtkMRMLNode | None) -> None:
     """Put ``node`` below ``neighbour`` in the subject hierarchy, at the same level; to the end of it on a repeat."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     if hierarchy is None:
@@ -37,7 +40,7 @@ def placeBeside(node: Any, neighbour: Any) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
 
 
-def itemOf(hierarchy: Any, node: Any) -> int:
+def itemOf(hierarchy: vtkMRMLSubjectHierarchyNode, node: vtkMRMLNode) -> int:
     """The item of a node; made if there is none yet (Slicer's own Qt plugins make them at once)."""
     invalid = slicer.vtkMRMLSubjectHierarchyNode.GetInvalidItemID()
     item = hierarchy.GetItemByDataNode(node)
@@ -46,7 +49,7 @@ def itemOf(hierarchy: Any, node: Any) -> int:
     return 0 if item == invalid else item
 
 
-def followTransform(node: Any, leader: Any) -> None:
+def followTransform(node: vtkMRMLNode, leader: vtkMRMLTransformableNode | None) -> None:
     """Put ``node`` under the parent transform of ``leader``, or under none if that has none."""
     transform = leader.GetParentTransformNode() if leader is not None else None
     node.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -14,6 +14,15 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..Errors import InputError
 from ..I18n import _
 from . import Placement, Voxels
+
+if TYPE_CHECKING:
+    from slicer import (
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLSegmentationNode,
+        vtkOrientedImageData,
+        vtkSegment,
+        vtkSegmentation,
+    )
 
 #: Tag of a segment that says which region of DEMISTCore.regions it is.
 REGION_TAG = "DEMIST.Region"
@@ -61,11 +70,11 @@ STYLES: dict[str, Style] = {
 
 def regionsToSegmentation(
     result: Mapping[str, np.ndarray],
-    referenceNode: Any,
-    node: Any = None,
+    referenceNode: vtkMRMLScalarVolumeNode,
+    node: vtkMRMLSegmentationNode | None = None,
     suggested: bool = False,
     name: str | None = None,
-) -> Any:
+) -> vtkMRMLSegmentationNode:
     """Regions as a vtkMRMLSegmentationNode with lesions, proximal and distal NAWM.
 
     Args:
@@ -115,7 +124,9 @@ def regionsToSegmentation(
 
 
 def segmentationToLabelmap(
-    segmentationNode: Any, referenceNode: Any, segmentIds: Sequence[str] | None = None
+    segmentationNode: vtkMRMLSegmentationNode,
+    referenceNode: vtkMRMLScalarVolumeNode,
+    segmentIds: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Segments as labels on the grid of a volume, whatever the segmentation's own grid and both their transforms.
 
@@ -150,7 +161,7 @@ def segmentationToLabelmap(
     return labels
 
 
-def lesionSegments(segmentationNode: Any) -> list[str]:
+def lesionSegments(segmentationNode: vtkMRMLSegmentationNode) -> list[str]:
     """The segments that hold lesions: those marked by DEMIST or named so; in any other segmentation, all of them."""
     segmentation = segmentationNode.GetSegmentation()
     ids = _ids(segmentation)
@@ -158,12 +169,12 @@ def lesionSegments(segmentationNode: Any) -> list[str]:
     return marked or [i for i in ids if "lesion" in segmentation.GetSegment(i).GetName().lower()] or ids
 
 
-def isSuggested(segmentationNode: Any) -> bool:
+def isSuggested(segmentationNode: vtkMRMLSegmentationNode | None) -> bool:
     """Whether its lesions are a suggestion, edited or not, until :func:`acceptSuggestion` says otherwise."""
     return segmentationNode is not None and segmentationNode.GetAttribute(Placement.SUGGESTED) == "1"
 
 
-def acceptSuggestion(segmentationNode: Any) -> None:
+def acceptSuggestion(segmentationNode: vtkMRMLSegmentationNode) -> None:
     """The user has checked and corrected the suggested lesions: take the mark off."""
     segmentationNode.SetAttribute(Placement.SUGGESTED, "0")
     segmentationNode.SetDescription("")
@@ -174,14 +185,14 @@ def acceptSuggestion(segmentationNode: Any) -> None:
             segment.SetName(STYLES[regionOf(segment)].name)
 
 
-def editStamp(segmentationNode: Any) -> tuple[int, ...]:
+def editStamp(segmentationNode: vtkMRMLSegmentationNode) -> tuple[int, ...]:
     """Changes whenever voxels of a segment do, or segments come and go; means nothing in another session."""
     segmentation = segmentationNode.GetSegmentation()
     images = (segmentation.GetSegment(name).GetRepresentation(_binary()) for name in _ids(segmentation))
     return tuple(0 if image is None else image.GetMTime() for image in images)
 
 
-def regionOf(segment: Any) -> str:
+def regionOf(segment: vtkSegment) -> str:
     """The region of DEMISTCore.regions that a segment is, or an empty text."""
     value = vtk.reference("")
     return str(value) if segment.GetTag(REGION_TAG, value) else ""
@@ -191,7 +202,7 @@ def regionOf(segment: Any) -> str:
 
 
 def _fill(
-    segmentation: Any, key: str, style: Style, mask: np.ndarray | None, affine: np.ndarray, suggested: bool
+    segmentation: vtkSegmentation, key: str, style: Style, mask: np.ndarray | None, affine: np.ndarray, suggested: bool
 ) -> None:
     """Replace or add one region's segment; without a mask, take it away."""
     existing = next((i for i in _ids(segmentation) if regionOf(segmentation.GetSegment(i)) == key), None)
@@ -234,7 +245,7 @@ def _cropped(mask: np.ndarray, affine: np.ndarray) -> Any:
     return Voxels.orientedImage(image, affine)
 
 
-def _segmentOnGrid(source: Any, segmentId: str, grid: Any) -> np.ndarray:
+def _segmentOnGrid(source: vtkMRMLSegmentationNode, segmentId: str, grid: vtkOrientedImageData) -> np.ndarray:
     """Voxels (i, j, k) bool of ``grid``, which lies in the world, whose centre lies in the segment."""
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     image = slicer.vtkOrientedImageData()
@@ -247,7 +258,7 @@ def _segmentOnGrid(source: Any, segmentId: str, grid: Any) -> np.ndarray:
     return labels == source.GetSegmentation().GetSegment(segmentId).GetLabelValue()
 
 
-def _withLabelmaps(segmentationNode: Any, grid: Any) -> Any:
+def _withLabelmaps(segmentationNode: vtkMRMLSegmentationNode, grid: vtkOrientedImageData) -> vtkMRMLSegmentationNode:
     """The segmentation, or a copy with label images if it is made of surfaces only; the original is not changed."""
     if segmentationNode.GetSegmentation().ContainsRepresentation(_binary()):
         return segmentationNode
@@ -277,7 +288,7 @@ def _emptyGrid(shape: tuple[int, int, int], affine: np.ndarray) -> Any:
     return Voxels.orientedImage(image, affine)
 
 
-def _ids(segmentation: Any) -> list[str]:
+def _ids(segmentation: vtkSegmentation) -> list[str]:
     return [segmentation.GetNthSegmentID(i) for i in range(segmentation.GetNumberOfSegments())]
 
 

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -14,6 +14,9 @@ import vtk
 from ..Errors import InputError
 from ..I18n import _
 from . import Placement
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 
 #: Columns that say where a lesion lies: RAS mm in the frame of the volume that the table refers to.
 POSITION_COLUMNS = ("R", "A", "S")
@@ -41,9 +44,9 @@ def statisticsTable(
     columns: Mapping[str, str] | Iterable[str],
     name: str | None = None,
     positions: Mapping[int, Sequence[float]] | None = None,
-    volumeNode: Any = None,
-    node: Any = None,
-) -> Any:
+    volumeNode: vtkMRMLScalarVolumeNode | None = None,
+    node: vtkMRMLTableNode | None = None,
+) -> vtkMRMLTableNode:
     """Rows of DEMISTCore.statistics as a vtkMRMLTableNode.
 
     Columns without any value (seeds that there were not) are left out. In whole numbers, 0 stands for "none" (the
@@ -96,14 +99,14 @@ def statisticsTable(
     return node
 
 
-def rowsOf(node: Any) -> list[dict[str, Any]]:
+def rowsOf(node: vtkMRMLTableNode) -> list[dict[str, Any]]:
     """The rows of a table node, missing values as None: the way back from :func:`statisticsTable`."""
     table = node.GetTable()
     columns = [table.GetColumn(i) for i in range(table.GetNumberOfColumns())]
     return [{c.GetName(): _value(c.GetName(), c.GetValue(r)) for c in columns} for r in range(table.GetNumberOfRows())]
 
 
-def exportCsv(node: Any, path: str | os.PathLike[str]) -> str:
+def exportCsv(node: vtkMRMLTableNode | None, path: str | os.PathLike[str]) -> str:
     """Write a table node as CSV (UTF-8, missing values empty); TSV if the name ends in ``.tsv``. Never half a file.
 
     Returns:
@@ -127,7 +130,7 @@ def exportCsv(node: Any, path: str | os.PathLike[str]) -> str:
     return os.fspath(path)
 
 
-def showTable(node: Any, applicationLogic: Any = None) -> None:
+def showTable(node: vtkMRMLTableNode, applicationLogic: Any = None) -> None:
     """Show a table in the layout's table view, where there is one."""
     logic = applicationLogic or slicer.app.applicationLogic()
     logic.GetSelectionNode().SetActiveTableID(node.GetID())

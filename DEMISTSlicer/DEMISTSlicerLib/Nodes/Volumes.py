@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -14,6 +14,9 @@ from ..I18n import _
 from . import Placement, Voxels
 from .ColorTable import PSR_RANGE, UNCERTAINTY_RANGE, addLegend, psrColorNode, retitleLegend, uncertaintyColorNode
 from .Origin import uncertaintyText
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 #: What voxels mean, as DICOM writes it (code, scheme, meaning). DICOM has no code for the pool size ratio, hence a
 #: private scheme (PS3.3, 8.2: private schemes start with 99); "1" is UCUM's unit of plain fractions.
@@ -28,15 +31,15 @@ VISIBLE_FROM = 1e-4
 
 
 def createPsrVolume(
-    t1Node: Any,
+    t1Node: vtkMRMLScalarVolumeNode,
     array: np.ndarray,
     affine: np.ndarray | None,
     provenance: Mapping[str, Any] | None,
     name: str | None = None,
-    node: Any = None,
+    node: vtkMRMLScalarVolumeNode | None = None,
     uncertainty: bool = False,
-    psrNode: Any = None,
-) -> Any:
+    psrNode: vtkMRMLScalarVolumeNode | None = None,
+) -> vtkMRMLScalarVolumeNode:
     """A PSR map (or its uncertainty) as a vtkMRMLScalarVolumeNode exactly over the T1w.
 
     Args:
@@ -84,7 +87,7 @@ def createPsrVolume(
 
 def createSyntheticT1w(
     array: np.ndarray, affine: np.ndarray, provenance: Mapping[str, Any] | None, name: str | None = None
-) -> Any:
+) -> vtkMRMLScalarVolumeNode:
     """A synthetic T1w brain as a volume node; ``array`` (i, j, k), ``affine`` (4, 4) voxel to RAS."""
     scene = slicer.mrmlScene
     node = slicer.vtkMRMLScalarVolumeNode()
@@ -99,7 +102,7 @@ def createSyntheticT1w(
     return node
 
 
-def checkGrid(t1Node: Any, array: np.ndarray, affine: np.ndarray | None) -> None:
+def checkGrid(t1Node: vtkMRMLScalarVolumeNode, array: np.ndarray, affine: np.ndarray | None) -> None:
     """Raise InputError unless ``array`` lies on the T1w's own grid."""
     shape = Voxels.shapeOf(t1Node)
     if tuple(array.shape) != shape:
@@ -116,7 +119,7 @@ def checkGrid(t1Node: Any, array: np.ndarray, affine: np.ndarray | None) -> None
         )
 
 
-def describe(node: Any, kind: str, provenance: Mapping[str, Any] | None) -> None:
+def describe(node: vtkMRMLScalarVolumeNode, kind: str, provenance: Mapping[str, Any] | None) -> None:
     """Units, quantity and origin, for people and for programs; ``kind`` is a key of :data:`QUANTITIES`."""
     node.SetVoxelValueQuantity(_coded(*QUANTITIES[kind]))
     node.SetVoxelValueUnits(_coded(*UNITS))
@@ -124,7 +127,7 @@ def describe(node: Any, kind: str, provenance: Mapping[str, Any] | None) -> None
     _tellOrigin(node, provenance)
 
 
-def setUpDisplay(node: Any, uncertainty: bool = False) -> None:
+def setUpDisplay(node: vtkMRMLScalarVolumeNode, uncertainty: bool = False) -> None:
     """Colour table, range and legend of a PSR or uncertainty map."""
     node.CreateDefaultDisplayNodes()
     scene, display = node.GetScene(), node.GetDisplayNode()
@@ -140,28 +143,28 @@ def setUpDisplay(node: Any, uncertainty: bool = False) -> None:
     addLegend(node, _("PSR SD (fraction)") if uncertainty else _("PSR (fraction)"), "%.3f" if uncertainty else "%.2f")
 
 
-def uncertaintyTextOf(psrNode: Any) -> tuple[str, str]:
+def uncertaintyTextOf(psrNode: vtkMRMLScalarVolumeNode | None) -> tuple[str, str]:
     """What the uncertainty of a map is called, and an explanation, see :func:`.Origin.uncertaintyText`."""
     return uncertaintyText({} if psrNode is None else provenanceOf(psrNode))
 
 
-def provenanceOf(node: Any) -> dict[str, Any]:
+def provenanceOf(node: vtkMRMLScalarVolumeNode) -> dict[str, Any]:
     """What :func:`describe` kept, also after the scene was saved and loaded; empty if there is nothing."""
     text = node.GetAttribute(Placement.PROVENANCE)
     return json.loads(text) if text else {}
 
 
-def uncertaintyOf(psrNode: Any) -> Any:
+def uncertaintyOf(psrNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLScalarVolumeNode | None:
     """The uncertainty map that belongs to a PSR map, or None."""
     return None if psrNode is None else psrNode.GetNodeReference(Placement.UNCERTAINTY_REFERENCE)
 
 
-def t1wOf(psrNode: Any) -> Any:
+def t1wOf(psrNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLScalarVolumeNode | None:
     """The T1w that a map was synthesized from, or None if it is gone."""
     return None if psrNode is None else psrNode.GetNodeReference(Placement.T1W_REFERENCE)
 
 
-def _tellOrigin(node: Any, provenance: Mapping[str, Any] | None) -> None:
+def _tellOrigin(node: vtkMRMLScalarVolumeNode, provenance: Mapping[str, Any] | None) -> None:
     node.SetAttribute(Placement.SYNTHETIC, "1")
     if provenance is None:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -11,6 +11,9 @@ from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_nump
 
 from ..Errors import InputError
 from ..I18n import _
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 #: Two affines are the same place if no corner of the volume moves by more than this (mm).
 SAME_PLACE_MM = 1e-2
@@ -34,7 +37,7 @@ def imageFromArray(array: np.ndarray) -> vtk.vtkImageData:
     return image
 
 
-def setArray(node: Any, array: np.ndarray) -> None:
+def setArray(node: vtkMRMLScalarVolumeNode, array: np.ndarray) -> None:
     """Give a volume node the voxels of ``array`` (i, j, k), in its own memory if size and type allow it."""
     image = node.GetImageData()
     scalars = None if image is None else image.GetPointData().GetScalars()
@@ -47,7 +50,7 @@ def setArray(node: Any, array: np.ndarray) -> None:
         node.SetAndObserveImageData(imageFromArray(array))
 
 
-def arrayFromNode(node: Any) -> np.ndarray:
+def arrayFromNode(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     """The voxels of a scalar volume, (i, j, k), as a view on its memory.
 
     Raises:
@@ -74,20 +77,20 @@ def matrixFromArray(array: np.ndarray) -> vtk.vtkMatrix4x4:
     return matrix
 
 
-def shapeOf(node: Any) -> tuple[int, int, int]:
+def shapeOf(node: vtkMRMLScalarVolumeNode) -> tuple[int, int, int]:
     """Voxels along i, j, k; zeros without an image."""
     image = node.GetImageData()
     return (0, 0, 0) if image is None else tuple(image.GetDimensions())
 
 
-def affineOf(node: Any) -> np.ndarray:
+def affineOf(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     """The node's own voxel-to-RAS matrix, (4, 4); its parent transform is left out."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return arrayFromMatrix(matrix)
 
 
-def parentMatrix(node: Any) -> np.ndarray:
+def parentMatrix(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     """What the node's parent transforms do to its RAS coordinates, (4, 4).
 
     Raises:
@@ -106,7 +109,7 @@ def parentMatrix(node: Any) -> np.ndarray:
     return arrayFromMatrix(matrix)
 
 
-def worldAffine(node: Any) -> np.ndarray:
+def worldAffine(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
     """Voxel to world, (4, 4): the node's own matrix and its parent transforms. Raises as :func:`parentMatrix`."""
     return parentMatrix(node) @ affineOf(node)
 

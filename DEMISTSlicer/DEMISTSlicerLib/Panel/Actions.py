@@ -16,6 +16,7 @@ from ..Nodes.Volumes import t1wOf
 from ..RunError import RunError
 from .ProgressPanel import ProgressPanel
 from .SamplingPanel import SamplingPanel
+from .Units import PERCENT
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
@@ -64,6 +65,8 @@ class Actions:
                 ("suggestButton", self.suggest),
                 ("checkedButton", self.check),
                 ("statisticsButton", self.measure),
+                ("reportButton", self.report),
+                ("dicomButton", self.exportDicom),
                 ("generateButton", self.generate),
                 ("browseGenerateButton", self.browseGenerate),
             )
@@ -93,6 +96,7 @@ class Actions:
                 self.sampling.options(),
                 brainMask=parameters.brainMask,
                 preview=self.sampling.preview,
+                sanity=True,
                 output=parameters.psr,
                 uncertainty=parameters.uncertainty,
                 wait=False,
@@ -130,8 +134,32 @@ class Actions:
         acceptSuggestion(self._parameters().lesions)
         self._onChanged()
 
-    def measure(self) -> None:
-        """Measure the PSR map."""
+    def report(self) -> None:
+        """Measure the PSR map, and write one page about it where the user says."""
+        parameters = self._parameters()
+        if parameters is None or parameters.psr is None:
+            return
+        path = qt.QFileDialog.getSaveFileName(
+            None, _("Save the report"), f"{parameters.psr.GetName()}.html", _("Web page (*.html)")
+        )
+        if path:
+            self.measure(path if path.lower().endswith((".html", ".htm")) else f"{path}.html")
+
+    def exportDicom(self) -> None:
+        """Write map, uncertainty and lesions as DICOM into a folder that the user chooses."""
+        parameters = self._parameters()
+        if parameters is None or parameters.psr is None:
+            return
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM files"), "")
+        if folder:
+            self._run(
+                lambda: self.logic.exportDicom(
+                    parameters.psr, folder, parameters.lesions, parameters.uncertainty, wait=False
+                )
+            )
+
+    def measure(self, report: str | None = None) -> None:
+        """Measure the PSR map; ``report``: page to write about it."""
         parameters = self._parameters()
         if parameters is None:
             return
@@ -150,6 +178,8 @@ class Actions:
                 distances=self._distances(),
                 table=table,
                 anyBrainVolume=parameters.anyBrainVolume,
+                report=report,
+                percent=parameters.unit == PERCENT,
                 wait=False,
             )
         )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..Errors import InputError
 from ..I18n import _
 from ..Nodes.Volumes import uncertaintyTextOf
 from .Choice import Choice
+from .Units import FRACTION, choices
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class DisplayPanel:
@@ -28,12 +32,15 @@ class DisplayPanel:
         self.view = Choice(ui.viewComboBox, self._onView)
         self._called = ""
         self._fillViews(None)
+        self.unit = Choice(ui.unitComboBox, self._onUnit)
+        self.unit.fill(choices(), FRACTION)
         ui.overlayButton.connect("toggled(bool)", self._onToggled)
         ui.layoutButton.connect("clicked()", self.compare)
 
     def disconnect(self) -> None:
         """Hear no more of the widgets, and give the user's view settings back."""
         self.view.disconnect()
+        self.unit.disconnect()
         self.ui.overlayButton.disconnect("toggled(bool)", self._onToggled)
         self.ui.layoutButton.disconnect("clicked()", self.compare)
         self.hide()
@@ -48,6 +55,7 @@ class DisplayPanel:
             return
         self._fillViews(parameters.psr)
         self.view.show(parameters.view)
+        self.unit.show(parameters.unit)
         if self.overlay.isShown and here:
             if self._shown != (parameters.psr, parameters.t1):  # another map was chosen: show that one
                 self.show()
@@ -80,7 +88,7 @@ class DisplayPanel:
         """One click: T1w above, the map below, linked."""
         self.show("compare")
 
-    def _fillViews(self, psr: Any) -> None:
+    def _fillViews(self, psr: vtkMRMLScalarVolumeNode) -> None:
         """Offer the map and its uncertainty, called what it is."""
         text, tip = uncertaintyTextOf(psr)
         if text == self._called:
@@ -104,6 +112,11 @@ class DisplayPanel:
             self.show()
         else:
             self.hide()
+
+    def _onUnit(self, unit: str) -> None:
+        parameters = self._parameters()
+        if parameters is not None:
+            parameters.unit = unit
 
     def _onView(self, view: str) -> None:
         parameters = self._parameters()

@@ -21,6 +21,7 @@ class DEMISTParameters:
     Distances in mm: NAWM is farther than ``gapMm`` from lesions; proximal NAWM not farther than ``proximalMm``; distal
     NAWM farther than ``distalMm``; all of it farther than ``depthMm`` from other tissue. Defaults
     are those of DEMISTCore.regions.RegionSettings (a test compares them).
+    ``unit`` is ``fraction`` or ``percent``: how PSR is written for people; volumes and tables hold fractions.
     ``mode`` is ``mean`` or ``sample``; empty for the bundle's own, as ``sampler`` is. The panel sets mode, seeds, steps
     and guidance to what the bundle recommends as soon as there are parameters; what stands here is for a scene without
     any bundle.
@@ -49,6 +50,7 @@ class DEMISTParameters:
 
     view: str = "psr"
     opacity: Annotated[float, WithinRange(0, 1)] = 0.5
+    unit: str = "fraction"
 
     gapMm: Annotated[float, WithinRange(0, 100)] = 2.0
     proximalMm: Annotated[float, WithinRange(0, 100)] = 6.0

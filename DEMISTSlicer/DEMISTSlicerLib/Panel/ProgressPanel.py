@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..I18n import _
 from .Presets import duration
+from .Units import sanityText
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class ProgressPanel:
     """Bar, stage and log.
 
     Args:
-        ui: the panel's widgets: ``progressBar``, ``stageLabel``, ``logTextEdit``.
+        ui: the panel's widgets: ``progressBar``, ``stageLabel``, ``resultLabel``, ``logTextEdit``.
     """
 
     def __init__(self, ui: Any) -> None:
         self.ui = ui
+        self._told: tuple[Any, Mapping[str, Any]] = (None, {})
 
     def begin(self) -> None:
         """A run begins."""
@@ -44,6 +49,19 @@ class ProgressPanel:
         text = f"{text} · {how}" if how else text
         self.log(text)
         self.say("\n".join([text, *(_("Warning: {text}").format(text=sentence) for sentence in warnings)]))
+
+    def tell(self, psr: vtkMRMLScalarVolumeNode, sanity: Mapping[str, Any], unit: str) -> None:
+        """Means of a fresh map in the result line, see :func:`.Units.sanityText`; and in the log."""
+        self._told = (psr, sanity)
+        self.update(psr, unit)
+        if self.ui.resultLabel.text:
+            self.log(self.ui.resultLabel.text)
+
+    def update(self, psr: vtkMRMLScalarVolumeNode | None, unit: str) -> None:
+        """The result line is that of this map, in this unit; gone for a map that was not measured in this session."""
+        text = sanityText(self._told[1], unit) if psr is not None and psr is self._told[0] else ""
+        self.ui.resultLabel.text = text
+        self.ui.resultLabel.visible = bool(text)
 
     def stopped(self, text: str) -> None:
         """A run has ended without a result."""

@@ -8,11 +8,12 @@ from ..I18n import _
 from ..Nodes.Segmentation import isSuggested
 
 
-def readiness(parameters: Any) -> list[tuple[str, bool, str]]:
+def readiness(parameters: Any, confirmed: bool = True) -> list[tuple[str, bool, str]]:
     """For each button that starts something: its name, whether it can be pressed, and its tooltip.
 
     Args:
         parameters: the parameter node wrapper, or None.
+        confirmed: nothing speaks against T1w and FLAIR, or the user has looked at them.
     """
     pair = bool(parameters and parameters.t1 and parameters.flair and parameters.t1 is not parameters.flair)
     psr = bool(parameters and parameters.psr)
@@ -20,10 +21,15 @@ def readiness(parameters: Any) -> list[tuple[str, bool, str]]:
     return [
         (name, ready, tip if ready else why)
         for name, ready, tip, why in (
-            ("applyButton", pair, _("Synthesize the PSR map."), _("Choose a T1w and a FLAIR first.")),
+            (
+                "applyButton",
+                pair and confirmed,
+                _("Synthesize the PSR map."),
+                _("Confirm the images, or choose others.") if pair else _("Choose a T1w and a FLAIR first."),
+            ),
             (
                 "suggestButton",
-                pair,
+                pair and confirmed,
                 _("Suggest lesions from T1w and FLAIR. The result is an editable segmentation: check and correct it."),
                 _("Choose a T1w and a FLAIR first."),
             ),
@@ -37,7 +43,19 @@ def readiness(parameters: Any) -> list[tuple[str, bool, str]]:
                 "statisticsButton",
                 psr,
                 _("Measure the PSR map in lesions and in proximal and distal normal-appearing white matter."),
-                _("Choose a PSR map under Outputs, or press Apply to make one."),
+                _("Choose a PSR map under Advanced > Outputs, or press Apply to make one."),
+            ),
+            (
+                "reportButton",
+                psr,
+                _("Measure the map and save one page: pictures, table, ROC curves, where the map came from (HTML)."),
+                _("Choose a PSR map under Advanced > Outputs, or press Apply to make one."),
+            ),
+            (
+                "dicomButton",
+                psr,
+                _("Write the map and its uncertainty as DICOM Parametric Maps, lesions as DICOM Segmentation."),
+                _("Choose a PSR map under Advanced > Outputs, or press Apply to make one."),
             ),
             ("generateButton", True, _("Make the synthetic T1w."), ""),
             (

@@ -5,13 +5,16 @@ The module here is DEMIST's own; Slicer's, ``import SampleData``, is imported wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 
 from ..Errors import DemistError
 from ..I18n import _
 from ..Nodes.Patient import createPatient
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 CATEGORY = "DEMIST"
 SAMPLE = "DEMISTSimulatedPatient"
@@ -76,7 +79,7 @@ def simulateHere(seed: int | None = None) -> dict[str, Any]:
     return createPatient({name: (v.array, v.affine) for name, v in volumes.items()}, patient.protocol, seed)
 
 
-def show(t1Node: Any) -> None:
+def show(t1Node: vtkMRMLScalarVolumeNode) -> None:
     """Show the new T1w in all slice views, as Slicer does with data that was just loaded."""
     app = getattr(slicer, "app", None)
     logic = app.applicationLogic() if app is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -20,6 +21,7 @@ from . import SampleData
 from .Actions import Actions
 from .BundleChooser import BundleChooser
 from .Choice import Choice
+from .Confirmation import Confirmation
 from .DisplayPanel import DisplayPanel
 from .EnvironmentPanel import EnvironmentPanel
 from .Parameters import DEMISTParameters
@@ -70,6 +72,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )  # fmt: skip
 
         self._connectLogic()
+        self.confirmation = Confirmation(self.ui.confirmInputsCheckBox, self._updateButtons)
         self.actions = Actions(
             self.ui, self.logic, self.installer, lambda: self._parameterNode, self.sampling, self.progress,
             self._report, self._updateButtons,
@@ -88,7 +91,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        for part in ("actions", "bundles", "device", "sampling", "display", "statistics", "environment"):
+        parts = ("actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "environment")
+        for part in parts:
             if hasattr(self, part):
                 getattr(self, part).disconnect()
         if self.logic is not None:
@@ -179,6 +183,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.sampling.update()
             self.display.update()
             self.statistics.update()
+            self.progress.update(parameters.psr, parameters.unit)
             self._updateButtons()
         finally:
             self._updating = False
@@ -207,10 +212,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
         busy = self.logic is not None and (self.logic.isRunning or self.installer.isRunning)
-        sentence = hint(parameters.t1, parameters.flair) if parameters else ""
+        chosen = (parameters.t1, parameters.flair) if parameters else (None, None)
+        sentence = hint(*chosen) if parameters else ""
         self.ui.inputsHintLabel.text = sentence
         self.ui.inputsHintLabel.visible = bool(sentence)
-        for name, ready, tip in readiness(parameters):
+        for name, ready, tip in readiness(parameters, self.confirmation.isGiven(*chosen)):
             button = getattr(self.ui, name)
             button.enabled = ready and not busy
             button.toolTip = _("Wait for the run to end, or cancel it.") if busy else tip
@@ -276,6 +282,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         kind = result.kind
         made = kind == "synthesis"
         self.progress.done(result.seconds, result.how if made else "", result.notes if made else ())
+        if made:
+            self.progress.tell(result.psr, result.sanity, parameters.unit)
         for note in result.notes:
             self.progress.log(note)
         if kind == "synthesis":
@@ -283,6 +291,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
             if self._parameterNode is not None:
                 self.display.show()
+        elif kind == "dicom":
+            self.progress.say(_("DICOM files are in {folder}").format(folder=Path(result.files["psr"]).parent))
+            self.progress.log(self.ui.stageLabel.text)
         elif kind == "simulate":
             with slicer.util.NodeModify(parameters.parameterNode):
                 parameters.t1, parameters.flair = result.t1w, result.flair
@@ -290,6 +301,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif kind == "regions":
             parameters.lesions = result.segmentation
         elif kind == "statistics":
+            if result.report:
+                self.progress.say(_("The report is in {path}").format(path=result.report))
+                self.progress.log(self.ui.stageLabel.text)
             parameters.statisticsTable = result.table
             if parameters.lesions is None and result.suggested:
                 parameters.lesions = result.segmentation

@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..I18n import _
 from ..RunError import RunError
 from .BatchResult import BatchResult
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 _SUFFIX = re.compile(r"\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|mgz)$", re.IGNORECASE)
 _T1W = re.compile(r"(?<![a-z0-9])(t1w?|mprage)(?![a-z0-9])", re.IGNORECASE)
@@ -65,7 +68,13 @@ class Batch:
         return results
 
     def _one(
-        self, t1: Any, flair: Any, root: Path | None, folder: Any, overwrite: bool, options: dict[str, Any]
+        self,
+        t1: vtkMRMLScalarVolumeNode,
+        flair: vtkMRMLScalarVolumeNode,
+        root: Path | None,
+        folder: Any,
+        overwrite: bool,
+        options: dict[str, Any],
     ) -> BatchResult:
         files = isinstance(t1, Path)
         name = _SUFFIX.sub("", t1.name) if files else t1.GetName()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 @dataclass
@@ -20,7 +24,7 @@ class BatchResult:
 
     name: str
     status: str
-    psr: Any = None
-    uncertainty: Any = None
+    psr: vtkMRMLScalarVolumeNode | Path | None = None
+    uncertainty: vtkMRMLScalarVolumeNode | Path | None = None
     message: str = ""
     seconds: float = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -20,11 +20,16 @@ from ..Nodes import Voxels
 from ..Nodes.Segmentation import segmentationToLabelmap
 from ..RunError import RunError
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTransformableNode, vtkMRMLVolumeNode
+
 #: Bytes written or read at a time: a few milliseconds, also on slow disks.
 SLAB = 4 << 20
 
 
-def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
+def affineInFrameOf(
+    node: vtkMRMLVolumeNode | vtkMRMLSegmentationNode, relativeTo: vtkMRMLTransformableNode | None = None
+) -> np.ndarray:
     """Voxel index to RAS mm, (4, 4), in the node's own space, or in that of another node.
 
     The T1w keeps its own IJKToRAS: results lie on it and share its transform. A FLAIR under another transform has its
@@ -41,7 +46,11 @@ def affineInFrameOf(node: Any, relativeTo: Any = None) -> np.ndarray:
 
 
 def writeNode(
-    node: Any, folder: Path, name: str, relativeTo: Any = None, gridOf: Any = None
+    node: vtkMRMLVolumeNode | vtkMRMLSegmentationNode,
+    folder: Path,
+    name: str,
+    relativeTo: vtkMRMLTransformableNode | None = None,
+    gridOf: vtkMRMLScalarVolumeNode | None = None,
 ) -> Generator[None, None, dict[str, Any]]:
     """Write a volume node slab by slab as ``name``.npy into ``folder``.
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..Signal import Signal
 from ..Views.Preview import LivePreview
 from .Exchange import readReference
 from .Steps import Steps
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class PreviewFeed:
@@ -30,7 +33,7 @@ class PreviewFeed:
         self._preview: LivePreview | None = None
         self._steps: Steps | None = None
 
-    def begin(self, t1: Any) -> None:
+    def begin(self, t1: vtkMRMLScalarVolumeNode) -> None:
         """Show what comes from now on over this T1w."""
         self.end()
         self._preview = LivePreview()

@@ -7,7 +7,7 @@ yield. Each takes the worker's ``done`` message; its value is the result.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..Nodes import Volumes
 from ..Nodes.Patient import createPatient
@@ -16,12 +16,18 @@ from .Exchange import readReference
 from .Result import Result
 from .RunInputs import RunInputs
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
 #: Images of a synthesis: their keys in the request, and what its provenance calls them.
 _TOLD = {"t1w": "T1w", "flair": "FLAIR", "brain_mask": "brain mask"}
 
 
 def makeMaps(
-    message: dict[str, Any], inputs: RunInputs, output: Any = None, uncertainty: Any = None
+    message: dict[str, Any],
+    inputs: RunInputs,
+    output: vtkMRMLScalarVolumeNode | None = None,
+    uncertainty: vtkMRMLScalarVolumeNode | None = None,
 ) -> Generator[Any, None, Result]:
     """The PSR map over the T1w, and its uncertainty if there is one; into the nodes given, or into new ones."""
     t1, provenance = inputs.nodes["t1w"], message["provenance"]
@@ -40,7 +46,7 @@ def makeMaps(
             t1, array, affine, provenance, node=present(uncertainty), uncertainty=True, psrNode=psr
         )
     return Result("synthesis", psr, spread, provenance=provenance, notes=provenance.get("warnings", []),
-                  samplingAfter=message.get("sampling_after"))  # fmt: skip
+                  sanity=message.get("sanity") or {}, samplingAfter=message.get("sampling_after"))  # fmt: skip
 
 
 def makeFiles(message: dict[str, Any]) -> Generator[Any, None, Result]:
@@ -51,13 +57,23 @@ def makeFiles(message: dict[str, Any]) -> Generator[Any, None, Result]:
                   samplingAfter=message.get("sampling_after"))  # fmt: skip
 
 
-def makeRegions(message: dict[str, Any], t1: Any, segmentation: Any = None) -> Generator[Any, None, Result]:
+def makeDicom(message: dict[str, Any]) -> Generator[Any, None, Result]:
+    """No nodes: the files are there already."""
+    yield True
+    return Result("dicom", files=dict(message["files"]))
+
+
+def makeRegions(
+    message: dict[str, Any], t1: vtkMRMLScalarVolumeNode, segmentation: vtkMRMLSegmentationNode | None = None
+) -> Generator[Any, None, Result]:
     """Suggested lesions and NAWM on the T1w's grid; into the segmentation given, or into a new one."""
     segments = yield from makeSegments(message, t1, segmentation)
     return Result("regions", segmentation=segments, notes=message["notes"])
 
 
-def makeSegments(message: dict[str, Any], reference: Any, segmentation: Any = None) -> Generator[Any, None, Any]:
+def makeSegments(
+    message: dict[str, Any], reference: vtkMRMLScalarVolumeNode, segmentation: vtkMRMLSegmentationNode | None = None
+) -> Generator[Any, None, Any]:
     """The masks of a message as a segmentation on the grid of ``reference``; None if there are none."""
     masks = {}
     for key, told in message["masks"].items():

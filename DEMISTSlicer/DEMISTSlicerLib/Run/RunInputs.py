@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 
 from ..I18n import _
 from ..RunError import RunError
 from .Exchange import writeNode
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode, vtkMRMLVolumeNode
 
 #: Keys that volumes have in a request, and what people call them.
 NAMES = {
@@ -90,7 +93,7 @@ class RunInputs:
             told[key] = yield from writeNode(node, folder, key, self.frame, self.drawnOn(node))
         return told
 
-    def drawnOn(self, node: Any) -> Any:
+    def drawnOn(self, node: vtkMRMLVolumeNode | vtkMRMLSegmentationNode) -> Any:
         """The volume whose grid a segmentation is written on: the FLAIR, if it was drawn on that, else the frame.
 
         A mask on the FLAIR's grid goes where registration takes the FLAIR; on the frame's it would stay behind.
@@ -102,7 +105,7 @@ class RunInputs:
         return flair if node.GetNodeReference(role) is flair else self.frame
 
 
-def checkVolume(node: Any, name: str) -> None:
+def checkVolume(node: vtkMRMLVolumeNode | vtkMRMLSegmentationNode | None, name: str) -> None:
     """Refuse what is no 3-D volume of grey values in the scene, or lies under a non-linear transform.
 
     Args:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..Nodes.Inputs import dicomTags
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 #: No sidecar is as long as this (bytes).
 _MOST = 1 << 20
@@ -23,14 +26,14 @@ _KEYS = {
 }
 
 
-def protocolOf(t1: Any, flair: Any) -> dict[str, dict[str, Any]]:
+def protocolOf(t1: vtkMRMLScalarVolumeNode, flair: vtkMRMLScalarVolumeNode) -> dict[str, dict[str, Any]]:
     """The protocol of two volumes as the worker takes it: by ``T1w`` and ``FLAIR``, by BIDS name; what is not known is
     left out. The worker checks the values."""
     found = {"T1w": _ofNode(t1), "FLAIR": _ofNode(flair)}
     return {name: content for name, content in found.items() if content}
 
 
-def _ofNode(node: Any) -> dict[str, Any]:
+def _ofNode(node: vtkMRMLScalarVolumeNode) -> dict[str, Any]:
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     name = (storage.GetFullNameFromFileName() if storage is not None else None) or ""
     return (_beside(Path(name)) if name else {}) or _fromDicom(node)
@@ -61,7 +64,7 @@ def _canBeSent(value: Any) -> bool:
     return len(value) <= 64 if isinstance(value, str) else isinstance(value, (int, float)) and -1e9 < value < 1e9
 
 
-def _fromDicom(node: Any) -> dict[str, Any]:
+def _fromDicom(node: vtkMRMLScalarVolumeNode) -> dict[str, Any]:
     """The same from Slicer's DICOM database, for a series that was loaded from there."""
     told = dicomTags(node, {name: tag for name, (tag, _factor) in _KEYS.items()})
     found = {}

@@ -21,11 +21,13 @@ STAGES = {
     "mean": _("Computing the mean"),
     "sampling": _("Sampling"),
     "write": _("Writing"),
+    "sanity": _("Measuring white and grey matter"),
     "regions": _("Finding lesions and tissue"),
     "table": _("Measuring regions"),
     "curves": _("Computing ROC curves"),
     "comparison": _("Comparing maps"),
     "simulate": _("Simulating a patient"),
+    "dicom": _("Writing DICOM files"),
     "done": _("Done"),
 }
 _SEED = re.compile(r"seed (\d+) of (\d+)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..I18n import _
 from ..Nodes import Charts, Tables
@@ -11,6 +11,9 @@ from ..Nodes.Placement import SEGMENTATION_REFERENCE
 from ..Nodes.Segmentation import editStamp
 from .ResultNodes import makeSegments, present
 from .StatisticsResult import StatisticsResult
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 
 
 class StatisticsNodes:
@@ -22,7 +25,9 @@ class StatisticsNodes:
     def __init__(self) -> None:
         self._stamps: dict[str, tuple[int, ...]] = {}
 
-    def unedited(self, table: Any, lesions: Any) -> Any:
+    def unedited(
+        self, table: vtkMRMLTableNode, lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode
+    ) -> vtkMRMLSegmentationNode | None:
         """The segmentation made with a statistics table, if nobody has worked on it since; None otherwise."""
         made = None if table is None else table.GetNodeReference(SEGMENTATION_REFERENCE)
         if made is None or made is lesions:
@@ -30,7 +35,11 @@ class StatisticsNodes:
         return made if self._stamps.get(made.GetID()) == editStamp(made) else None
 
     def make(
-        self, message: dict[str, Any], psr: Any, segmentation: Any = None, table: Any = None
+        self,
+        message: dict[str, Any],
+        psr: vtkMRMLScalarVolumeNode,
+        segmentation: vtkMRMLSegmentationNode | None = None,
+        table: vtkMRMLTableNode | None = None,
     ) -> Generator[Any, None, StatisticsResult]:
         """The nodes of a ``done`` message, as in :mod:`.ResultNodes`; the charts go where the table's are."""
         name = psr.GetName()
@@ -58,5 +67,5 @@ class StatisticsNodes:
             self._stamps[segments.GetID()] = editStamp(segments)
         return StatisticsResult(
             tableNode, segments, rocChart, boxes, message["rows"], summary, message["notes"], message["statement"],
-            bool(message["suggested"]),
+            bool(message["suggested"]), str(message.get("report") or ""),
         )  # fmt: skip

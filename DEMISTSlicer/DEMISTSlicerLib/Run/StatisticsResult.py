@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLPlotChartNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 
 
 @dataclass
@@ -20,17 +23,19 @@ class StatisticsResult:
         notes: plain sentences: what was resampled, suggested or left out, and why.
         statement: the sentence that belongs below every output.
         suggested: True if the lesions were suggested, not drawn.
+        report: the page that was written, if one was asked for.
         seconds: from the call to the result.
     """
 
-    table: Any = None
-    segmentation: Any = None
-    roc: Any = None
-    boxPlot: Any = None
+    table: vtkMRMLTableNode | None = None
+    segmentation: vtkMRMLSegmentationNode | None = None
+    roc: vtkMRMLPlotChartNode | None = None
+    boxPlot: vtkMRMLPlotChartNode | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     statement: str = ""
     suggested: bool = False
+    report: str = ""
     seconds: float = 0.0
     kind: str = "statistics"

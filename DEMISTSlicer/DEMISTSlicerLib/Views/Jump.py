@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
@@ -12,6 +12,9 @@ from ..Errors import InputError
 from ..I18n import _
 from ..Nodes import Placement
 from ..Nodes.Tables import POSITION_COLUMNS
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 
 
 def lesionPositions(numbers: np.ndarray, affine: np.ndarray) -> dict[int, tuple[float, float, float]]:
@@ -37,7 +40,7 @@ def lesionPositions(numbers: np.ndarray, affine: np.ndarray) -> dict[int, tuple[
     return found
 
 
-def lesionOfRow(tableNode: Any, row: int) -> int:
+def lesionOfRow(tableNode: vtkMRMLTableNode | None, row: int) -> int:
     """The lesion that row ``row`` (from 0) of a statistics table is about; 0 for a whole region or no such row."""
     column = tableNode.GetTable().GetColumnByName("lesion") if tableNode is not None else None
     if column is None or not 0 <= row < column.GetNumberOfValues():
@@ -45,7 +48,7 @@ def lesionOfRow(tableNode: Any, row: int) -> int:
     return int(column.GetValue(row))
 
 
-def lesionPoint(number: int, tableNode: Any) -> tuple[float, float, float]:
+def lesionPoint(number: int, tableNode: vtkMRMLTableNode) -> tuple[float, float, float]:
     """World coordinates (RAS, mm) of a lesion of a statistics table; the volume's transforms are applied.
 
     Raises:
@@ -67,7 +70,7 @@ def lesionPoint(number: int, tableNode: Any) -> tuple[float, float, float]:
     )
 
 
-def jumpToLesion(number: int, tableNode: Any, centre: bool = True) -> tuple[float, float, float]:
+def jumpToLesion(number: int, tableNode: vtkMRMLTableNode, centre: bool = True) -> tuple[float, float, float]:
     """Show a lesion in all slice views, and put the crosshair on it.
 
     Args:
@@ -91,13 +94,13 @@ def jumpToLesion(number: int, tableNode: Any, centre: bool = True) -> tuple[floa
     return point
 
 
-def jumpToRow(tableNode: Any, row: int) -> tuple[float, float, float] | None:
+def jumpToRow(tableNode: vtkMRMLTableNode, row: int) -> tuple[float, float, float] | None:
     """What a click on row ``row`` (from 0) does: jump to its lesion; None if the row is about a whole region."""
     number = lesionOfRow(tableNode, row)
     return jumpToLesion(number, tableNode) if number else None
 
 
-def _toWorld(point: list[float], volumeNode: Any) -> tuple[float, float, float]:
+def _toWorld(point: list[float], volumeNode: vtkMRMLScalarVolumeNode) -> tuple[float, float, float]:
     transform = volumeNode.GetParentTransformNode() if volumeNode is not None else None
     if transform is None:
         return tuple(point)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -10,8 +10,12 @@ import vtk
 from ..Errors import InputError
 from ..I18n import _
 from ..Nodes import Placement
-from ..Nodes.Volumes import uncertaintyOf
+from ..Nodes.Volumes import provenanceOf, uncertaintyOf
+from .Note import Note, noteText
 from .ViewState import ViewState, setSliceGeometry, sliceGeometry
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
 
 #: Views by name of the arrangement: Slicer's own layouts.
 LAYOUTS = {
@@ -19,6 +23,8 @@ LAYOUTS = {
     "compare": slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView,
     "statistics": slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView,
 }
+#: A view shows so much more than the T1w, so that the legend and the note stand beside the brain.
+MARGIN = 1.25
 #: In the arrangement "compare" these show the T1w alone, the row below shows the map over it.
 _BARE_IN_COMPARE = ("Red", "Yellow", "Green")
 
@@ -44,6 +50,7 @@ class Overlay:
         self._unfitted: set[str] = set()
         self.view = "psr"
         self.opacity = 0.5
+        self._note = Note()
 
     @property
     def isShown(self) -> bool:
@@ -52,11 +59,11 @@ class Overlay:
 
     def show(
         self,
-        psrNode: Any,
-        t1Node: Any,
+        psrNode: vtkMRMLScalarVolumeNode,
+        t1Node: vtkMRMLScalarVolumeNode,
         opacity: float = 0.5,
         view: str = "psr",
-        uncertaintyNode: Any = None,
+        uncertaintyNode: vtkMRMLScalarVolumeNode | None = None,
         layout: str | None = None,
     ) -> None:
         """Switch the overlay on, or change what it shows.
@@ -83,6 +90,7 @@ class Overlay:
         if layout is not None:
             self.arrange(layout)
         self._applyAll()
+        self._note.show(noteText(provenanceOf(psrNode)))
 
     def setView(self, view: str) -> None:
         """Show ``"psr"`` or ``"uncertainty"``; nothing happens while the overlay is off. Raises as :meth:`show`."""
@@ -131,6 +139,7 @@ class Overlay:
             if not self._state.isStill(composite, "ForegroundVolumeID"):
                 self._state.keep(composite, "ForegroundOpacity")
         self._state.restore()
+        self._note.hide()
         self._unfitted.clear()
         self._updateLegends()
         self._psr = self._t1 = self._uncertainty = self._arrangement = None
@@ -150,7 +159,7 @@ class Overlay:
 
     # --- one view -----------------------------------------------------------------------------------------------
 
-    def _apply(self, composite: Any) -> None:
+    def _apply(self, composite: vtkMRMLSliceCompositeNode) -> None:
         shown = self._uncertainty if self.view == "uncertainty" else self._psr
         state = self._state
         modifying = composite.StartModify()
@@ -170,19 +179,19 @@ class Overlay:
         else:
             self._unfitted.discard(composite.GetID())
 
-    def _change(self, composite: Any, name: str, volumeId: str | None) -> None:
+    def _change(self, composite: vtkMRMLSliceCompositeNode, name: str, volumeId: str | None) -> None:
         """A layer's volume; one that has left the scene by the time it would be put back gives way to none."""
 
-        def put(node: Any, value: str | None) -> None:
+        def put(node: vtkMRMLSliceCompositeNode, value: str | None) -> None:
             there = value and node.GetScene() is not None and node.GetScene().GetNodeByID(value) is not None
             getattr(node, f"Set{name}")(value if there else None)
 
         self._state.change(composite, name, volumeId, put=put)
 
-    def _isBare(self, composite: Any) -> bool:
+    def _isBare(self, composite: vtkMRMLSliceCompositeNode) -> bool:
         return self._arrangement == "compare" and composite.GetLayoutName() in _BARE_IN_COMPARE
 
-    def _fit(self, sliceNode: Any) -> bool:
+    def _fit(self, sliceNode: vtkMRMLSliceNode) -> bool:
         """Let the view show all of the T1w; False if the application has no window for it (yet)."""
         logic = self._applicationLogic
         if logic is None and getattr(slicer, "app", None) is not None:
@@ -191,6 +200,8 @@ class Overlay:
         if sliceLogic is None:
             return False
         sliceLogic.FitSliceToBackground()
+        field = sliceNode.GetFieldOfView()
+        sliceNode.SetFieldOfView(field[0] * MARGIN, field[1] * MARGIN, field[2])
         return True
 
     def _composites(self) -> list[Any]:
@@ -199,10 +210,12 @@ class Overlay:
         return [scene.GetNthNodeByClass(i, "vtkMRMLSliceCompositeNode") for i in range(count)]
 
     @staticmethod
-    def _sliceNode(composite: Any) -> Any:
+    def _sliceNode(composite: vtkMRMLSliceCompositeNode) -> vtkMRMLSliceNode | None:
         return slicer.vtkMRMLSliceLogic.GetSliceNode(composite)
 
-    def _check(self, view: str, uncertaintyNode: Any, psrNode: Any) -> None:
+    def _check(
+        self, view: str, uncertaintyNode: vtkMRMLScalarVolumeNode | None, psrNode: vtkMRMLScalarVolumeNode
+    ) -> None:
         if view not in ("psr", "uncertainty"):
             raise InputError(_("The overlay shows psr or uncertainty, not {name}.").format(name=view))
         if view == "uncertainty" and uncertaintyNode is None:
@@ -214,18 +227,18 @@ class Overlay:
 
     # --- what happens in the scene ------------------------------------------------------------------------------
 
-    def _observe(self, scene: Any) -> None:
+    def _observe(self, scene: vtkMRMLScene) -> None:
         if self._observed:
             return
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
-        def added(caller: Any, event: str, node: Any) -> None:
+        def added(caller: Any, event: str, node: vtkMRMLNode | None) -> None:
             if node is not None and node.IsA("vtkMRMLSliceCompositeNode") and self.isShown:
                 self._apply(node)
                 self._updateLegends()
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
-        def removed(caller: Any, event: str, node: Any) -> None:
+        def removed(caller: Any, event: str, node: vtkMRMLNode | None) -> None:
             if node is None or not self.isShown:
                 return
             if node is self._psr or node is self._t1:

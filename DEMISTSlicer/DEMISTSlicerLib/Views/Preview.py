@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -11,6 +11,9 @@ from ..I18n import _
 from ..Nodes import Placement, Voxels
 from ..Nodes.Volumes import describe, setUpDisplay
 from .Overlay import Overlay
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class LivePreview:
@@ -30,7 +33,7 @@ class LivePreview:
         """Whether :meth:`begin` was called and the T1w is still there."""
         return self._t1 is not None and self._t1.GetScene() is not None
 
-    def begin(self, t1Node: Any, opacity: float = 0.6) -> None:
+    def begin(self, t1Node: vtkMRMLScalarVolumeNode, opacity: float = 0.6) -> None:
         """Get ready to show estimates over ``t1Node``; the volume appears with the first one."""
         self.end()
         self._t1 = t1Node

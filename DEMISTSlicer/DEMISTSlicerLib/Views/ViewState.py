@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vtk
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLNode, vtkMRMLSliceNode
 
 
 @dataclass
 class _Entry:
-    node: Any
+    node: vtkMRMLNode
     get: Callable[[Any], Any]
     put: Callable[[Any, Any], Any]
     before: Any
@@ -32,7 +35,7 @@ class ViewState:
 
     def change(
         self,
-        node: Any,
+        node: vtkMRMLNode,
         name: str,
         value: Any,
         *,
@@ -45,16 +48,18 @@ class ViewState:
         put(node, value)
         entry.applied, entry.always = entry.get(node), always
 
-    def remember(self, node: Any, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> None:
+    def remember(
+        self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]
+    ) -> None:
         """Note what ``name`` is now, to be put back whatever becomes of it."""
         self._entry(node, name, get, put).always = True
 
-    def isStill(self, node: Any, name: str) -> bool:
+    def isStill(self, node: vtkMRMLNode, name: str) -> bool:
         """Whether the property still has the value that was set here."""
         entry = self._entries.get((node.GetID(), name))
         return entry is not None and entry.get(node) == entry.applied
 
-    def keep(self, node: Any, name: str) -> None:
+    def keep(self, node: vtkMRMLNode, name: str) -> None:
         """Let the property stay as it is: what was noted of it is forgotten."""
         self._entries.pop((node.GetID(), name), None)
 
@@ -70,21 +75,23 @@ class ViewState:
         """Undo nothing, remember nothing."""
         self._entries.clear()
 
-    def _entry(self, node: Any, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> _Entry:
+    def _entry(
+        self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]
+    ) -> _Entry:
         key = (node.GetID(), name)
         if key not in self._entries:
             self._entries[key] = _Entry(node, get, put, get(node))
         return self._entries[key]
 
 
-def sliceGeometry(node: Any) -> tuple[Any, ...]:
+def sliceGeometry(node: vtkMRMLSliceNode) -> tuple[Any, ...]:
     """Where a slice node looks: plane, field of view, pan, window size in pixels."""
     matrix = node.GetSliceToRAS()
     plane = tuple(matrix.GetElement(i, j) for i in range(4) for j in range(4))
     return plane, tuple(node.GetFieldOfView()), tuple(node.GetXYZOrigin()), tuple(node.GetDimensions())
 
 
-def setSliceGeometry(node: Any, geometry: tuple[Any, ...]) -> None:
+def setSliceGeometry(node: vtkMRMLSliceNode, geometry: tuple[Any, ...]) -> None:
     """Let a slice node look where :func:`sliceGeometry` says; the scale is kept if its window was resized since."""
     plane, field, origin, dimensions = geometry
     matrix = vtk.vtkMatrix4x4()
