@@ -90,7 +90,6 @@ class Overlay:
         if layout is not None:
             self.arrange(layout)
         self._applyAll()
-        self._note.show(noteText(provenanceOf(psrNode)))
 
     def setView(self, view: str) -> None:
         """Show ``"psr"`` or ``"uncertainty"``; nothing happens while the overlay is off. Raises as :meth:`show`."""
@@ -148,6 +147,7 @@ class Overlay:
         for composite in self._composites():
             self._apply(composite)
         self._updateLegends()
+        self._note.show(noteText(provenanceOf(self._psr)))  # again: a layout may have brought views
 
     def _updateLegends(self) -> None:
         """Legends do not notice by themselves that their volume is shown, or shown no more."""
