@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,32 @@ def require_memory(needed: int, device: torch.device | None, what: str) -> None:
             f"Too little memory: {what} needs about {needed / 2**30:.1f} GiB of {where} and "
             f"{free / 2**30:.1f} GiB are free; {mend}."
         )
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Memory that runs out inside, on whatever device, raises :class:`~DEMISTCore.errors.MemoryShortage`.
+
+    NumPy and CUDA have types for it. The allocators of the CPU and of Apple's GPUs raise a plain RuntimeError, which
+    their words alone tell from others: here, and nowhere else.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryShortage(_SHORT) from error
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not (isinstance(error, _cuda_type(torch)) or _UNTYPED.search(str(error))):
+            raise
+        raise MemoryShortage(_SHORT) from error
+
+
+_SHORT = "There is not enough memory; close other programs, use fewer seeds, or another device (cpu)."
+_UNTYPED = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|MPS backend out of memory")
+
+
+def _cuda_type(torch: Any) -> type[Exception]:
+    return getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
 
 
 def peak_memory() -> int:

@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadab
 ensureCore()  # DEMISTCore ships with the extension; in a source checkout it lies beside the module's folder
 
 from DEMISTSlicerLib.Logic import DEMISTSlicerLogic as _Logic  # noqa: E402
-from DEMISTSlicerLib.Widget import DEMISTSlicerWidget as _Widget  # noqa: E402
+from DEMISTSlicerLib.Panel.Widget import DEMISTSlicerWidget as _Widget  # noqa: E402
 
 #: OWNER: whoever publishes the repository puts the account's name here, too.
 DOCUMENTATION = "https://github.com/OWNER/SlicerDEMIST/blob/main/docs/slicer.md"
@@ -44,14 +44,17 @@ class DEMISTSlicer(ScriptedLoadableModule):
 
 
 def registerSampleData() -> None:
-    """Offer a simulated patient in the Sample Data module; it is made on this computer, nothing is downloaded."""
-    from DEMISTSlicerLib.SampleData import register
+    """Offer a simulated patient in the Sample Data module, made on this computer; and keep Slicer's *Export to DICOM*
+    from writing maps as zeros."""
+    from DEMISTSlicerLib.Panel.DicomGuard import guard
+    from DEMISTSlicerLib.Panel.SampleData import register
 
+    guard()
     register(str(Path(__file__).parent / "Resources" / "Icons" / "DEMISTSlicerSample.png"))
 
 
 class DEMISTSlicerWidget(_Widget):
-    """The panel; Slicer looks for the class here, the code is in DEMISTSlicerLib/Widget.py."""
+    """The panel; Slicer looks for the class here, the code is in DEMISTSlicerLib/Panel/Widget.py."""
 
 
 class DEMISTSlicerLogic(_Logic):

@@ -20,7 +20,7 @@ QUICK = {"bundle": "tiny", "device": "cpu", "seeds": 2, "register": False, "bias
 def volume(array: np.ndarray, affine: np.ndarray, name: str) -> Any:
     """A scalar volume node in the scene; ``array`` (X, Y, Z), ``affine`` voxel to RAS."""
     import slicer
-    from DEMISTSlicerLib import Voxels
+    from DEMISTSlicerLib.Nodes import Voxels
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     node.SetIJKToRASMatrix(Voxels.matrixFromArray(affine))
@@ -39,7 +39,7 @@ def load(path: Path, name: str) -> Any:
 def linear_transform(matrix: np.ndarray, name: str = "Linear") -> Any:
     """A linear transform node in the scene."""
     import slicer
-    from DEMISTSlicerLib import Voxels
+    from DEMISTSlicerLib.Nodes import Voxels
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     node.SetMatrixTransformToParent(Voxels.matrixFromArray(matrix))

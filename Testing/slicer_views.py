@@ -12,7 +12,7 @@ slicer_app.install()
 
 import slicer  # noqa: E402
 import vtk  # noqa: E402
-from DEMISTSlicerLib import Voxels  # noqa: E402
+from DEMISTSlicerLib.Nodes import Voxels  # noqa: E402
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 SIZE = 300

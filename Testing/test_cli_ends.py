@@ -151,7 +151,7 @@ def test_errors_are_told_apart_by_type_not_by_words():
 def test_the_worker_takes_no_modules_from_the_working_folder(tmp_path):
     sys.path.insert(0, str(ROOT / "DEMISTSlicer"))
     try:
-        from DEMISTSlicerLib.Process import environment, workerArguments
+        from DEMISTSlicerLib.Run.Process import environment, workerArguments
     finally:
         sys.path.remove(str(ROOT / "DEMISTSlicer"))
     for name in ("json", "torch", "numpy", "argparse", "DEMISTCore"):

@@ -10,7 +10,7 @@ import pytest
 import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
-from DEMISTSlicerLib import Charts, Tables
+from DEMISTSlicerLib.Nodes import Charts, Tables
 from slicer_plots import column, draw, series_of
 
 from DEMISTCore.errors import InputError
@@ -100,8 +100,12 @@ def test_boxes_are_the_tables_quantiles(scene, brain):
         for place, row in enumerate((r for r in rows if r["lesion"] is None), start=1):
             box = series[f"{row['region']} x"]
             x, y = column(box, box.GetXColumnName()), column(box, box.GetYColumnName())
-            for key in ("p5", "p25", "median", "p75", "p95"):
+            for key in ("p5", "p25", "p75", "p95"):
                 assert np.isclose(y, row[key], rtol=1e-5).any()
+            inside = np.unique(y[(y >= row["p25"]) & (y <= row["p75"])])
+            assert np.diff(inside).max() < 0.02 * (row["p75"] - row["p25"])  # full: no gap between strokes
+            middles = column(series["median x"], "median y")[3 * (place - 1) : 3 * place - 1]
+            assert middles == pytest.approx([row["median"]] * 2, rel=1e-5)
             assert (y.min(), y.max()) == pytest.approx((row["p5"], row["p95"]), rel=1e-5)
             assert abs(x.mean() - place) < 0.35
             assert box.GetName().startswith(f"{place}  {row['name']}")
@@ -110,6 +114,11 @@ def test_boxes_are_the_tables_quantiles(scene, brain):
         np.testing.assert_allclose(sorted(set(column(dots, "dots y"))), sorted(means), rtol=1e-5)
     with pytest.raises(InputError, match="No region has PSR values"):
         Charts.boxPlotChart([])
+
+
+def test_the_roc_axes_end_where_rates_do(scene, brain):
+    chart = Charts.rocChart(brain[1])
+    assert (chart.GetXAxisRange(), chart.GetYAxisRange()) == ((0, 1), (0, 1))
 
 
 def with_intervals(rows):

@@ -15,7 +15,7 @@ import slicer_app
 slicer_app.install()
 
 import slicer  # noqa: E402
-from DEMISTSlicerLib import Process  # noqa: E402
+from DEMISTSlicerLib.Run import Process  # noqa: E402
 from DEMISTSlicerLib.RunError import RunError  # noqa: E402
 from slicer_runs import LONG, QUICK, Recorder, is_gone, linear_transform, load, logic_with, names, warp  # noqa: E402
 
@@ -243,7 +243,7 @@ def test_an_input_deleted_during_the_run_stops_it(logic, recorder, images, which
 
 
 def test_an_input_deleted_while_it_is_being_sent(logic, recorder, images, monkeypatch):
-    from DEMISTSlicerLib import Exchange
+    from DEMISTSlicerLib.Run import Exchange
 
     monkeypatch.setattr(Exchange, "SLAB", 2000)
     begin(logic, images)
@@ -326,7 +326,7 @@ def test_two_scenes_in_a_row(logic, recorder, head):
 
 def test_nodes_that_were_made_go_when_making_the_next_one_fails(logic, recorder, images, monkeypatch):
     t1, flair, mask = images
-    from DEMISTSlicerLib import Volumes
+    from DEMISTSlicerLib.Nodes import Volumes
 
     make = Volumes.createPsrVolume
 
@@ -355,15 +355,15 @@ def test_a_worker_that_cannot_start_is_told(tiny_bundle, images, monkeypatch):
 
 
 def test_missing_packages_are_told_as_such(tiny_bundle, images, monkeypatch, tmp_path):
-    """A Python that has not even the core."""
+    """A Python without what the worker itself is made of."""
     t1, flair, mask = images
     monkeypatch.setattr(Process, "environment", lambda: {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"})
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "No module named DEMISTCore" >&2\nexit 1\n')
+    python.write_text(f'#!/bin/sh\necho "The Python package numpy is missing." >&2\nexit {Process.EXIT_MISSING}\n')
     python.chmod(0o755)
     monkeypatch.setattr(Process, "pythonProgram", lambda: str(python))
     with logic_with(tiny_bundle.parent) as other:
-        with pytest.raises(RunError, match="install DEMIST's dependencies") as caught:
+        with pytest.raises(RunError, match=r"numpy is missing.*install DEMIST's dependencies") as caught:
             other.synthesize(t1, flair, brainMask=mask, **QUICK)
         assert caught.value.kind == "dependency"
 

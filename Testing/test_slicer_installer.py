@@ -13,11 +13,11 @@ import slicer_app
 
 slicer_app.install()
 
-from DEMISTSlicerLib import Process  # noqa: E402
 from DEMISTSlicerLib.Install import Place  # noqa: E402
 from DEMISTSlicerLib.Install.Installation import Installation  # noqa: E402
-from DEMISTSlicerLib.Installer import Installer, requirements  # noqa: E402
-from DEMISTSlicerLib.Process import WorkerProcess  # noqa: E402
+from DEMISTSlicerLib.Install.Installer import Installer, requirements  # noqa: E402
+from DEMISTSlicerLib.Run import Process  # noqa: E402
+from DEMISTSlicerLib.Run.Process import WorkerProcess  # noqa: E402
 from packaging.requirements import Requirement  # noqa: E402
 from test_environment import wheel  # noqa: E402
 
@@ -48,8 +48,8 @@ def place(tmp_path):
 def test_the_list_is_that_of_the_project_with_what_the_sample_needs():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     core = re.search(r"\ndependencies = \[(.*?)\n\]", project, re.S).group(1)
-    simulate = re.search(r"\nsimulate = \[(.*?)\]", project, re.S).group(1)
-    listed = re.findall(r'"([^"]+)"', core + simulate)
+    extras = (re.search(rf"\n{name} = \[(.*?)\]", project, re.S).group(1) for name in ("simulate", "dicom"))
+    listed = re.findall(r'"([^"]+)"', core + "".join(extras))
     assert len(listed) > 5
     assert {str(r) for r in requirements()} == {str(Requirement(line)) for line in listed}
 
@@ -117,14 +117,15 @@ def test_the_worker_runs_in_its_own_environment_and_slicers_python_stays_as_it_i
     process.send({"id": 1, "do": "hello"})
     # Slicer's Python has numpy; the environment has not, and sees none but its own.
     assert slicer_app.wait_until(lambda: over, LONG)
-    assert said[-1] == "ModuleNotFoundError: No module named 'numpy'"
+    assert said[-1] == "The Python package numpy is missing."
     assert made.remove()
     assert slicer_app.wait_until(lambda: len(ends) == 2, LONG)
     assert not found.folder.exists()
 
 
 def test_an_installation_that_ends_by_itself_is_told(monkeypatch, place, listed):
-    monkeypatch.setattr("DEMISTSlicerLib.Install.Installation.pythonProgram", lambda: "/nowhere/PythonSlicer")
+    # Not by the module's name: a test of Reload has made another module of that name.
+    monkeypatch.setitem(Installation._start.__globals__, "pythonProgram", lambda: "/nowhere/PythonSlicer")
     made, told = Installer(file=listed("x")), []
     made.failed.connect(lambda *words: told.append(words))
     made.install()

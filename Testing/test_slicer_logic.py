@@ -14,9 +14,9 @@ import slicer_app
 slicer_app.install()
 
 import slicer  # noqa: E402
-from DEMISTSlicerLib import Batch  # noqa: E402
+from DEMISTSlicerLib.Run import Batch  # noqa: E402
+from DEMISTSlicerLib.Run.Timings import Timings  # noqa: E402
 from DEMISTSlicerLib.RunError import RunError  # noqa: E402
-from DEMISTSlicerLib.Timings import Timings  # noqa: E402
 from slicer_runs import (  # noqa: E402
     QUICK,
     Recorder,
@@ -113,7 +113,7 @@ def test_a_flair_moved_by_a_transform_is_taken_where_it_is_seen(logic, images):
     t1, flair, mask = images
     straight = array_of(logic.synthesize(t1, flair, brainMask=mask, **QUICK).psr).copy()
     # The same place, told by another matrix under a transform that undoes the difference.
-    from DEMISTSlicerLib import Voxels
+    from DEMISTSlicerLib.Nodes import Voxels
 
     motion = turn(8, (3, -2, 1))
     flair.SetIJKToRASMatrix(Voxels.matrixFromArray(np.linalg.inv(motion) @ Voxels.affineOf(flair)))
@@ -312,8 +312,8 @@ def test_statistics_fill_table_segments_and_charts(logic, recorder, measured):
 
 
 def test_suggested_lesions_are_called_so_until_a_person_has_checked_them(logic, measured):
-    from DEMISTSlicerLib.Placement import SUGGESTED
-    from DEMISTSlicerLib.Segmentation import acceptSuggestion, isSuggested
+    from DEMISTSlicerLib.Nodes.Placement import SUGGESTED
+    from DEMISTSlicerLib.Nodes.Segmentation import acceptSuggestion, isSuggested
 
     psr, lesions, t1, brain = measured
     drawn = logic.computeStatistics(psr, lesions, t1=t1, brainMask=brain)
@@ -346,7 +346,7 @@ def test_statistics_of_a_synthesized_map_know_its_origin(logic, images):
     made = logic.synthesize(t1, flair, brainMask=mask, **QUICK)
     lesions = np.zeros(array_of(t1).shape, np.uint8)
     lesions[20:23, 24:27, 18:21] = 1
-    from DEMISTSlicerLib import Voxels
+    from DEMISTSlicerLib.Nodes import Voxels
 
     node = volume(lesions, Voxels.affineOf(t1), "Lesions")
     slicer.mrmlScene.RemoveNode(t1)  # else tissue would be segmented on it, which takes its time
@@ -539,7 +539,7 @@ def test_the_snippets_of_the_console_page_run(logic, images, head, tmp_path, mon
     flair.SetName("FLAIR")
     lesions = np.zeros(array_of(t1).shape, np.uint8)
     lesions[20:23, 24:27, 18:21] = 1
-    from DEMISTSlicerLib import Voxels
+    from DEMISTSlicerLib.Nodes import Voxels
 
     volume(lesions, Voxels.affineOf(t1), "Lesions")
     cohort = tmp_path / "cohort"
@@ -556,7 +556,7 @@ def test_the_snippets_of_the_console_page_run(logic, images, head, tmp_path, mon
     in_file = {**quick, "brainMask": head.mask, "bundle": "tiny"}
     monkeypatch.setattr(logic, "synthesizeFile", lambda *a, **k: file(*a, **{**in_file, **k}))
     # Tissue is not segmented here: that takes longer than all the rest together.
-    monkeypatch.setattr("DEMISTSlicerLib.Volumes.t1wOf", lambda node: None)
+    monkeypatch.setattr("DEMISTSlicerLib.Nodes.Volumes.t1wOf", lambda node: None)
     monkeypatch.setattr(logic, "computeStatistics", lambda psr, lesions=None, **k: measure(psr, lesions))
     namespace: dict = {"slicer": slicer}
     for snippet in snippets:
@@ -626,7 +626,7 @@ def test_end_to_end_on_thick_oblique_scans(logic, scene):
     t1, fl = volume(*t1w, "Thick T1w"), volume(*flair, "Thick FLAIR")
     _result, measured = check_end_to_end(logic, t1, fl, bundle="tiny", device="cpu", seeds=2)
     assert measured.segmentation is not None
-    from DEMISTSlicerLib.Segmentation import isSuggested, segmentationToLabelmap
+    from DEMISTSlicerLib.Nodes.Segmentation import isSuggested, segmentationToLabelmap
 
     assert isSuggested(logic.suggestLesions(t1, fl, lesions=measured.segmentation))  # nobody has checked them yet
     found = segmentationToLabelmap(measured.segmentation, t1) > 0

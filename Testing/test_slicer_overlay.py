@@ -9,7 +9,8 @@ import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
 import slicer_app
-from DEMISTSlicerLib import ColorTable, Overlay, Preview, Volumes, Voxels
+from DEMISTSlicerLib.Nodes import ColorTable, Volumes, Voxels
+from DEMISTSlicerLib.Views import Overlay, Preview
 from slicer_views import at, grid, picture, rigid, views, volume
 
 from DEMISTCore.errors import InputError

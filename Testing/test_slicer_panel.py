@@ -65,7 +65,8 @@ def panel():
     parent = module.widgetRepresentation()
     widget = parent.self()
     widget._asked = True  # what can compute is looked for by the tests of the logic
-    parent.resize(430, 1290)
+    parent.resize(430, 1800)
+    widget.ui.advancedCollapsibleButton.collapsed = False  # most tests are about what is in there
     parent.show()
     parent.enter()
     slicer_app.process_events()
@@ -133,7 +134,7 @@ def test_every_node_selector_is_told_of_the_scene():
 
 
 def test_every_parameter_named_in_the_ui_exists_and_none_twice():
-    from DEMISTSlicerLib.Parameters import DEMISTParameters
+    from DEMISTSlicerLib.Panel.Parameters import DEMISTParameters
 
     named = [property_of(w, "SlicerParameterName") for w in widgets_of(ElementTree.parse(UI))]
     named = [name for name in named if name]
@@ -144,8 +145,8 @@ def test_every_parameter_named_in_the_ui_exists_and_none_twice():
 def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
-        "Inputs", "Model", "Sampling", "Outputs", "Log", "Display", "Regions and statistics", "Generate synthetic T1w",
-        "Environment",
+        "Inputs", "Display", "Lesions and regions", "Statistics", "Advanced", "Model", "How the map is made",
+        "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
     ]  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
     streams = advised("streams", steps=6, seeds=2, guidance={"semantic": 1.5, "spatial": 1.125})
     plain = advised("plain", steps=4, seeds=4)
     ui, sent = panel.ui, []
-    monkeypatch.setattr(panel.logic, "synthesize", lambda *nodes, **given: sent.append(given["guidance"]))
+    monkeypatch.setattr(panel.logic, "synthesize", lambda t1, flair, options, **_more: sent.append(options.guidance))
 
     def browse(folder: Path) -> None:
         monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(folder)))
@@ -249,7 +250,7 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
     assert "recommends 1.25" in ui.guidanceSpinBox.toolTip
     assert "evaluated" not in ui.guidanceSpinBox.toolTip
     assert "DPM-Solver" in ui.samplerComboBox.currentText
-    panel.onApply()
+    panel.actions.apply()
     # What it recommends costs a second evaluation in each step, whether asked for or not.
     assert seconds(bundle=str(guided)) == seconds(bundle=str(guided), guidance=1.25) > seconds(bundle=str(plain))
     assert (
@@ -263,18 +264,18 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
         assert (ui.seedsSpinBox.value, ui.stepsSpinBox.value, ui.guidanceSpinBox.value) == numbers
     type_number(ui.guidanceSpinBox, 1)
     assert ui.presetComboBox.itemData(ui.presetComboBox.currentIndex) == "custom"
-    panel.onApply()
+    panel.actions.apply()
     ui.presetComboBox.setFocus()
     QTest.keyClick(ui.presetComboBox, Qt.Key.Key_Home)
 
     # Weights by stream: the panel shows the largest, and hands none of its own on until it is changed.
     browse(streams)
     assert ui.guidanceSpinBox.value == 1.5
-    panel.onApply()
+    panel.actions.apply()
     ui.guidanceSpinBox.setFocus()
     QTest.keyClick(ui.guidanceSpinBox, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
     QTest.keyClicks(ui.guidanceSpinBox, "2.25")
-    panel.onApply()  # as a click on a button that takes no focus does
+    panel.actions.apply()  # as a click on a button that takes no focus does
     assert sent == [None, {"all": 1.0}, None, {"all": 2.25}]
     browse(plain)
     assert panel.bundles.sampling["guidance"] == {}
@@ -287,8 +288,10 @@ SAMPLE_WIDGETS = ("seedsSpinBox", "firstSeedSpinBox", "stepsSpinBox", "samplerCo
 def test_the_mean_is_offered_first_and_its_model_begins_with_it(
     panel, tiny_mean_bundle, calibrated_bundle, tiny_bundle, monkeypatch
 ):
+    from DEMISTCore.options import SynthesisOptions
+
     ui, sent = panel.ui, []
-    monkeypatch.setattr(panel.logic, "synthesize", lambda *nodes, **given: sent.append(given))
+    monkeypatch.setattr(panel.logic, "synthesize", lambda t1, flair, options, **_more: sent.append(options))
 
     def browse(folder: Path) -> None:
         monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(folder)))
@@ -316,17 +319,16 @@ def test_the_mean_is_offered_first_and_its_model_begins_with_it(
     assert panel._parameterNode.mode == "mean"
     assert enabled() == {False}
     assert all("The mean is made in one pass" in getattr(ui, name).toolTip for name in SAMPLE_WIDGETS)
-    panel.onApply()
-    assert sent[-1]["mode"] == "mean"
-    assert not {"seeds", "steps", "sampler", "guidance", "firstSeed"} & set(sent[-1])
+    panel.actions.apply()
+    assert sent[-1] == SynthesisOptions(bundle=str(tiny_mean_bundle), mode="mean")
 
     press(Qt.Key.Key_End)  # samples, as many as can be
     assert shown() == "best"
     assert ui.presetComboBox.currentText.startswith("Sample, best")
     assert enabled() == {True}
     assert {name: getattr(ui, name).toolTip for name in SAMPLE_WIDGETS} == tips
-    panel.onApply()
-    assert (sent[-1]["mode"], sent[-1]["seeds"], sent[-1]["steps"]) == ("sample", 8, 2)
+    panel.actions.apply()
+    assert (sent[-1].mode, sent[-1].seeds, sent[-1].steps) == ("sample", tuple(range(8)), 2)
     type_number(ui.seedsSpinBox, 3)
     assert shown() == "custom"
     press(Qt.Key.Key_Home, Qt.Key.Key_Down, Qt.Key.Key_Down)
@@ -342,14 +344,14 @@ def test_the_mean_is_offered_first_and_its_model_begins_with_it(
     # An old scene tells no mode: the bundle's own. One that asks a bundle without a mean for it gets samples.
     browse(tiny_mean_bundle)
     panel._parameterNode.mode = ""
-    assert (shown(), panel.sampling.options()["mode"]) == ("mean", "mean")
+    assert (shown(), panel.sampling.options().mode) == ("mean", "mean")
     browse(tiny_bundle)
     panel._parameterNode.mode = "mean"
-    assert (shown(), panel.sampling.options()["mode"]) == ("balanced", "sample")
+    assert (shown(), panel.sampling.options().mode) == ("balanced", "sample")
 
 
 def test_the_uncertainty_is_called_what_it_is(panel):
-    from DEMISTSlicerLib.Volumes import createPsrVolume
+    from DEMISTSlicerLib.Nodes.Volumes import createPsrVolume
 
     t1 = slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.float32), np.eye(4), "T1w")
     flat, box = np.full((6, 5, 4), 0.1, np.float32), panel.ui.viewComboBox
@@ -436,8 +438,8 @@ def test_what_was_asked_for_goes_on_after_the_installation_and_no_second_one_sta
     assert not panel.ui.installButton.enabled
     assert panel.ui.cancelButton.enabled
     channel = panel.installer._installation._channel
-    panel.onSample()  # as by a key that was in the queue already
-    panel.onApply()
+    panel.actions.loadSample()  # as by a key that was in the queue already
+    panel.actions.apply()
     assert panel.installer._installation._channel is channel
     assert slicer_app.wait_until(lambda: not panel.installer.isRunning, PATIENCE)
     assert started == [{"wait": False}], panel.ui.logTextEdit.plainText
@@ -554,12 +556,12 @@ def test_a_person_makes_a_map_cancels_another_measures_saves_and_reloads(scanned
     assert ui.statisticsTable.rowCount == table.GetNumberOfRows() > 3
     names = [ui.statisticsTable.item(row, 0).text() for row in range(ui.statisticsTable.rowCount)]
     assert "Lesions" in names
-    from DEMISTSlicerLib.Jump import lesionOfRow
+    from DEMISTSlicerLib.Views.Jump import lesionOfRow
 
     row = next(row for row in range(table.GetNumberOfRows()) if lesionOfRow(table, row))
     cell = ui.statisticsTable.visualItemRect(ui.statisticsTable.item(row, 0)).center()
     jumped = []
-    monkeypatch.setattr("DEMISTSlicerLib.Jump.jumpToRow", lambda *where: jumped.append(where))
+    monkeypatch.setattr("DEMISTSlicerLib.Views.Jump.jumpToRow", lambda *where: jumped.append(where))
     ui.statisticsTable.scrollToItem(ui.statisticsTable.item(row, 0))
     cell = ui.statisticsTable.visualItemRect(ui.statisticsTable.item(row, 0)).center()
     QTest.mouseClick(ui.statisticsTable.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(cell.x(), cell.y()))
@@ -668,7 +670,7 @@ def node_names() -> list[str]:
 
 def test_charts_are_shown_by_click_and_made_anew_in_their_nodes(panel):
     """A measured map: statistics, ROC, box plots; computed again, nothing piles up."""
-    from DEMISTSlicerLib.Overlay import LAYOUTS
+    from DEMISTSlicerLib.Views.Overlay import LAYOUTS
 
     psr, lesions, t1, brain = measured_brain()
     ui, parameters, scene = panel.ui, panel._parameterNode, slicer.mrmlScene
@@ -769,7 +771,7 @@ def measured_brain() -> tuple:
 
 @pytest.mark.slow
 def test_lesions_are_suggested_by_click(panel):
-    from DEMISTSlicerLib.Segmentation import isSuggested, segmentationToLabelmap
+    from DEMISTSlicerLib.Nodes.Segmentation import isSuggested, segmentationToLabelmap
     from test_slicer_logic import thick_pair
 
     t1w, flair, lesion = thick_pair()
@@ -888,9 +890,9 @@ def test_the_estimate_is_seen_in_the_slice_view_while_it_runs(panel, head, tiny_
 
 
 def test_reload_takes_the_submodules_with_it_and_leaves_nothing_behind(panel):
-    import DEMISTSlicerLib.Widget
+    import DEMISTSlicerLib.Panel.Widget
 
-    old, first_ui = DEMISTSlicerLib.Widget, panel.ui
+    old, first_ui = DEMISTSlicerLib.Panel.Widget, panel.ui
     parameters = panel._parameterNode.parameterNode
     before = parameters.HasObserver(vtk.vtkCommand.ModifiedEvent)
     assert before
@@ -899,8 +901,8 @@ def test_reload_takes_the_submodules_with_it_and_leaves_nothing_behind(panel):
     slicer_app.process_events()
     fresh = slicer.util.getModuleWidget("DEMISTSlicer")
     assert fresh is not panel
-    assert sys.modules["DEMISTSlicerLib.Widget"] is not old
-    assert type(fresh).__mro__[1] is sys.modules["DEMISTSlicerLib.Widget"].DEMISTSlicerWidget
+    assert sys.modules["DEMISTSlicerLib.Panel.Widget"] is not old
+    assert type(fresh).__mro__[1] is sys.modules["DEMISTSlicerLib.Panel.Widget"].DEMISTSlicerWidget
     assert fresh.ui is not first_ui
     assert fresh.ui.seedsSpinBox.value == 5  # what was chosen is in the scene
     assert panel.logic is None  # the old one let go
@@ -928,7 +930,7 @@ def test_cleanup_removes_every_observer():
 
 def test_the_table_shows_the_interval_of_each_mean(panel):
     """After the volume; the spread of seeds is not shown beside it, where it could be taken for an error bar."""
-    from DEMISTSlicerLib import Tables
+    from DEMISTSlicerLib.Nodes import Tables
 
     row = {"region": "nawm", "lesion": None, "name": "NAWM", "volume_ml": 312.5, "mean": 0.1204, "sd": 0.01,
            "median": 0.12, "uncertainty": 0.008, "seed_sd": 0.0004}  # fmt: skip
@@ -940,12 +942,125 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
         slicer_app.process_events()
         titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
         cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
-        assert titles[:3] == ["name", "volume (mL)", "mean PSR"]
-        assert cells[:3] == ["NAWM", "312.5", "0.1204"]
+        assert titles[:3] == ["region", "mL", "mean"]
+        assert cells[:3] == ["NAWM", "312.5", "0.12"]
         if known:
-            assert titles[3:5] == ["true mean from (90 %)", "to (90 %)"]
-            assert cells[3:5] == ["0.1101", "0.1307"]
+            assert (titles[3], cells[3]) == ("90 % interval", "0.110-0.131")
             assert not any("seeds" in title for title in titles)
         else:
             assert titles[3] == "SD over seeds (no error bar)"
             assert not any("90 %" in title for title in titles)
+    panel._parameterNode.unit = "percent"
+    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12")
+    assert panel.ui.unitComboBox.currentText.startswith("Percent")
+
+
+def test_the_table_sorts_by_size_moves_by_keys_and_takes_no_room_before_there_is_one(panel, monkeypatch):
+    from DEMISTSlicerLib.Nodes import Tables
+
+    shown, jumped = panel.ui.statisticsTable, []
+    assert not shown.isVisible()
+    rows = [
+        {"region": "lesion", "lesion": number or None, "name": name, "volume_ml": size, "mean": mean}
+        for number, name, size, mean in (
+            (0, "Lesions", 12.0, 0.07), (1, "Lesion 1", 9.5, 0.06), (2, "Lesion 2", 2.5, 0.09)
+        )
+    ]
+    table = Tables.statisticsTable(rows, ["region", "lesion", "name", "volume_ml", "mean"])
+    monkeypatch.setattr("DEMISTSlicerLib.Views.Jump.jumpToRow", lambda node, row: jumped.append(row))
+    panel._parameterNode.statisticsTable = table
+    slicer_app.process_events()
+    assert shown.isVisible()
+
+    def names() -> list[str]:
+        return [shown.item(row, 0).text() for row in range(shown.rowCount)]
+
+    assert names() == ["Lesions", "Lesion 1", "Lesion 2"]
+    shown.sortItems(1, Qt.SortOrder.AscendingOrder)  # 2.5, 9.5, 12: by size, not by letters
+    assert names() == ["Lesion 2", "Lesion 1", "Lesions"]
+    shown.setFocus()
+    shown.setCurrentCell(0, 0)
+    QTest.keyClick(shown, Qt.Key.Key_Down)
+    assert jumped == [2, 1]  # rows of the table node, however the panel sorts them
+
+
+def test_apply_waits_until_doubtful_images_are_confirmed(scanned):
+    panel, nodes = scanned
+    ui, box = panel.ui, panel.ui.confirmInputsCheckBox
+    pick(ui.t1Selector, nodes["t1"])
+    pick(ui.flairSelector, nodes["flair"])
+    assert ui.applyButton.enabled
+    assert not box.isVisible()
+    pick(ui.t1Selector, nodes["flair"])
+    pick(ui.flairSelector, nodes["t1"])
+    assert "swapped" in ui.inputsHintLabel.text
+    assert box.isVisible()
+    assert not ui.applyButton.enabled
+    assert "Confirm" in ui.applyButton.toolTip
+    assert not ui.suggestButton.enabled
+    click(box)
+    assert ui.applyButton.enabled
+    pick(ui.t1Selector, nodes["t1"])  # another pair: asked anew
+    pick(ui.flairSelector, nodes["flair"])
+    assert not box.isVisible()
+    assert ui.applyButton.enabled
+    matrix = vtk.vtkMatrix4x4()
+    nodes["flair"].GetIJKToRASMatrix(matrix)
+    matrix.SetElement(0, 3, 5000.0)
+    nodes["flair"].SetIJKToRASMatrix(matrix)
+    panel._updateButtons()
+    assert "do not overlap" in ui.inputsHintLabel.text
+    assert not ui.applyButton.enabled
+
+
+def test_two_patients_or_studies_are_not_taken_for_one(monkeypatch):
+    from DEMISTSlicerLib.Nodes import Inputs
+
+    slicer_app.fresh_scene()
+    asked = []
+
+    class Database:
+        isOpen, databaseFilename = True, "db"
+        values: dict = {}  # noqa: RUF012
+
+        def instanceValue(self, instance: str, tag: str) -> str:
+            asked.append((instance, tag))
+            return self.values.get((instance, tag), "")
+
+    database = Database()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    pair = []
+    for name in ("T1w", "FLAIR"):
+        node = slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.float32), np.eye(4), name)
+        node.SetAttribute("DICOM.instanceUIDs", f"1.{name}")
+        pair.append(node)
+    for patients, studies, word in ((("a", "a"), ("1", "1"), ""), (("a", "b"), ("1", "1"), "same patient"),
+                                    (("a", "a"), ("1", "2"), "same study"), (("a", ""), ("1", ""), "")):  # fmt: skip
+        Inputs._KNOWN.clear()
+        for node, patient, study in zip(pair, patients, studies):
+            uid = node.GetAttribute("DICOM.instanceUIDs")
+            database.values |= {(uid, "0010,0020"): patient, (uid, "0020,000D"): study}
+        assert (word in Inputs.doubtOf(*pair)) if word else Inputs.doubtOf(*pair) == ""
+    asked.clear()
+    assert Inputs.doubtOf(*pair) == ""
+    assert not asked  # known by now: the disk is left alone
+    slicer_app.fresh_scene()
+
+
+def test_the_result_line_tells_means_with_intervals_only_where_there_are_some(panel):
+    from DEMISTSlicerLib.Panel.Units import sanityText
+
+    white, grey = {"mean": 0.118, "low": 0.109, "high": 0.1272}, {"mean": 0.0614, "low": None, "high": None}
+    told = {"nawm": white, "grey_matter": grey}
+    assert sanityText(told, "fraction") == "PSR: white matter 0.118, 90 % interval 0.109-0.127; grey matter 0.061"
+    assert sanityText(told, "percent") == "PSR: white matter 11.8 %, 90 % interval 10.9-12.7 %; grey matter 6.1 %"
+    assert sanityText({}, "percent") == ""
+    psr, _lesions, _t1, _brain = measured_brain()
+    assert not panel.ui.resultLabel.isVisible()
+    panel._parameterNode.psr = psr
+    panel.progress.tell(psr, told, "fraction")
+    assert panel.ui.resultLabel.isVisible()
+    panel._parameterNode.unit = "percent"
+    assert "11.8 %" in panel.ui.resultLabel.text
+    panel._parameterNode.psr = None
+    assert not panel.ui.resultLabel.isVisible()

@@ -15,14 +15,14 @@ import slicer_app
 slicer_app.install()
 
 import slicer  # noqa: E402
-from DEMISTSlicerLib import Presets  # noqa: E402
-from DEMISTSlicerLib.Parameters import DEMISTParameters  # noqa: E402
+from DEMISTSlicerLib.Panel import Presets  # noqa: E402
+from DEMISTSlicerLib.Panel.Parameters import DEMISTParameters  # noqa: E402
 from slicer_app import parameters as standin  # noqa: E402
 
 from DEMISTCore.diffusion import SAMPLERS  # noqa: E402
 from DEMISTCore.regions import RegionSettings  # noqa: E402
 
-SOURCE = Path(__file__).parents[1] / "DEMISTSlicer" / "DEMISTSlicerLib" / "Parameters.py"
+SOURCE = Path(__file__).parents[1] / "DEMISTSlicer" / "DEMISTSlicerLib" / "Panel" / "Parameters.py"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_core(node):
 
 
 def test_samplers_offered_are_those_there_are():
-    from DEMISTSlicerLib.SamplingPanel import SAMPLERS as OFFERED
+    from DEMISTSlicerLib.Panel.SamplingPanel import SAMPLERS as OFFERED
 
     assert {key for key, _text in OFFERED} == set(SAMPLERS)
 
@@ -174,7 +174,7 @@ def test_the_mean_comes_first_where_there_is_one():
     [({}, "mean"), ({"seeds": [0]}, "sample"), ({"steps": 3}, "sample"), ({"sampler": "ddim"}, "sample")],
 )
 def test_the_usual_mode_is_that_of_the_core(tiny_mean_bundle, given, mode):
-    from DEMISTSlicerLib.Bundles import describeBundle, usualMode
+    from DEMISTSlicerLib.Run.Bundles import describeBundle, usualMode
 
     from DEMISTCore.bundle import load_bundle
     from DEMISTCore.synthesis import plan_sampling
@@ -188,7 +188,7 @@ def test_the_usual_mode_is_that_of_the_core(tiny_mean_bundle, given, mode):
 
 
 def test_time_of_the_mean_is_learnt_by_itself():
-    from DEMISTSlicerLib.Timings import GUESSES, Timings
+    from DEMISTSlicerLib.Run.Timings import GUESSES, Timings
 
     timings = Timings()
     timings._known.clear()
@@ -216,7 +216,7 @@ def test_time_of_the_mean_is_learnt_by_itself():
     ],
 )  # fmt: skip
 def test_how_a_map_was_made(provenance, how):
-    from DEMISTSlicerLib.Result import Result
+    from DEMISTSlicerLib.Run.Result import Result
 
     assert Result("synthesis", provenance=provenance).how == how
 
@@ -255,21 +255,21 @@ def test_durations_are_said_as_people_say_them(seconds, text):
     ],
 )  # fmt: skip
 def test_series_are_told_by_name(name, kind):
-    from DEMISTSlicerLib.Inputs import scores
+    from DEMISTSlicerLib.Nodes.Inputs import scores
 
     t1, flair = scores(name)
     assert (t1 > 0, flair > 0) == (kind == "t1", kind == "flair")
 
 
 def test_times_tell_where_names_do_not():
-    from DEMISTSlicerLib.Inputs import scores
+    from DEMISTSlicerLib.Nodes.Inputs import scores
 
     assert scores("series 4", inversion=900, echo=3) == (0.5, 0.0)
     assert scores("series 7", inversion=2500, echo=110) == (0.0, 0.5)
 
 
 def test_a_t1w_without_contrast_agent_is_preferred_and_label_maps_are_not_images(node):
-    from DEMISTSlicerLib.Inputs import guess, hint
+    from DEMISTSlicerLib.Nodes.Inputs import guess, hint
 
     post, plain = volume("T1 post Gd"), volume("T1 MPRAGE")
     flair = volume("FLAIR")
@@ -280,7 +280,7 @@ def test_a_t1w_without_contrast_agent_is_preferred_and_label_maps_are_not_images
 
 
 def test_the_protocol_comes_from_sidecars_or_dicom(node, tmp_path, monkeypatch):
-    from DEMISTSlicerLib import Sidecars
+    from DEMISTSlicerLib.Run import Sidecars
 
     from DEMISTCore.acquisition import KEYS, protocol_vector
 
@@ -316,7 +316,7 @@ def test_the_protocol_comes_from_sidecars_or_dicom(node, tmp_path, monkeypatch):
 
 
 def test_dicom_tags_are_asked_for(node, monkeypatch):
-    from DEMISTSlicerLib.Inputs import describe, guess
+    from DEMISTSlicerLib.Nodes.Inputs import describe, guess
 
     tags = {("1.2", "0008,103E"): "MPRAGE", ("3.4", "0008,103E"): "FLAIR 3D", ("1.2", "0018,0082"): "900"}
     database = types.SimpleNamespace(isOpen=True, instanceValue=lambda uid, tag: tags.get((uid, tag), ""))

@@ -15,13 +15,14 @@ import slicer_app
 slicer_app.install()
 
 import slicer  # noqa: E402
-from DEMISTSlicerLib import Exchange, Process, Voxels  # noqa: E402
-from DEMISTSlicerLib.Process import WorkerProcess  # noqa: E402
-from DEMISTSlicerLib.QtChannel import QtChannel  # noqa: E402
+from DEMISTSlicerLib.Nodes import Voxels  # noqa: E402
+from DEMISTSlicerLib.Run import Exchange, Process  # noqa: E402
+from DEMISTSlicerLib.Run.Process import WorkerProcess  # noqa: E402
+from DEMISTSlicerLib.Run.QtChannel import QtChannel  # noqa: E402
+from DEMISTSlicerLib.Run.RunInputs import checkVolume  # noqa: E402
+from DEMISTSlicerLib.Run.Steps import Steps  # noqa: E402
 from DEMISTSlicerLib.RunError import RunError  # noqa: E402
-from DEMISTSlicerLib.RunInputs import checkVolume  # noqa: E402
 from DEMISTSlicerLib.Signal import Signal  # noqa: E402
-from DEMISTSlicerLib.Steps import Steps  # noqa: E402
 from slicer_runs import LONG, drain, is_gone, linear_transform, turn, volume, warp  # noqa: E402
 
 
@@ -254,7 +255,7 @@ def test_killing_the_launcher_kills_what_it_launched(monkeypatch, tmp_path):
 
 
 def test_an_idle_worker_ends_and_a_busy_one_does_not(monkeypatch):
-    from DEMISTSlicerLib.Worker import Worker
+    from DEMISTSlicerLib.Run.Worker import Worker
 
     monkeypatch.setattr(Worker, "IDLE", 0.05)
     channel, busy = Loopback(), [True]
@@ -307,7 +308,7 @@ def test_a_volume_under_another_transform_is_told_in_the_t1ws_space(tmp_path):
 
 
 def test_a_segmentation_crosses_as_a_mask_on_the_reference_grid(tmp_path):
-    from DEMISTSlicerLib.Segmentation import regionsToSegmentation
+    from DEMISTSlicerLib.Nodes.Segmentation import regionsToSegmentation
 
     mask = np.zeros((9, 8, 7), np.uint8)
     mask[2:5, 3:6, 1:4] = 1

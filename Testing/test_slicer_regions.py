@@ -13,7 +13,8 @@ import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
 import vtk
-from DEMISTSlicerLib import Jump, Segmentation, Tables, Voxels
+from DEMISTSlicerLib.Nodes import Segmentation, Tables, Voxels
+from DEMISTSlicerLib.Views import Jump
 from slicer_views import grid, rigid, transform, volume, worldOf
 
 from DEMISTCore.errors import InputError
@@ -351,8 +352,8 @@ def test_scene_saved_and_loaded(psr, tmp_path, kind):
 
 
 def test_lesions_drawn_on_the_flair_are_written_on_its_grid(scene, tmp_path):
-    from DEMISTSlicerLib.Exchange import affineInFrameOf
-    from DEMISTSlicerLib.RunInputs import RunInputs
+    from DEMISTSlicerLib.Run.Exchange import affineInFrameOf
+    from DEMISTSlicerLib.Run.RunInputs import RunInputs
 
     t1 = volume(np.zeros(SHAPE, np.float32), grid((1, 1, 1), rigid((0, 0, 0), (0, 0, 0))), "T1w")
     flair = volume(np.zeros(SHAPE, np.float32), grid((1, 1, 2.5), rigid((0.1, 0, 0.2), (4, -3, 2))), "FLAIR")

@@ -12,7 +12,8 @@ import pytest
 import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
-from DEMISTSlicerLib import Placement, SampleData, Segmentation, Volumes, Voxels
+from DEMISTSlicerLib.Nodes import Placement, Segmentation, Volumes, Voxels
+from DEMISTSlicerLib.Panel import SampleData
 from slicer_views import grid, rigid, worldOf
 
 from DEMISTCore import demonstration

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
-from DEMISTSlicerLib import ColorTable, Placement, Volumes, Voxels
+from DEMISTSlicerLib.Nodes import ColorTable, Placement, Volumes, Voxels
 from slicer_views import grid, rigid, transform, volume, worldOf
 
 from DEMISTCore import preview

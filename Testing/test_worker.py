@@ -23,7 +23,7 @@ from DEMISTCore.errors import BundleError, InputError, MemoryShortage, printable
 from DEMISTCore.volume import Volume
 from DEMISTCore.worker import exchange, protocol, samples
 from DEMISTCore.worker.preview import Preview
-from DEMISTCore.worker.protocol import JOBS, KINDS, ProtocolError, Sender, decode, encode
+from DEMISTCore.worker.protocol import EXIT_MISSING, JOBS, KINDS, ProtocolError, Sender, decode, encode
 from DEMISTCore.worker.serve import explain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,15 +183,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_errors_have_a_kind_and_one_sentence():
-    class OutOfMemoryError(RuntimeError): ...
-
     for error, kind, word in (
         (InputError("x is bad; mend it."), "input", "mend"),
         (InputError("/free/memory/t1w.nii: Too little memory of what it was."), "input", "memory"),
         (MemoryShortage("Too little memory: x needs 9 GiB and 1 GiB are free; close."), "memory", "GiB"),
         (BundleError("no bundle"), "bundle", "no bundle"),
-        (MemoryError(), "memory", "not enough memory"),
-        (OutOfMemoryError("CUDA"), "memory", "not enough memory"),
         (ModuleNotFoundError("No module named 'monai'", name="monai"), "dependency", "monai is missing"),
         (OSError(errno.ENOSPC, "No space left on device", "psr.nii.gz"), "input", "no space left"),
         (ZeroDivisionError("a\nb"), "internal", "ZeroDivisionError: a b"),
@@ -200,6 +196,36 @@ def test_errors_have_a_kind_and_one_sentence():
         assert (found, kind in KINDS) == (kind, True)
         assert word in sentence
         assert "\n" not in sentence
+
+
+def test_memory_that_ran_out_is_told_by_its_type_on_every_device():
+    import torch
+
+    from DEMISTCore.devices import memory_errors
+
+    class Other(RuntimeError): ...
+
+    huge = 1 << 60
+    for fail in (
+        lambda: (_ for _ in ()).throw(MemoryError()),
+        lambda: np.zeros(huge, np.uint8),  # NumPy's own type
+        lambda: torch.empty(huge, dtype=torch.uint8),  # torch on the CPU: words alone
+        lambda: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA")),
+    ):
+        with pytest.raises(MemoryShortage, match="not enough memory") as caught, memory_errors():
+            fail()
+        assert explain(caught.value)[0] == "memory"
+    for error in (Other("the tale of an out of memory error"), RuntimeError("shape mismatch")):
+        with pytest.raises(type(error)), memory_errors():
+            raise error
+
+
+def test_a_worker_without_its_packages_ends_with_a_code_of_its_own(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')")
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"}
+    ran = subprocess.run([sys.executable, "-m", "DEMISTCore.worker"], env=variables, capture_output=True, text=True)
+    assert ran.returncode == EXIT_MISSING
+    assert ran.stderr == "The Python package numpy is missing.\n"
 
 
 # --- preview -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "Testing"))
 import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
-from DEMISTSlicerLib import Charts, Jump, Overlay, Segmentation, Tables, Volumes
+from DEMISTSlicerLib.Nodes import Charts, Segmentation, Tables, Volumes
+from DEMISTSlicerLib.Views import Jump, Overlay
 from PIL import Image, ImageDraw, ImageFont
 from slicer_plots import draw
 

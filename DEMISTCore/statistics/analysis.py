@@ -179,7 +179,7 @@ def analyse(
     )  # fmt: skip
     if folder is not None:
         with clock.stage("write", 0.8):
-            write(analysis, folder, aligned.get("reference map"), _backdrop(psr, inputs, prepared), tsv)
+            write(analysis, folder, aligned.get("reference map"), find_backdrop(psr, inputs, prepared), tsv)
     clock.report("done", 1.0)
     return analysis
 
@@ -253,7 +253,7 @@ def _why_no_roc(regions: Regions, mask: Volume | None, suggest: bool) -> str | N
     return None
 
 
-def _backdrop(psr: Volume, inputs: dict[str, Volume], prepared: Prepared | None) -> tuple[str, Volume] | None:
+def find_backdrop(psr: Volume, inputs: dict[str, Volume], prepared: Prepared | None) -> tuple[str, Volume] | None:
     """What lesions are drawn on: a FLAIR that is known to be aligned, else the T1w, else the FLAIR as it is."""
     if prepared is not None:
         return "FLAIR", prepared.flair.resampled_to(psr)

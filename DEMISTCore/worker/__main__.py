@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from ..cli import run
+from .protocol import EXIT_MISSING
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,8 +24,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
     args = parser().parse_args(argv)
-    from .serve import main as serve
-
+    try:
+        from .serve import main as serve
+    except ModuleNotFoundError as error:
+        print(f"The Python package {error.name} is missing.", file=sys.stderr)
+        return EXIT_MISSING
     return serve(args.folder)
 
 

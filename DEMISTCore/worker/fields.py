@@ -34,6 +34,11 @@ def _path(value: Any, name: str) -> None:
         raise ValueError(f"{name} has letters that no file name can have") from None
 
 
+def _paths(value: Any, name: str) -> None:
+    for path in value if isinstance(value, list) else [value]:
+        _path(path, name)
+
+
 def _flag(value: Any, name: str) -> None:
     if not isinstance(value, (bool, int)):
         raise ValueError(f"{name} must be true or false, not {shown(value)}")
@@ -92,12 +97,14 @@ def _protocol(value: Any, name: str) -> None:
 
 _FIELDS: dict[str, Callable[[Any, str], None]] = {
     **dict.fromkeys(("t1w", "flair", "brain_mask", "psr", "lesions", "tissue", "uncertainty", "reference"), _reference),
-    **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "mode", "sampler", "skull_strip"), _path),
+    **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "mode", "sampler", "skull_strip", "report",
+                     "title", "patient"), _path),
     **dict.fromkeys(("register", "bias_correct", "overwrite", "preview", "suggest", "unchecked", "devices",
-                     "any_brain_volume"), _flag),
+                     "any_brain_volume", "sanity", "percent"), _flag),
     **dict.fromkeys(("steps", "seed"), _whole),
     **dict.fromkeys(("eta", "age", "sex", "ventricular_volume", "brain_volume"), _number),
     "seeds": _seeds,
+    "series": _paths,
     "shape": _shape,
     "guidance": _guidance,
     "distances": _mapping,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import Cancelled, DemistError, InputError
+from ..options import SynthesisOptions
 from ..volume import Volume
 from .context import Context
 
@@ -52,7 +53,7 @@ def synthesize(context: Context) -> dict[str, Any]:
 
     With ``out`` the map is written to that file, with sidecar and uncertainty beside it; there is an uncertainty where
     the model has a mean network, or for several seeds. ``protocol`` is the content of the BIDS sidecars of images that
-    come without a file.
+    come without a file. With ``"sanity": true``, ``done`` has means of white and grey matter as well.
     """
     request = context.request
     context.progress("load", 0.0)
@@ -62,14 +63,14 @@ def synthesize(context: Context) -> dict[str, Any]:
     from ..synthesis import synthesize as run
     from .preview import Preview
 
-    out = request.get("out")
+    out, options = request.get("out"), SynthesisOptions.from_request(request)
     t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
     mask = context.volume("brain_mask", "brain mask")
-    bundle = context.warm.bundle(request.get("bundle") or DEFAULT_BUNDLE)
-    seeds = None if request.get("seeds") is None else check_seeds(request["seeds"])
-    chosen = {"steps": request.get("steps"), "sampler": request.get("sampler"), "mode": request.get("mode"),
-              "guidance": _guidance(request.get("guidance"))}  # fmt: skip
-    count = len(plan_sampling(bundle, seeds, **chosen)["seeds"])  # none in mode mean
+    bundle = context.warm.bundle(options.bundle or DEFAULT_BUNDLE)
+    chosen = options.arguments()
+    plan = {name: chosen[name] for name in ("steps", "sampler", "mode", "guidance")}
+    seeds = None if options.seeds is None else check_seeds(options.seeds)
+    count = len(plan_sampling(bundle, seeds, **plan)["seeds"])  # none in mode mean
     keep = out is None and context.warm.samples.affordable(count, t1w.shape)
     remaining = _Remaining()
 
@@ -78,11 +79,8 @@ def synthesize(context: Context) -> dict[str, Any]:
 
     with context.interruptible():
         result = run(
-            t1w, flair, out=out, bundle=bundle, seeds=seeds, **chosen, protocol=request.get("protocol"),
-            device=request.get("device") or "auto", precision=request.get("precision") or "auto", brain_mask=mask,
-            register=request.get("register", True), skull_strip=request.get("skull_strip", "auto"),
-            bias_correct=request.get("bias_correct", True),
-            any_brain_volume=bool(request.get("any_brain_volume")), overwrite=bool(request.get("overwrite")),
+            t1w, flair, **{**chosen, "bundle": bundle}, out=out, brain_mask=mask,
+            overwrite=bool(request.get("overwrite")),
             uncertainty=bool(out) and (bundle.config.mean is not None or count > 1), keep_samples=keep,
             estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse, progress=progress,
         )  # fmt: skip
@@ -90,6 +88,8 @@ def synthesize(context: Context) -> dict[str, Any]:
     told = {"provenance": result.provenance, "files": result.files, "seconds": round(time.monotonic() - start, 3)}
     told["timings"] = result.provenance["timings_s"]
     told["sampling_after"] = remaining.sampling_after
+    if request.get("sanity") and result.prepared is not None:
+        told["sanity"] = _sanity(context, result)
     if keep:
         context.warm.samples.keep(result.psr, result.samples)
     if out is None:
@@ -102,11 +102,14 @@ def statistics(context: Context) -> dict[str, Any]:
     """A PSR map measured: table, ROC curves, comparison, and the masks that are shown.
 
     For a map of one of the last runs, the maps of its seeds are there, too: the table then says how far each region's
-    mean moves from seed to seed (``seed_sd``).
+    mean moves from seed to seed (``seed_sd``). With ``report``, one page is written to that file, in percent with
+    ``percent``.
     """
     request = context.request
     context.progress("load", 0.0)
     from ..statistics import Settings, analyse
+    from ..statistics.analysis import find_backdrop
+    from ..statistics.onepage import write_page
 
     settings = Settings(regions=_region_settings(request.get("distances")))
     volumes = {
@@ -129,6 +132,13 @@ def statistics(context: Context) -> dict[str, Any]:
             any_brain_volume=bool(request.get("any_brain_volume")),
         )  # fmt: skip
     context.check()
+    if request.get("report"):
+        under = {name: volumes[key] for name, key in (("T1w", "t1w"), ("FLAIR", "flair")) if volumes[key] is not None}
+        page = write_page(
+            analysis, request["report"], backdrop=find_backdrop(psr, under, prepared),
+            percent=bool(request.get("percent")), title=str(request.get("title") or ""),
+        )  # fmt: skip
+        context.check()
     # With intervals of the means nobody needs the spread of the samples for an error bar.
     about = [] if analysis.intervals else _about_seeds(request.get("provenance"), samples)
     told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,
@@ -136,6 +146,8 @@ def statistics(context: Context) -> dict[str, Any]:
     from ..statistics.table import COLUMNS
 
     told["columns"] = dict(COLUMNS)
+    if request.get("report"):
+        told["report"] = page
     return told | _shown(context, analysis.regions)
 
 
@@ -204,6 +216,29 @@ def simulate(context: Context) -> dict[str, Any]:
     return told
 
 
+def dicom(context: Context) -> dict[str, Any]:
+    """Maps and lesions written as DICOM into the folder ``out``, see :func:`DEMISTCore.dicom.export`.
+
+    ``series``: files of the T1w's DICOM series; without them a study of its own is made, of ``patient``.
+    """
+    request = context.request
+    context.progress("load", 0.0)
+    from ..dicom import export
+
+    psr = context.volume("psr", "PSR map", needed=True)
+    uncertainty, lesions = context.volume("uncertainty", "uncertainty map"), context.volume("lesions", "lesion mask")
+    if not request.get("out"):
+        raise InputError("Say where the DICOM files go: a folder as out.")
+    context.progress("dicom", 0.3)
+    with context.interruptible():
+        written = export(
+            request["out"], psr=psr, uncertainty=uncertainty, masks=None if lesions is None else {"lesion": lesions},
+            series=request.get("series"), suggested=bool(request.get("unchecked")),
+            provenance=request.get("provenance"), patient=str(request.get("patient") or "Anonymous"),
+        )  # fmt: skip
+    return {"files": written}
+
+
 RUN: Mapping[str, Job] = {
     "hello": hello,
     "synthesize": synthesize,
@@ -211,6 +246,7 @@ RUN: Mapping[str, Job] = {
     "regions": regions,
     "brain_ldm": brain_ldm,
     "simulate": simulate,
+    "dicom": dicom,
 }
 
 
@@ -266,15 +302,19 @@ def _devices() -> list[tuple[str, str]]:
     return found
 
 
-def _guidance(given: Any) -> dict[str, float] | None:
-    """Weights by stream; a single number is the weight of all, None what the model recommends."""
-    if given is None:
-        return None
-    weights = dict(given) if isinstance(given, Mapping) else {"all": given}
+def _sanity(context: Context, result: Any) -> dict[str, Any]:
+    """Means that tell whether a map is plausible; empty where the images show no tissue, which is no reason to fail."""
+    from ..statistics.sanity import sanity
+
+    context.progress("sanity", 1.0)
     try:
-        return {str(name): float(weight) for name, weight in weights.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"Guidance is a weight, or weights by stream, not {given!r}.") from None
+        with context.interruptible():
+            return sanity(result.psr, result.uncertainty, result.prepared, result.provenance)
+    except Cancelled:
+        raise
+    except DemistError as error:
+        context.send("log", level="info", text=f"No means of white and grey matter: {error}")
+        return {}
 
 
 def _region_settings(given: Any) -> RegionSettings:

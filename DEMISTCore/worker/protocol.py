@@ -18,6 +18,7 @@ Child to parent: first ``{"event": "ready", "protocol": 1, "version": ..., "pid"
 and exactly one of ``done`` (with what the job gives), ``cancelled``, or ``error`` with a ``kind`` of :data:`KINDS` and
 a ``message`` of one sentence. A line that cannot be understood is answered with an error whose ``id`` is that of the
 line, or null. Jobs run one after the other, in the order they came; a cancelled job that has not begun never does.
+A worker that cannot start because a package is missing names it on standard error and ends with :data:`EXIT_MISSING`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from ..schema import parse_json, shown
 from .fields import check_request
 
 PROTOCOL = 1
-JOBS = ("hello", "synthesize", "statistics", "regions", "brain_ldm", "simulate")
+JOBS = ("hello", "synthesize", "statistics", "regions", "brain_ldm", "simulate", "dicom")
 CONTROLS = ("cancel", "shutdown")
 #: Whose fault an error is: what was given, the model, too little memory, a missing Python package, or ours.
 KINDS = ("input", "bundle", "memory", "dependency", "internal")
+#: Exit code of a worker that cannot even start, because a package is missing that it is made of.
+EXIT_MISSING = 69
 #: No request is this long; what is comes from something that is no program of ours.
 MAX_LINE = 1 << 20
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..cli import sentence
+from ..devices import memory_errors
 from ..errors import BundleError, Cancelled, DemistError, MemoryShortage
 from .context import Context
 from .exchange import disk_sentence
@@ -73,7 +74,9 @@ class Worker:
             from .jobs import RUN
 
             context.check()
-            self._send(number, "done", **RUN[request["do"]](context))
+            with memory_errors():
+                told = RUN[request["do"]](context)
+            self._send(number, "done", **told)
         except Cancelled:
             self._send(number, "cancelled")
         except Exception as error:
@@ -205,8 +208,6 @@ def explain(error: Exception) -> tuple[str, str]:
         return "bundle", str(error)
     if isinstance(error, DemistError):
         return ("memory" if isinstance(error, MemoryShortage) else "input"), str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "memory", "There is not enough memory; close other programs, use fewer seeds, or another device."
     if isinstance(error, ModuleNotFoundError):
         return "dependency", f"The Python package {error.name} is missing; install DEMIST's dependencies and try again."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)):
@@ -214,8 +215,6 @@ def explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError) and error.errno is not None:
         return "input", sentence(error)
     words = " ".join(str(error).split())
-    if isinstance(error, RuntimeError) and "out of memory" in words.lower():
-        return "memory", "There is not enough memory; close other programs, use fewer seeds, or another device."
     shown = words if len(words) <= 200 else words[:197] + "..."
     return "internal", f"DEMIST failed unexpectedly ({type(error).__name__}: {shown}); see the log."
 

@@ -9,36 +9,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from . import Bundles, ResultNodes, Sidecars, Volumes
-from .Arguments import bundleName, fileOptions, seedList, wholePath
-from .Batch import Batch
-from .Callbacks import Callbacks
 from .I18n import _
-from .Job import Job
-from .Process import Channel
-from .Result import Result
+from .Install import Place
+from .Nodes import Volumes
+from .Nodes.Segmentation import isSuggested
+from .Run import Arguments, Bundles, ResultNodes, Sidecars
+from .Run.Arguments import bundleName, wholePath
+from .Run.Callbacks import Callbacks
+from .Run.FileJobs import FileJobs
+from .Run.Job import Job
+from .Run.Process import Channel
+from .Run.Result import Result
+from .Run.RunInputs import NAMES, RunInputs, checkVolume
+from .Run.Runs import Runs
+from .Run.StatisticsNodes import StatisticsNodes
+from .Run.StatisticsResult import StatisticsResult
+from .Run.Task import Task
+from .Run.Timings import Timings
+from .Run.Worker import Worker
 from .RunError import RunError
-from .RunInputs import NAMES, RunInputs, checkVolume
-from .Runs import Runs
-from .Segmentation import isSuggested
 from .Signal import Signal
-from .StatisticsNodes import StatisticsNodes
-from .StatisticsResult import StatisticsResult
-from .Task import Task
-from .Timings import Timings
-from .Worker import Worker
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+
+    from DEMISTCore.options import SynthesisOptions
 
 
-class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
+class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
     """Runs jobs in the child process and makes nodes of what comes back. One job at a time.
 
     Every method that runs something waits for it by default, with the application alive; with ``wait=False`` it
-    returns a :class:`~DEMISTSlicerLib.Job.Job` at once, and callbacks and signals tell the rest. What is wrong with the
-    arguments is raised at once as a :class:`~DEMISTSlicerLib.RunError.RunError`.
+    returns a :class:`.Job` at once, and callbacks and signals tell the rest. What is wrong with the arguments is raised
+    at once as a :class:`.RunError`.
 
     Signals: ``started(kind)``, ``progressChanged(stage, fraction, remainingSeconds)``, ``logMessage(text)``,
     ``previewUpdated(node)``, ``devicesChanged()``, and at the end one of ``finished(result)``,
@@ -49,13 +57,13 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         """Nothing is started; the child comes with the first run.
 
         Args:
-            launch: makes the channel to the child, see :class:`~DEMISTSlicerLib.Process.WorkerProcess`.
+            launch: makes the channel to the child, see :class:`~DEMISTSlicerLib.Run.Process.WorkerProcess`.
         """
         super().__init__()
         self.moduleName = "DEMISTSlicer"
         self.timings = Timings()
         self.logMessage = Signal()
-        self._worker = worker = Worker(launch, self.logMessage.emit, lambda: self.isRunning)
+        self._worker = worker = Worker(launch, self.logMessage.emit, lambda: self.isRunning, Place.usable)
         self._runs = runs = Runs(worker, self.logMessage.emit)
         self._statistics = StatisticsNodes()
         self.started, self.progressChanged = runs.started, runs.progressChanged
@@ -75,10 +83,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         return self._runs.currentJob
 
     def bundles(self) -> list[dict[str, Any]]:
-        """The models that are found, the default first: name, path, description, simulated, licence, card, sampling.
-
-        The panel's tooltips show card and licence; ``sampling`` is what the model recommends.
-        """
+        """The models that are found, the default first, see :func:`.Bundles.describeBundle`."""
         return Bundles.bundles()
 
     def describeBundle(self, bundle: str) -> dict[str, Any] | None:
@@ -101,78 +106,57 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         """
         self._worker.askDevices(bundle)
 
-    def expectedSeconds(
-        self,
-        seeds: int | Sequence[int] | None = None,
-        steps: int | None = None,
-        guidance: Any = None,
-        device: str = "auto",
-        bundle: str | None = None,
-        prepared: bool = False,
-        mode: str | None = None,
-    ) -> float:
-        """How long :meth:`synthesize` will take here, about; ``prepared``: with the images of the last run."""
-        advice = Bundles.recommendedSampling(bundle)
-        mode = mode or Bundles.usualMode(advice, seeds, steps)
-        count = advice["seeds"] if seeds is None else seeds if isinstance(seeds, int) else len(seeds)
-        guidance = advice.get("guidance") if guidance is None else guidance
-        worker = self._worker
+    def expectedSeconds(self, options: SynthesisOptions | None = None, prepared: bool = False, **given: Any) -> float:
+        """How long :meth:`synthesize` will take here with these options, about.
+
+        Args:
+            options, given: as there.
+            prepared: with the images of the last run.
+        """
+        return self._expected(Arguments.options(given, options), prepared)
+
+    def _expected(self, options: SynthesisOptions, prepared: bool) -> float:
+        advice = Bundles.recommendedSampling(options.bundle)
+        seeds, steps = options.seeds, options.steps
+        mode = options.mode or Bundles.usualMode(advice, seeds, steps, options.sampler)
         return self.timings.seconds(
-            worker.resolved(device), count, steps or advice["steps"], guidance, mode=mode, prepared=prepared,
-            warm=worker.isWarm,
+            self._worker.resolved(options.device),
+            advice["seeds"] if seeds is None else len(seeds),
+            steps or advice["steps"],
+            advice.get("guidance") if options.guidance is None else options.guidance,
+            mode=mode, prepared=prepared, warm=self._worker.isWarm,
         )  # fmt: skip
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
     def synthesize(
         self,
-        t1: Any,
-        flair: Any,
-        seeds: int | Sequence[int] | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance: float | Mapping[str, float] | None = None,
-        firstSeed: int = 0,
-        mode: str | None = None,
-        protocol: Mapping[str, Mapping[str, Any]] | None = None,
-        bundle: str | None = None,
-        device: str = "auto",
-        brainMask: Any = None,
-        output: Any = None,
-        uncertainty: Any = None,
+        t1: vtkMRMLScalarVolumeNode,
+        flair: vtkMRMLScalarVolumeNode,
+        options: SynthesisOptions | None = None,
+        *,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
+        output: vtkMRMLScalarVolumeNode | None = None,
+        uncertainty: vtkMRMLScalarVolumeNode | None = None,
         preview: bool = False,
-        register: bool = True,
-        skullStrip: str = "auto",
-        biasCorrect: bool = True,
-        anyBrainVolume: bool = False,
+        sanity: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[Result], Any] | None = None,
         onError: Callable[[str, str], Any] | None = None,
+        **given: Any,
     ) -> Result | Job:
         """Synthesize a PSR map from a T1w and a FLAIR volume.
 
         Args:
             t1: T1w volume node; the map lies exactly over it, under the same transform.
             flair: FLAIR volume node, on any grid, under any linear transform.
-            seeds: number of samples (from ``firstSeed`` on), or which seeds; None: what the model recommends. The map
-                is their mean.
-            steps, sampler, guidance: of sampling; None: what the model recommends. Guidance is a weight (1 is plain:
-                none), or weights by stream.
-            firstSeed: where counting starts; another than 0 asks for samples.
-            mode: ``mean``, the map with the lowest error, or ``sample``; None: what the model recommends, but
-                ``sample`` where seeds, steps or a sampler are given.
-            protocol: what is known of the scans, ``{"T1w": {"RepetitionTime": 2.3}, "FLAIR": {...}}`` as in BIDS
-                sidecars; None: read from the JSON files beside the volumes' files, or from DICOM; {}: nothing.
-            bundle: model: name or folder.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``mps``.
+            options: how, in one object; or its fields one by one as ``given``, see :func:`.Arguments.options`. Without
+                ``protocol`` the scans' is read from the JSON files beside the volumes' files, or from DICOM.
             brainMask: volume or segmentation node to use instead of brain extraction.
             output, uncertainty: volume nodes to write into; None makes new ones.
             preview: show the running estimate in the slice views.
-            register: register the FLAIR to the T1w; off: they lie over each other already.
-            skullStrip: ``auto``, ``deepbet`` or ``none``.
-            biasCorrect: remove bias fields.
-            anyBrainVolume: the user has looked at the brain mask: a volume that no brain has is right.
+            sanity: measure white and grey matter as well; takes some seconds more.
             wait: see the class.
             onProgress: called with (stage, fraction, remaining seconds or None).
             onDone: called with the result.
@@ -180,28 +164,22 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
 
         Raises:
             RunError: something given cannot be used, or another job runs; when waiting, whatever goes wrong.
+            TypeError: there is no such option.
         """
         self._runs.checkIdle()
         inputs = RunInputs({"t1w": t1, "flair": flair, "brain_mask": brainMask}, frame=t1)
         inputs.check("t1w", "flair")
         inputs.checkOutputs({_("PSR volume"): output, _("uncertainty volume"): uncertainty})
-        listed, sampler = seedList(seeds, firstSeed, mode, bundle), sampler or None
-        request = {
-            "do": "synthesize", "mode": mode, "seeds": listed, "steps": steps, "sampler": sampler,
-            "guidance": dict(guidance) if isinstance(guidance, Mapping) else guidance,
-            "bundle": bundleName(bundle), "device": device, "preview": bool(preview),
-            "register": bool(register), "skull_strip": skullStrip, "bias_correct": bool(biasCorrect),
-            "any_brain_volume": bool(anyBrainVolume),
-            "protocol": Sidecars.protocolOf(t1, flair) if protocol is None else protocol,
-        }  # fmt: skip
+        chosen = Arguments.options(given, options)
+        if chosen.protocol is None:
+            chosen = replace(chosen, protocol=Sidecars.protocolOf(t1, flair))
+        request = {"do": "synthesize", "preview": bool(preview), "sanity": bool(sanity), **chosen.request()}
         images = inputs.fingerprint()
-        prepared = images == self._worker.images
-        mode = mode or Bundles.usualMode(Bundles.recommendedSampling(bundle), listed, steps, sampler)
-        expected = self.expectedSeconds(listed, steps, guidance, device, bundle, prepared, mode)
+        expected = self._expected(chosen, images == self._worker.images)
 
         def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
             self._worker.remember(images)
-            for name in {device, self._worker.resolved(device)}:
+            for name in {chosen.device, self._worker.resolved(chosen.device)}:
                 self.timings.learn(name, message["provenance"])
             return (yield from ResultNodes.makeMaps(message, inputs, output, uncertainty))
 
@@ -209,18 +187,20 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
 
     def computeStatistics(
         self,
-        psr: Any,
-        lesions: Any = None,
-        t1: Any = None,
-        flair: Any = None,
-        brainMask: Any = None,
-        uncertainty: Any = None,
-        reference: Any = None,
+        psr: vtkMRMLScalarVolumeNode,
+        lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None = None,
+        t1: vtkMRMLScalarVolumeNode | None = None,
+        flair: vtkMRMLScalarVolumeNode | None = None,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
+        uncertainty: vtkMRMLScalarVolumeNode | None = None,
+        reference: vtkMRMLScalarVolumeNode | None = None,
         distances: Mapping[str, Any] | None = None,
         suggest: bool | None = None,
-        segmentation: Any = None,
-        table: Any = None,
+        segmentation: vtkMRMLSegmentationNode | None = None,
+        table: vtkMRMLTableNode | None = None,
         anyBrainVolume: bool = False,
+        report: str | os.PathLike[str] | None = None,
+        percent: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
         onDone: Callable[[StatisticsResult], Any] | None = None,
@@ -246,6 +226,7 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
             table: node to write into, its charts into theirs; None makes new ones.
             segmentation: node to write into; None takes the one made with ``table`` unless it was edited since or is
                 the lesions, else makes a new one.
+            report: ``.html`` file to write one page to: pictures, table, ROC, provenance; ``percent``: in percent.
             anyBrainVolume, wait, onProgress, onDone, onError: see :meth:`synthesize`.
 
         Raises:
@@ -269,18 +250,20 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         request = {"do": "statistics", "suggest": suggest, "unchecked": isSuggested(lesions),
                    "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None,
                    "any_brain_volume": bool(anyBrainVolume)}  # fmt: skip
+        if report:
+            request |= {"report": wholePath(report), "percent": bool(percent), "title": psr.GetName() or "PSR"}
         segmentation = self._statistics.unedited(table, lesions) if segmentation is None else segmentation
         task = Task(request, lambda message: self._statistics.make(message, psr, segmentation, table), inputs)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
 
     def suggestLesions(
         self,
-        t1: Any,
-        flair: Any,
-        lesions: Any = None,
-        brainMask: Any = None,
+        t1: vtkMRMLScalarVolumeNode,
+        flair: vtkMRMLScalarVolumeNode,
+        lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None = None,
+        brainMask: vtkMRMLLabelMapVolumeNode | vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode | None = None,
         distances: Mapping[str, Any] | None = None,
-        segmentation: Any = None,
+        segmentation: vtkMRMLSegmentationNode | None = None,
         anyBrainVolume: bool = False,
         wait: bool = True,
         onProgress: Callable[..., Any] | None = None,
@@ -359,45 +342,6 @@ class DEMISTSlicerLogic(ScriptedLoadableModuleLogic):
         self._runs.checkIdle()
         task = Task({"do": "simulate", "seed": seed}, ResultNodes.makePatient)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
-
-    def batch(self, items: Any, **options: Any) -> list[Any]:
-        """Synthesize many: pairs of volume nodes, pairs of files, or a folder; see :class:`.Batch.Batch`."""
-        return Batch(self.synthesize, self.synthesizeFile).run(items, **options)
-
-    def synthesizeFile(
-        self,
-        t1: str | os.PathLike[str],
-        flair: str | os.PathLike[str],
-        out: str | os.PathLike[str],
-        overwrite: bool = False,
-        brainMask: str | os.PathLike[str] | None = None,
-        wait: bool = True,
-        onProgress: Callable[..., Any] | None = None,
-        onDone: Callable[[Result], Any] | None = None,
-        onError: Callable[[str, str], Any] | None = None,
-        **options: Any,
-    ) -> Result | Job:
-        """Synthesize from files to a file, with sidecar and uncertainty beside it; the scene stays as it is.
-
-        Args:
-            t1, flair, brainMask: image files.
-            out: PSR map to write.
-            overwrite: replace it.
-            wait, onProgress, onDone, onError: see :meth:`synthesize`.
-            options: mode, protocol, seeds, firstSeed, steps, sampler, guidance, bundle, device, register, skullStrip,
-                biasCorrect, as there; without ``protocol`` the JSON files beside the images are read.
-        """
-        self._runs.checkIdle()
-        request = {"do": "synthesize", "out": wholePath(out), "overwrite": overwrite, **fileOptions(options),
-                   "t1w": {"file": wholePath(t1)}, "flair": {"file": wholePath(flair)}}  # fmt: skip
-        if brainMask is not None:
-            request["brain_mask"] = {"file": wholePath(brainMask)}
-
-        def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
-            self._worker.remember(None)
-            return (yield from ResultNodes.makeFiles(message))
-
-        return self._runs.run(Task(request, make), wait, Callbacks(onProgress, onDone, onError))
 
     def cancel(self) -> None:
         """Stop the job that runs, if there is one; takes effect within two seconds."""

@@ -39,7 +39,7 @@ def main(out: Path) -> None:
     parameters.brainMask, parameters.lesions = slicer.util.getNode("sim_brain"), slicer.util.getNode("sim_lesions")
     panel.sampling.choose("fast")
     parameters.seeds = 2
-    for start in (panel.onApply, panel.onStatistics):
+    for start in (panel.actions.apply, panel.actions.measure):
         start()
         if not slicer_app.wait_until(lambda: not panel.logic.isRunning, 3600):
             raise SystemExit("The run did not end in an hour.")

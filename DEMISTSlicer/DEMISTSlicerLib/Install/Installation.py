@@ -14,7 +14,7 @@ from typing import Any
 import qt
 
 from ..I18n import _
-from ..Process import Channel, environment, newChannel, pythonProgram, workerArguments
+from ..Run.Process import Channel, environment, newChannel, pythonProgram, workerArguments
 from ..Signal import Signal
 
 #: Milliseconds that the child has to clean up when it is stopped; then it is killed, and the next one cleans up.

@@ -51,6 +51,12 @@ def environment() -> Environment:
     return read_environment(folder)
 
 
+def usable() -> Environment | None:
+    """The environment that the worker is started in; None where there is none that works."""
+    found = environment()
+    return found if found.is_ready else None
+
+
 def _settings() -> Any:
     find = getattr(getattr(slicer, "app", None), "userSettings", None)
     return find() if callable(find) else None

@@ -1,1 +1,1 @@
-"""The Python environment that the worker runs in: where it is, how it is made, and what the panel shows of it."""
+"""The Python environment that the worker runs in: where it is, and how it is made."""

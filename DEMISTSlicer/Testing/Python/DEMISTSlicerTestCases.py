@@ -58,7 +58,7 @@ class DEMISTSlicerTestCases(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         """Make the logic, and see what can be run."""
-        from DEMISTSlicerLib.Installer import Installer
+        from DEMISTSlicerLib.Install.Installer import Installer
         from DEMISTSlicerLib.Logic import DEMISTSlicerLogic
 
         cls.logic = DEMISTSlicerLogic()
@@ -91,7 +91,7 @@ class DEMISTSlicerTestCases(unittest.TestCase):
 
     def test_likely_images_are_found(self) -> None:
         """By name, whatever else is in the scene."""
-        from DEMISTSlicerLib.Inputs import guess, hint
+        from DEMISTSlicerLib.Nodes.Inputs import guess, hint
 
         nodes = madeUpHead()
         self.assertEqual(guess(slicer.mrmlScene), (nodes["t1"], nodes["flair"]))
@@ -99,7 +99,7 @@ class DEMISTSlicerTestCases(unittest.TestCase):
 
     def test_parameters_live_in_the_scene(self) -> None:
         """What was chosen is read again from the node."""
-        from DEMISTSlicerLib.Parameters import DEMISTParameters
+        from DEMISTSlicerLib.Panel.Parameters import DEMISTParameters
 
         nodes = madeUpHead()
         parameters = DEMISTParameters(self.logic.getParameterNode())
@@ -174,8 +174,8 @@ class DEMISTSlicerTestCases(unittest.TestCase):
 
     def test_the_overlay_gives_the_views_back(self) -> None:
         """Every composite node is as it was."""
-        from DEMISTSlicerLib.Overlay import Overlay
-        from DEMISTSlicerLib.Volumes import createPsrVolume
+        from DEMISTSlicerLib.Nodes.Volumes import createPsrVolume
+        from DEMISTSlicerLib.Views.Overlay import Overlay
 
         nodes = madeUpHead()
         scene = slicer.mrmlScene

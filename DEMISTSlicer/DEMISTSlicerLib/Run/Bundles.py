@@ -1,0 +1,62 @@
+"""The models on this computer, as their descriptions tell of them; none is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..Errors import DemistError
+
+
+def bundles() -> list[dict[str, Any]]:
+    """All that are found, described as :func:`describeBundle` does, the default first."""
+    from DEMISTCore.bundle import DEFAULT_BUNDLE, list_bundles
+
+    names = sorted(list_bundles(), key=lambda name: (name != DEFAULT_BUNDLE, name))
+    return [told for told in map(describeBundle, names) if told is not None]
+
+
+def describeBundle(bundle: str) -> dict[str, Any] | None:
+    """What there is to know of a model, by name or folder; None if there is none or it cannot be read.
+
+    Returns:
+        ``name``, ``path``, ``description``, ``simulated`` (trained on simulated PSR, it or its base), ``licence``,
+        ``card`` (text), ``mean`` (it has a network for the mean), ``sampling`` (what is recommended, the base's and
+        DEMIST's own advice filled in).
+    """
+    from DEMISTCore.bundle import CARD_FILE, SAMPLING, find_base, find_folder, read_description
+
+    try:
+        folder = find_folder(bundle)
+        info = read_description(folder)
+        if info["kind"] != "demist":
+            return None
+        base = read_description(find_base(folder, info["base"]))
+    except (DemistError, OSError, KeyError):
+        return None
+    card = folder / CARD_FILE
+    return {
+        "name": info["name"],
+        "path": str(folder),
+        "description": info.get("description", ""),
+        "simulated": bool(info["simulated"]) or bool(base["simulated"]),
+        "licence": info["licence"],
+        "card": card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
+        "mean": bool((info.get("model") or {}).get("mean")),
+        "sampling": {**SAMPLING, **(base.get("sampling") or {}), **(info.get("sampling") or {})},
+    }
+
+
+def recommendedSampling(bundle: str | None = None) -> dict[str, Any]:
+    """The sampling that a model recommends; None: the default one. Usual numbers where there is no such model."""
+    from DEMISTCore.bundle import DEFAULT_BUNDLE
+
+    usual = {"mode": "sample", "seeds": 4, "steps": 10}
+    return (describeBundle(bundle or DEFAULT_BUNDLE) or {}).get("sampling", usual)
+
+
+def usualMode(sampling: Mapping[str, Any], seeds: Any = None, steps: Any = None, sampler: Any = None) -> str:
+    """``mean`` or ``sample``, where the caller names none, as DEMISTCore.synthesize understands it: the bundle's own,
+    but ``sample`` where seeds, steps or sampler are asked for."""
+    asked = seeds is not None or steps is not None or sampler is not None
+    return "sample" if asked else str(sampling.get("mode") or "sample")

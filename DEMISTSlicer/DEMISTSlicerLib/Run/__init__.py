@@ -1,0 +1,1 @@
+"""Runs: what is asked of the child process that computes, how it goes, and what becomes of its answers."""
