@@ -21,6 +21,7 @@ from DEMISTCore.networks import PRESETS, Streams, build_backbone, build_demist, 
 from DEMISTCore.networks.knowledge import DESCRIPTION_WIDTH, KNOWN_WIDTH, Bend, describe
 from DEMISTCore.networks.local import Local, linear_rows
 from DEMISTCore.synthesis import generate
+from DEMISTCore.synthesis.given import decode_latent, encode, predict_mean
 from DEMISTCore.synthesis.plan import plan_sampling
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.local import fit_local
@@ -556,6 +557,22 @@ def test_plans(runs, tiny_bundle):
     ):
         with pytest.raises(InputError, match=words):
             plan_sampling(*arguments)
+
+
+def test_the_detail_of_a_sample_is_a_share_of_what_sets_it_apart(runs):
+    bundle, entry = load_bundle(runs[1] / "tiny"), prepared(runs)
+    x, cpu = np.asarray(entry.x, np.float32), torch.device("cpu")
+    maps = {}
+    for share in (0.0, 0.5, 1.0):
+        given = encode(bundle, x, None, cpu, torch.float32)
+        z = given.seen.estimate + 1
+        maps[share] = decode_latent(bundle, given, z, None, torch.float32, detail=share)
+    mean = predict_mean(bundle, encode(bundle, x, None, cpu, torch.float32), None, torch.float32).psr
+    np.testing.assert_allclose(maps[0.0], mean, atol=1e-6)
+    inside = np.minimum.reduce(list(maps.values())) > 0  # nothing was cut off at 0
+    assert inside.mean() > 0.1
+    np.testing.assert_allclose(maps[0.5][inside], (maps[0.0] + maps[1.0])[inside] / 2, atol=1e-6)
+    assert np.abs(maps[1.0] - maps[0.0]).max() > 1e-3
 
 
 def test_streams_off_in_the_mean(runs):

@@ -27,10 +27,11 @@ RESEARCH_WARNING = "Synthesized PSR is a research estimate, not a measurement, a
 SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH_WARNING}"
 #: What synthesis does unless told otherwise; a bundle's own "sampling" goes over it.
 #: ``mode``: "mean", the posterior mean, where the bundle has a network for it, or "sample". ``start``: where on the
-#: schedule sampling starts, 1 from pure noise, below 1 from the noised mean.
+#: schedule sampling starts, 1 from pure noise, below 1 from the noised mean. ``detail``: how much of what sets a sample
+#: apart from the mean is added to it.
 SAMPLING = {
     "mode": "sample", "sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras", "start": 1.0,
-    "guidance": {},
+    "detail": 1.0, "guidance": {},
 }  # fmt: skip
 
 

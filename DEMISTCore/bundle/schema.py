@@ -80,6 +80,7 @@ def _sampling(value: Any) -> None:
     number(value.get("steps", 10), "sampling.steps", 1, 100_000, whole=True)
     number(value.get("eta", 0.0), "sampling.eta", 0, 1)
     number(value.get("start", 1.0), "sampling.start", 1e-4, 1)
+    number(value.get("detail", 1.0), "sampling.detail", 0, 1)
     one_of(value.get("mode", "sample"), "sampling.mode", ("mean", "sample"))
     text(value.get("sampler", "ddim"), "sampling.sampler", 40)
     if value.get("spacing") is not None:

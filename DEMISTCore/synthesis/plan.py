@@ -79,6 +79,7 @@ def plan_sampling(
         "eta": float(advice["eta"] if eta is None else eta),
         "spacing": spacing or advice["spacing"],
         "start": float(advice["start"] if start is None else start),
+        "detail": float(advice["detail"]),
         "guidance": {
             name: float(weight) for name, weight in (advice["guidance"] if guidance is None else guidance).items()
         },
@@ -105,23 +106,24 @@ def _plan_mean(bundle: Bundle, guidance: Mapping[str, float] | None) -> dict[str
     if bundle.config.mean is None:
         raise InputError(f"Bundle {bundle.name} has no network for the mean; use mode sample, or another bundle.")
     weights = {name: float(weight) for name, weight in (guidance or {}).items()}
-    _check_guidance(bundle, weights)
+    _check_guidance(bundle, weights, of_the_mean=True)
     if any(weight not in (0.0, 1.0) for weight in weights.values()):
         raise InputError("The mean has no guidance; give weights 0 (stream off) or 1, or use mode sample.")
     if "all" in weights:
         raise InputError("In mode mean streams are switched off one by one, as in semantic=0.")
     return {
         "mode": "mean", "seeds": [], "sampler": None, "steps": 0, "eta": 0.0, "spacing": None, "start": None,
-        "guidance": weights,
+        "detail": None, "guidance": weights,
     }  # fmt: skip
 
 
-def _check_guidance(bundle: Bundle, guidance: Mapping[str, float]) -> None:
+def _check_guidance(bundle: Bundle, guidance: Mapping[str, float], of_the_mean: bool = False) -> None:
     names = ("semantic", "spatial", "adaptive", "all")
     for name, weight in guidance.items():
         if name not in names:
             raise InputError(f"Unknown stream {name!r} in guidance; choose {', '.join(names)}.")
         if not np.isfinite(weight):
             raise InputError(f"The guidance weight of {name} must be a number, not {weight}.")
-        if name != "all" and not getattr(bundle.config.streams, name):
+        # The mean has all three, whatever the streams of the samples are.
+        if name != "all" and not (of_the_mean or getattr(bundle.config.streams, name)):
             raise InputError(f"Bundle {bundle.name} has no {name} stream to guide.")

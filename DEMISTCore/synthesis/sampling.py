@@ -150,7 +150,7 @@ def generate(
             return demist(z.contiguous(memory_format=layout(device)), t, conditioned, streams)
 
     def to_psr(z: torch.Tensor, done: Callable[[float], None] | None = None) -> np.ndarray:
-        return decode_latent(bundle, given, z, mask, dtype, memory, done)
+        return decode_latent(bundle, given, z, mask, dtype, memory, done, plan["detail"])
 
     def begin(noise: torch.Tensor) -> torch.Tensor:
         if plan["start"] >= 1:

@@ -61,7 +61,7 @@ def build(context: Context) -> list[Method]:
     methods.append(demist(names, model, plan(model, list(range(context.seeds))), device, dtype))
     if context.ablations or context.knock_outs:
         for name, guidance in ABLATIONS.items():
-            if all(getattr(model.config.streams, stream) for stream in guidance):
+            if how == "mean" or all(getattr(model.config.streams, stream) for stream in guidance):
                 _, without = alone(model, guidance)
                 methods.append(demist((f"{name}, {how}",), model, without, device, dtype, beside=whole))
     if context.knock_outs:
