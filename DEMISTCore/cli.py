@@ -80,6 +80,19 @@ def set_up_logging(verbose: bool = False) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+@contextlib.contextmanager
+def hushed(verbose: bool = False) -> Iterator[None]:
+    """While the block runs, the package says nothing but errors; ``verbose``: everything as before."""
+    package = logging.getLogger("DEMISTCore")
+    before = package.level
+    if not verbose:
+        package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
+
+
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")

@@ -26,6 +26,7 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 #: a new one must be protected, or be listed here.
 NO_PATHS = {
     "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude", "salt",
+    "participant_label", "session_label", "shard", "scheduler", "group_column", "control_label", "patient",
 }  # fmt: skip
 #: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
 CACHES = {"evaluate prepared", "calibrate cache"}
@@ -52,6 +53,7 @@ class Command:
             words.append("--overwrite")
         places = [action for action in self.parser._actions if not action.option_strings and action in given]
         words += [str(given[action]) for action in places]
+        words += [next(iter(a.choices)) for a in self.parser._actions if a.choices and not a.option_strings]
         for action, value in given.items():
             if action.option_strings:
                 text = f"name={value}" if "=" in str(action.metavar) else str(value)

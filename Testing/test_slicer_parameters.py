@@ -316,8 +316,10 @@ def test_the_protocol_comes_from_sidecars_or_dicom(node, tmp_path, monkeypatch):
 
 
 def test_dicom_tags_are_asked_for(node, monkeypatch):
+    from DEMISTSlicerLib.Nodes import Inputs
     from DEMISTSlicerLib.Nodes.Inputs import describe, guess
 
+    monkeypatch.setattr(Inputs, "_KNOWN", {})  # another database, and instances of the same names
     tags = {("1.2", "0008,103E"): "MPRAGE", ("3.4", "0008,103E"): "FLAIR 3D", ("1.2", "0018,0082"): "900"}
     database = types.SimpleNamespace(isOpen=True, instanceValue=lambda uid, tag: tags.get((uid, tag), ""))
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli import run, set_up_logging, terminate_cleanly
+from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..errors import InputError
+from ..guards import protect_folder
 from ..synthesize import seed_list, whole_number
 
 if TYPE_CHECKING:
@@ -91,13 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    import logging
-
-    if not args.verbose:  # the bar shows sessions, the summary says what failed
-        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     terminate_cleanly()
     out = args.out_dir.absolute()
-    return _group(args, out) if args.level == "group" else _participants(args, out)
+    protect_folder(out, [args.bids_dir, args.derivatives, args.bundle, args.participants, args.bids_filter_file])
+    with hushed(args.verbose):  # the bar shows sessions, the summary says what failed
+        return _group(args, out) if args.level == "group" else _participants(args, out)
 
 
 def _group(args: argparse.Namespace, out: Path) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import run, set_up_logging
+from ..guards import protect_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..volume import Volume
     from . import export
 
+    protect_folder(args.out, [args.psr, args.uncertainty, args.lesions, args.series], "folder of DICOM files")
     psr = Volume.read(args.psr)
     sidecar = Path(str(args.psr).removesuffix(".gz")).with_suffix(".json")
     told = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else None
