@@ -554,6 +554,7 @@ def test_plans(runs, tiny_bundle):
         ((bundle, None, None, None, {"semantic": 1.5}, None, None, "mean"), "no guidance"),
         ((bundle, None, None, None, {"all": 0.0}, None, None, "mean"), "one by one"),
         ((bundle, None, None, None, None, None, None, "sample", 0.0), "start"),
+        ((bundle, None, None, None, None, None, None, "sample", 0.5, 1.5), "detail"),
     ):
         with pytest.raises(InputError, match=words):
             plan_sampling(*arguments)

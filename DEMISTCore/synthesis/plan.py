@@ -47,6 +47,7 @@ def plan_sampling(
     spacing: str | None = None,
     mode: str | None = None,
     start: float | None = None,
+    detail: float | None = None,
 ) -> dict[str, Any]:
     """All sampling settings, the bundle's recommendations filled in, checked.
 
@@ -79,7 +80,7 @@ def plan_sampling(
         "eta": float(advice["eta"] if eta is None else eta),
         "spacing": spacing or advice["spacing"],
         "start": float(advice["start"] if start is None else start),
-        "detail": float(advice["detail"]),
+        "detail": float(advice["detail"] if detail is None else detail),
         "guidance": {
             name: float(weight) for name, weight in (advice["guidance"] if guidance is None else guidance).items()
         },
@@ -95,6 +96,8 @@ def plan_sampling(
         raise InputError(f"eta must be 0 to 1, not {plan['eta']}.")
     if not 0 < plan["start"] <= 1:
         raise InputError(f"start must be above 0 and at most 1, not {plan['start']}.")
+    if not 0 <= plan["detail"] <= 1:
+        raise InputError(f"detail must be 0 to 1, not {plan['detail']}.")
     if plan["start"] < 1 and bundle.config.mean is None:
         raise InputError(f"Bundle {bundle.name} has no mean network to start from; leave start at 1.")
     _check_guidance(bundle, plan["guidance"])

@@ -68,6 +68,7 @@ def generate(
     guidance: Mapping[str, float] | None = None,
     mode: str | None = None,
     start: float | None = None,
+    detail: float | None = None,
     protocol: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
@@ -91,6 +92,7 @@ def generate(
         seeds, steps, sampler, eta, spacing, guidance, mode: see :func:`synthesize`; None takes the bundle's
             recommendation.
         start: where on the schedule sampling starts: 1 from pure noise, below 1 from the noised mean.
+        detail: share of what sets a sample apart from the mean that is added to it, 0 to 1.
         protocol: of :func:`DEMISTCore.acquisition.read_protocol`; None: nothing is known of it.
         device: torch device, or a name that :func:`~DEMISTCore.devices.pick_device` knows.
         dtype: precision of the networks; None chooses.
@@ -111,7 +113,7 @@ def generate(
     from ..networks.demist import Streams
 
     chosen = None if seeds is None or not len(seeds) else list(seeds)
-    plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start)
+    plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start, detail)
     device = device if isinstance(device, torch.device) else pick_device(device)
     dtype = pick_dtype(device) if dtype is None else dtype
     clock = Clock(None, timings)
