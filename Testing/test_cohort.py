@@ -106,7 +106,6 @@ def test_reports_link_pictures_that_are_there(made):
     assert "Proximal NAWM" in page
 
 
-@pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 def test_the_validator_passes_what_comes_out(made, bids):
     assert validate(made) == []
     assert validate(bids) == []
@@ -253,8 +252,6 @@ def test_the_console_script_is_there():
     from importlib.metadata import entry_points
 
     names = {one.name: one.value for one in entry_points(group="console_scripts")}
-    if "demist-bids" not in names:
-        pytest.skip("installed before the script came")
     assert names["demist-bids"] == "DEMISTCore.cohort.__main__:entry"
     done = subprocess.run([Path(sys.executable).with_name("demist-bids"), "--help"], capture_output=True, check=False)
     assert done.returncode == 0
