@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ from .tables import write_tables
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..training.data import Session
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 3  # raise when what a stored result holds changes
 _MARK = "evaluation.json"
@@ -102,6 +105,7 @@ def evaluate(
     _check_options(seeds, subjects, preprocess, grid)
     require_packages()
     from ..bundle import DEFAULT_BUNDLE, load_bundle
+    from ..bundle.seen import check_unseen
     from ..devices import check_device_name, pick_device, pick_dtype
     from ..training.data import index
 
@@ -116,6 +120,7 @@ def evaluate(
     cohorts = {TEST: index(data, filters)} | ({SHIFTED: index(shifted, filters)} if shifted is not None else {})
     sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)
+    seen = check_unseen(model, {f"{group} {s.name}": s.t1w for group, own in sessions.items() for s in own})
     torch_device = pick_device(device)
     dtype = pick_dtype(torch_device, precision)
 
@@ -125,6 +130,9 @@ def evaluate(
         linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
+    if seen:
+        context.notes.append(seen)
+        log.warning("%s", seen)
     settings = {
         "version": __version__, "data": str(data), "shifted": None if shifted is None else str(shifted),
         "bundle": model.name, "bundle_hash": model.hash, "warning": model.warning, "preprocess": preprocess,
@@ -170,6 +178,10 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
     }  # fmt: skip
     if case.already_aligned is not None:  # only then: results of complete truths stay valid
         keys["already_aligned"] = case.already_aligned
+    if case.session.dseg is None:
+        from ..regions.network import open_network
+
+        keys["tissue"] = open_network().hash
     fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
     stored = {name: read_result(out, case, name, fingerprint) for name in method.names}
     if all(stored.values()):
