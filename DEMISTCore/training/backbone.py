@@ -96,7 +96,6 @@ class BackboneStage(Stage):
         self.autoencoder_hash = foundation.autoencoder_hash
         self.objective = BackboneObjective(self.model, self.schedule, settings.weighting)
         self.objectives: dict[str, nn.Module] = {"backbone": self.objective}
-        self.lr_factors: dict[str, float] = {}
 
     def batch(self, indices: range) -> dict[str, Tensor]:
         """Random crops of scaled latents, noise and times."""

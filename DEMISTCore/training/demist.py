@@ -152,7 +152,6 @@ class DemistStage(Stage):
             raise InputError("All three streams are switched off; there is nothing to train.")
         self.objective = DemistObjective(self.demist, foundation.psr, self.schedule, settings, self.latent_scale)
         self.objectives: dict[str, nn.Module] = {"demist": self.objective}
-        self.lr_factors: dict[str, float] = {}
         self.frozen = frozen_hash(self.demist.backbone)
 
     def table(self) -> str:

@@ -162,7 +162,6 @@ class MeanStage(Stage):
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
-        self.lr_factors: dict[str, float] = {}
         self._known = {entry.key: known_of(entry) for entry in [*train, *held]}
         self._wide = {entry.key: wide_of(entry) for entry in [*train, *held]}
         if not given:

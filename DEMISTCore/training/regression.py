@@ -48,7 +48,6 @@ class RegressionStage(Stage):
         self.partial = any(entry.is_partial for entry in train)
         self.objective = RegressionObjective(settings)
         self.objectives: dict[str, nn.Module] = {"regression": self.objective}
-        self.lr_factors: dict[str, float] = {}
 
     def table(self) -> str:
         """Number of parameters."""

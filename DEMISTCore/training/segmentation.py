@@ -142,7 +142,6 @@ class SegmentationStage(Stage):
         self.settings, self.train, self.held = settings, train, held
         self.objective = SegmentationObjective(settings)
         self.objectives: dict[str, nn.Module] = {"segmentation": self.objective}
-        self.lr_factors: dict[str, float] = {}
 
     def table(self) -> str:
         """Number of parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Stage:
     #: The first one's weights are averaged (EMA), validated, and handed on.
     objectives: dict[str, nn.Module]
     #: learning rate of each objective as a factor of ``lr``
-    lr_factors: Mapping[str, float]
+    lr_factors: Mapping[str, float] = MappingProxyType({})
     #: the scalar of :meth:`validate` that is better when lower
     score: str
     #: the model as it really is: the foundation decides its own part; None: the stage trains a network of another kind

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """A further input of a stage, kept in the run's ``config.yaml``: ``--backbone`` or ``--mean``."""
+    """A further input of a stage that a :class:`DEMISTCore.training.checkpoint.Run` keeps: "backbone" or "mean"."""
 
     name: str
     metavar: str
