@@ -25,6 +25,7 @@ from .commit import staging, sweep
 from .errors import InputError
 from .files import atomic_path, write_json
 from .guards import protect_files
+from .labels import LESION, NAMES, WHITE
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 #: The demo's patient: some 90 mostly small lesions, 4 ml in all, and enlarged ventricles.
 PATIENT_SEED = 1
-WHITE, LESION, CSF = 3, 5, 1
 #: Normal-appearing white matter is taken this far from any lesion.
 GAP_MM = 5.0
 FILES = (
@@ -242,7 +242,6 @@ def measured(analysis: Analysis) -> dict[str, Any]:
 
 def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
     """Synthesized against true PSR, on the T1w's grid, inside the true brain mask."""
-    from .simulate.tissues import DSEG_NAMES
 
     truth, psr = patient.psr.array, result.psr.array
     brain = patient.brain.array > 0
@@ -266,7 +265,7 @@ def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
             "true": _ratio(truth, lesions, normal),
             "synthesized": _ratio(psr, lesions, normal),
         },
-        "regions": metrics.regions(psr, truth, labels, DSEG_NAMES, patient.psr.grid.voxel_volume_ml),
+        "regions": metrics.regions(psr, truth, labels, NAMES, patient.psr.grid.voxel_volume_ml),
     }
     if result.uncertainty is not None:
         numbers["uncertainty"] = _error_bars(result, truth, brain & found)

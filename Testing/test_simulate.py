@@ -18,13 +18,14 @@ from scipy.spatial.transform import Rotation
 
 from DEMISTCore.cli import run
 from DEMISTCore.errors import InputError
+from DEMISTCore.labels import CSF, GREY, WHITE
 from DEMISTCore.simulate import bids, cohort, fields, lesions, physics, protocol, scanner
 from DEMISTCore.simulate.__main__ import main
 from DEMISTCore.simulate.anatomy import Anatomy, list_anatomies, load_anatomy
 from DEMISTCore.simulate.shape import coordinates, moved_surfaces, surface_shift
 from DEMISTCore.simulate.subject import simulate_subject
 from DEMISTCore.simulate.tissue_maps import tissue_maps
-from DEMISTCore.simulate.tissues import CLASS_INDEX, CLASSES, CSF, EXTRA, GREY, WHITE, class_map
+from DEMISTCore.simulate.tissues import CLASS_INDEX, CLASSES, EXTRA, class_map
 from DEMISTCore.volume import Grid, Volume
 
 # --- a small head ----------------------------------------------------------------------------------------------

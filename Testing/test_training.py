@@ -22,6 +22,7 @@ from DEMISTCore import train
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.diffusion import NoiseSchedule
 from DEMISTCore.errors import DemistError, InputError
+from DEMISTCore.labels import LESION
 from DEMISTCore.training import checkpoint, data, latents, loop
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
@@ -184,7 +185,7 @@ def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch
     assert np.array_equal(y > 0, (y > 0) & (labels > 0))
     assert 0.1 < np.median(y[labels == 3]) < 0.13
     assert set(np.unique(labels)) == {0, 1, 2, 3, 5}
-    assert np.all(labels[tuple(entries[0].places("lesion").T)] == data.LESION)
+    assert np.all(labels[tuple(entries[0].places("lesion").T)] == LESION)
     assert (entries[0].folder / "y.npy").stat().st_ino == (entries[1].folder / "y.npy").stat().st_ino
     assert not list(tmp_path.rglob(".tmp-*"))
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..acquisition import read_sidecar, sidecar_path
 from ..errors import InputError
 from ..files import sha256
+from ..labels import LESION, WHITE
 from ..measured import MeasuredMap, is_complete, read_measured
 from ..metrics import far_from
 from ..volume import Grid, Volume
@@ -32,7 +33,6 @@ GRIDS = ("truth", "model")
 #: it; ``full``: as ``synthesize`` does it, brain extraction included.
 PREPROCESS = ("simulated", "masked", "full")
 #: Labels of the simulator's segmentations.
-WHITE, LESION = 3, 5
 #: White matter farther than this (mm) from any lesion is what lesions are told from; errors count as near within it.
 GAP_MM = 5.0
 #: A single lesion is a region of its own from this size on (ml).

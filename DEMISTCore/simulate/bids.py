@@ -11,12 +11,12 @@ from .. import __version__
 from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import atomic_path, write_json
+from ..labels import CSF, GREY, NAMES, WHITE
 from ..lock import in_use
 from ..volume import Volume
 from .protocol import Protocol
 from .scanner import Scan
 from .subject import Subject
-from .tissues import CSF, DSEG_NAMES, GREY, WHITE
 
 #: Tissue fractions that are written, by BIDS label.
 FRACTIONS = {"WM": WHITE, "GM": GREY, "CSF": CSF}
@@ -43,7 +43,7 @@ def write_description(root: Path) -> None:
     write_json(root / "dataset_description.json", raw | common)
     write_json(truth / "dataset_description.json", derivative | common)
     with atomic_path(truth / "desc-tissue_dseg.tsv") as temporary:
-        temporary.write_text("index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in DSEG_NAMES.items()))
+        temporary.write_text("index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in NAMES.items()))
 
 
 def subject_done(root: Path, name: str) -> bool:

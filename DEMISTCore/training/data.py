@@ -23,6 +23,7 @@ import numpy as np
 from ..acquisition import sidecar_path
 from ..errors import InputError
 from ..files import sha256
+from ..labels import LESION, TISSUE_LABELS
 from .cache import is_whole, new_entry
 from .groups import AugmentSettings, PreprocessSettings, Settings
 
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLAIR = 1  # of the two channels of x
-LESION = 5
 UNLABELLED = 8  # brain voxels of a data set without a segmentation
-TISSUES = (1, 2, 3, 4, 5, 6, 7, UNLABELLED)
+TISSUES = (*TISSUE_LABELS, UNLABELLED)
 _FORMAT = 1  # raise when what the cache holds of a complete truth changes
 _MEASURED_FORMAT = 1  # likewise, of a measured map
 _PLACES = 8192
