@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__, metrics
+from .clock import Progress
 from .commit import staging, sweep
 from .errors import InputError
 from .files import atomic_path, write_json
@@ -49,8 +50,6 @@ _LAST = FILES[-1]
 STATISTICS = "statistics"
 _REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
                    "true_median", "synthesized_median")  # fmt: skip
-
-Progress = Callable[[str, float], Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..clock import Clock
 from ..commit import sweep, temporary_prefix
 from ..devices import peak_memory
 from ..errors import InputError
 from ..files import atomic_paths, sha256, write_json
 from ..guards import protect_files
 from ..volume import Volume, check_holds, check_writable
-from .clock import Clock
 from .picture import draw
 from .result import Synthesis
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..acquisition import known_keys, protocol_vector, read_protocol
 from ..bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ..clock import SYNTHESIS, Clock, Progress
 from ..devices import check_device_name, describe_device, pick_device, pick_dtype
 from ..errors import InputError
 from ..volume import Volume, as_volume
-from .clock import Clock, Progress
 from .given import Mean
 from .memory import check_memory
 from .outputs import beside, check_formats, check_outputs, list_outputs, write
@@ -103,7 +103,7 @@ def synthesize(
         InputError: an input, option or output that cannot be used; the sentence says what to do.
         BundleError: a bundle that cannot be used.
     """
-    clock = Clock(progress)
+    clock = Clock(progress, SYNTHESIS)
     sources = (t1w, flair, brain_mask, bundle)
     outputs = list_outputs(out, uncertainty, preview)
     check_outputs(outputs, overwrite, sources)
@@ -185,7 +185,7 @@ def synthesize(
     result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
-    clock.report("done", "write", 1.0)
+    clock.end()
     return result
 
 

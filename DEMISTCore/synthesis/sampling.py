@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..clock import SYNTHESIS, Clock
 from ..devices import pick_device, pick_dtype
 from ..errors import DemistError
 from ..volume import Volume
-from .clock import Clock
 from .given import Given, Mean, decode_latent, encode, layout, predict_mean
 from .plan import plan_sampling
 from .reuse import Reuse
@@ -116,7 +116,7 @@ def generate(
     plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start, detail)
     device = device if isinstance(device, torch.device) else pick_device(device)
     dtype = pick_dtype(device) if dtype is None else dtype
-    clock = Clock(None, timings)
+    clock = Clock(None, SYNTHESIS, timings)
     report = progress or (lambda stage, part, done: None)
     demist = bundle.demist.to(device)
     off = frozenset(name for name, weight in plan["guidance"].items() if weight == 0)
