@@ -161,7 +161,7 @@ def demonstrate(
     model = load_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     chosen = {"seeds": None if seeds is None else check_seeds(seeds), "steps": steps, "mode": mode}
     plan = plan_sampling(model, **chosen, sampler=settings.get("sampler"), guidance=settings.get("guidance"))
-    spread = model.config.mean is not None or len(plan["seeds"]) > 1
+    spread = model.config.mean is not None or len(plan.seeds) > 1
     timings: dict[str, float] = {}
     earlier: list[Path] = []
     # Everything is made aside and put in place at the end: what is cancelled, fails or is killed leaves no half demo,

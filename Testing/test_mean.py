@@ -543,10 +543,10 @@ def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
 
 def test_plans(runs, tiny_bundle):
     bundle, old = load_bundle(runs[1] / "tiny"), load_bundle(tiny_bundle)
-    assert plan_sampling(bundle, None, None, None, None)["mode"] == "mean"
-    assert plan_sampling(bundle, [3], None, None, None)["mode"] == "sample"
-    assert plan_sampling(bundle, None, 5, None, None)["steps"] == 5
-    assert plan_sampling(old, None, None, None, None)["mode"] == "sample"
+    assert plan_sampling(bundle, None, None, None, None).mode == "mean"
+    assert plan_sampling(bundle, [3], None, None, None).mode == "sample"
+    assert plan_sampling(bundle, None, 5, None, None).steps == 5
+    assert plan_sampling(old, None, None, None, None).mode == "sample"
     for arguments, words in (
         ((old, None, None, None, None, None, None, "mean"), "no network for the mean"),
         ((old, None, None, None, None, None, None, "sample", 0.5), "no mean network to start from"),

@@ -274,21 +274,16 @@ def save_network(
         InputError: the folder exists, or cannot be written to.
         ValueError: weights that are not finite or beyond the number format.
     """
-    from ..bundle import CARD_FILE, FORMAT, FORMAT_VERSION, check_target, write_bundle
+    from ..bundle import CARD_FILE, check_target, header, write_bundle
 
     folder = Path(folder)
     check_target(folder, overwrite)
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "kind": PART,
-        "name": folder.name,
-        "version": "1",
-        "description": description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
-        "licence": licence,
-        "simulated": bool(simulated),
-        "warning": "Tissue and lesions from this network are estimates, not for clinical use"
+    info = header(
+        PART, folder.name, licence=licence, simulated=simulated,
+        description=description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
+        warning="Tissue and lesions from this network are estimates, not for clinical use"
         + ("; it was trained on simulated images only." if simulated else "."),
+    ) | {  # fmt: skip
         "model": {
             "channels": list(channels),
             "patch": list(patch),

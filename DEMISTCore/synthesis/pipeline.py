@@ -20,10 +20,9 @@ from .memory import check_memory
 from .outputs import beside, check_formats, check_outputs, list_outputs, write
 from .plan import check_seeds, plan_sampling
 from .provenance import identity, provenance
-from .result import Synthesis
+from .result import Spread, Synthesis
 from .reuse import Reuse
 from .sampling import Estimate, generate
-from .spread import Spread
 
 if TYPE_CHECKING:
     from ..preprocess import Prepared
@@ -117,10 +116,10 @@ def synthesize(
         dtype = pick_dtype(torch_device, precision)
         model = load_bundle(bundle)
         plan = plan_sampling(model, seed_list, steps, sampler, guidance, mode=mode)
-        if uncertainty and model.config.mean is None and len(plan["seeds"]) < 2:
+        if uncertainty and model.config.mean is None and len(plan.seeds) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
         if write_samples:
-            outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan["seeds"]}
+            outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan.seeds}
             check_outputs(outputs, overwrite, sources)
         inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
         if brain_mask is not None:
@@ -146,7 +145,7 @@ def synthesize(
         model,
         prepared.array,
         prepared.mask.array,
-        **plan,
+        plan=plan,
         protocol=vector,
         told=means.append,
         device=torch_device,
@@ -172,7 +171,7 @@ def synthesize(
         model_maps = model_maps[0], Volume(deviation, prepared.grid.affine)
         remarks += unlike
     settings = {
-        **plan,
+        **plan.to_dict(),
         "device": describe_device(torch_device),
         "precision": str(dtype).removeprefix("torch."),
         **chosen,

@@ -71,7 +71,7 @@ def synthesize(context: Context) -> dict[str, Any]:
     chosen = options.arguments()
     plan = {name: chosen[name] for name in ("steps", "sampler", "mode", "guidance")}
     seeds = None if options.seeds is None else check_seeds(options.seeds)
-    count = len(plan_sampling(bundle, seeds, **plan)["seeds"])  # none in mode mean
+    count = len(plan_sampling(bundle, seeds, **plan).seeds)  # none in mode mean
     keep = out is None and context.warm.samples.affordable(count, t1w.shape)
     remaining = Remaining()
 
