@@ -278,12 +278,13 @@ def save_network(
 
     folder = Path(folder)
     check_target(folder, overwrite)
+    warning = "Tissue and lesions from this network are estimates, not for clinical use"
     info = header(
         PART, folder.name, licence=licence, simulated=simulated,
         description=description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
-        warning="Tissue and lesions from this network are estimates, not for clinical use"
-        + ("; it was trained on simulated images only." if simulated else "."),
-    ) | {  # fmt: skip
+        warning=warning + ("; it was trained on simulated images only." if simulated else "."),
+    )  # fmt: skip
+    info |= {
         "model": {
             "channels": list(channels),
             "patch": list(patch),
