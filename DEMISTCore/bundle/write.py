@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..commit import aside, commit
 from ..errors import InputError
 from ..files import sha256
+from ..weights import write_weights
 from .description import CARD_FILE, DELTAS, DESCRIPTION_FILE, FORMAT, FORMAT_VERSION, description_hash
 from .schema import find_problem
-from .weights import write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

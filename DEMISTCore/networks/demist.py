@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from ..weights import misfits
 from .backbone import build_backbone, freeze
 from .config import ModelConfig, StreamsConfig
 from .mean import PosteriorMean, Seen
@@ -355,8 +356,7 @@ class Demist(nn.Module):
             ValueError: if a weight is missing, left over, or of another shape.
         """
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-        wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
-        if wrong:
+        if wrong := misfits(own, state):
             raise ValueError(f"These stream weights do not fit the model: {', '.join(wrong[:3])} (of {len(wrong)}).")
         self.load_state_dict(state, strict=False)
 

@@ -20,6 +20,7 @@ from ..errors import BundleError, InputError
 from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
 from ..schema import number
 from ..volume import Volume
+from ..weights import misfits, not_finite
 from .holes import drop_islands
 from .masks import describe, labels_to_grid
 from .refine import refine
@@ -125,12 +126,10 @@ class TissueModel(Described):
         stored = read_checkpoint(file)
         with torch.device("meta"):  # a description of a giant is noticed before it is built
             own = build_network(self.info["model"]["channels"]).state_dict()
-        wrong = sorted(set(own) ^ set(stored)) or [k for k in own if own[k].shape != stored[k].shape]
-        if wrong:
+        if wrong := misfits(own, stored):
             raise BundleError(f"{file} does not fit its own description ({wrong[0]}); get the bundle again.")
-        wrong = [k for k, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-        if wrong:
-            raise BundleError(f"{file} has NaN or infinite weights ({wrong[0]}); get the bundle again.")
+        if name := not_finite(stored):
+            raise BundleError(f"{file} has NaN or infinite weights ({name}); get the bundle again.")
         network = build_network(self.info["model"]["channels"])
         network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in stored.items()})
         return network.requires_grad_(False).eval()

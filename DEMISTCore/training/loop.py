@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..devices import pick_device
 from ..errors import DemistError, InputError
+from ..weights import misfits
 from . import checkpoint
 from .checkpoint import Run
 from .groups import Settings
@@ -475,7 +476,7 @@ def _to_format(batch: dict[str, Tensor], channels_last: bool) -> dict[str, Tenso
 
 @torch.no_grad()
 def _copy_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], run: Run) -> None:
-    if set(target) != set(source) or any(target[k].shape != source[k].shape for k in target):
+    if misfits(target, source):
         raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.")
     for name, value in source.items():
         target[name].copy_(value)
