@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from .cli import run, set_up_logging, terminate_cleanly
+from .cli import Bar, hushed, run, set_up_logging, terminate_cleanly
 from .errors import InputError
 
 _EXAMPLES = """\
@@ -79,15 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    import logging
-
-    if not args.verbose:  # the bar shows the stages, the report below sums up
-        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     terminate_cleanly()
     from .bundle import DEFAULT_BUNDLE
     from .synthesis import synthesize
 
-    with _Bar(hidden=args.quiet) as bar:
+    # The bar shows the stages, the report below sums up.
+    with hushed(args.verbose), Bar(hidden=args.quiet) as bar:
         result = synthesize(
             args.t1w,
             args.flair,
@@ -135,27 +132,6 @@ def report(result: Any) -> str:
     lines += [f"{kind + ':':<13}{path}" for kind, path in result.files.items()]
     lines.append(told["statement"])
     return "\n".join(lines)
-
-
-class _Bar:
-    """A progress bar over all stages."""
-
-    def __init__(self, hidden: bool) -> None:
-        self.hidden = hidden
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        form = "{desc:<16}{percentage:3.0f}%|{bar}| {elapsed}"
-        self.bar = tqdm(total=100, bar_format=form, disable=self.hidden or None, file=sys.stderr, leave=False)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-
-    def __call__(self, stage: str, fraction: float) -> None:
-        self.bar.set_description_str(stage, refresh=False)
-        self.bar.update(max(0.0, 100 * fraction - self.bar.n))
 
 
 def whole_number(text: str) -> int:

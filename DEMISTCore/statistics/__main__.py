@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import run, set_up_logging, terminate_cleanly
+from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..regions.settings import METHODS
 
 _DESCRIPTION = """\
@@ -92,11 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    import logging
-
-    logging.getLogger("DEMISTCore").setLevel(
-        logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO
-    )
     terminate_cleanly()
     from ..regions import RegionSettings
     from .analysis import analyse
@@ -106,12 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
     }  # fmt: skip
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
-    analysis = analyse(
-        args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
-        uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
-        unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings, tsv=args.tsv,
-        overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
-    )  # fmt: skip
+    with hushed(verbose=not args.quiet):
+        analysis = analyse(
+            args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
+            uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
+            unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings,
+            tsv=args.tsv, overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
+        )  # fmt: skip
     if not args.quiet:
         print(analysis.text())
     return 0

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..devices import pick_device
 from ..errors import DemistError, InputError
+from ..networks.wiring import always_recompute
 from ..weights import misfits
 from . import checkpoint
 from .checkpoint import Run
@@ -34,6 +35,9 @@ from .ranks import check_launcher, starting
 from .stage import Stage
 
 log = logging.getLogger(__name__)
+
+#: Blocks whose activations are recomputed with ``checkpoint_activations``.
+RECOMPUTED = ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv")
 
 
 class Ema:
@@ -103,7 +107,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         if s.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
         if s.checkpoint_activations:
-            checkpoint_activations(objective)
+            always_recompute(objective, RECOMPUTED)
         objective.to(fabric.device).train()
     weights = {f"{n}/{k}": p for n, objective in stage.objectives.items() for k, p in trainable(objective).items()}
     first = next(iter(stage.objectives))
@@ -251,28 +255,6 @@ def frozen_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def checkpoint_activations(module: nn.Module) -> int:
-    """Recompute the residual blocks' activations in the backward pass instead of keeping them; return how many."""
-    from torch.utils.checkpoint import checkpoint as recompute
-
-    count = 0
-    for child in module.modules():
-        if type(child).__name__ in ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv"):
-            child.forward = _Recompute(child.forward, recompute)
-            count += 1
-    return count
-
-
-class _Recompute:
-    def __init__(self, forward: Any, recompute: Any) -> None:
-        self.forward, self.recompute = forward, recompute
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self.forward(*args, **kwargs)
-        return self.recompute(self.forward, *args, use_reentrant=False, **kwargs)
 
 
 # --- parts of the loop ------------------------------------------------------------------------------------------------
