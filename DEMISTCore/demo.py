@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .arguments import add_device, add_words
 from .cli import Bar, hushed, run, set_up_logging
 
 _DESCRIPTION = """\
@@ -25,10 +26,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="samples to average (default: the bundle's recommendation)")
     p.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
     p.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id (default: demist-sim)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    p.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    add_device(p)
     p.add_argument("--overwrite", action="store_true", help="replace an earlier demo in the folder")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_words(p, quiet=False)
     return p
 
 

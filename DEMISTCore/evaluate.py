@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import add_device, add_words
 from .cli import Bar, hushed, run, set_up_logging
 from .errors import InputError
 
@@ -69,9 +70,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--seeds", type=int, default=4, metavar="N", help="samples to average (default: %(default)s)")
     model.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
     model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m (default: the bundle's)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_device(model)
+    add_words(p, quiet=False)
     return p
 
 

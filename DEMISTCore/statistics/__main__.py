@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..arguments import add_any_brain_volume, add_words
 from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..regions.settings import METHODS
 
@@ -65,9 +66,7 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--flair", metavar="FILE", help="FLAIR image of the same session; registered to the T1w")
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
-    masks.add_argument(
-        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
-    )
+    add_any_brain_volume(masks)
     masks.add_argument(
         "--proximal",
         nargs=2,
@@ -83,8 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--method", choices=METHODS,
         help="how to find tissue and suggested lesions: the trained network, or a Markov random field and rules",
     )  # fmt: skip
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
-    p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_words(p)
     return p
 
 
