@@ -25,7 +25,8 @@ from DEMISTCore.regions.lesions import SUGGESTION
 from DEMISTCore.regions.network import build_network, save_network
 from DEMISTCore.regions.refine import refine
 from DEMISTCore.simulate.tissues import CLASSES
-from DEMISTCore.training.data import index, prepare_cohort, split
+from DEMISTCore.training.data import index, split
+from DEMISTCore.training.prepare import prepare_cohort
 from DEMISTCore.training.segmentation import SegmentationObjective, SegmentationStage, recoloured, thickened, thinned
 from DEMISTCore.training.settings import resolve
 from DEMISTCore.training.stages.segmentation import SegmentationSettings

@@ -24,7 +24,7 @@ from DEMISTCore.diffusion import NoiseSchedule
 from DEMISTCore.errors import DemistError, InputError
 from DEMISTCore.labels import LESION
 from DEMISTCore.networks.wiring import always_recompute
-from DEMISTCore.training import checkpoint, data, latents, loop
+from DEMISTCore.training import checkpoint, data, latents, loop, prepare
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.groups import AugmentSettings
@@ -177,7 +177,7 @@ def test_split_is_by_subject(bids):
 def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch):
     settings = resolve("autoencoder", "tiny")
     sessions = data.index(bids)[:2]
-    entries = data.prepare_cohort(sessions, settings, tmp_path)
+    entries = prepare.prepare_cohort(sessions, settings, tmp_path)
     x, y, labels = entries[0].x, entries[0].y, entries[0].labels
     assert x.dtype == y.dtype == np.float16
     assert labels.dtype == np.uint8
@@ -190,16 +190,16 @@ def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch
     assert (entries[0].folder / "y.npy").stat().st_ino == (entries[1].folder / "y.npy").stat().st_ino
     assert not list(tmp_path.rglob(".tmp-*"))
 
-    monkeypatch.setattr(data, "_prepare_session", lambda *a: pytest.fail("prepared again"))
-    assert data.prepare_cohort(sessions, settings, tmp_path) == entries
+    monkeypatch.setattr(prepare, "_prepare_session", lambda *a: pytest.fail("prepared again"))
+    assert prepare.prepare_cohort(sessions, settings, tmp_path) == entries
     other = resolve("autoencoder", "tiny", ["preprocess.spacing=2"])
-    assert data._entry(sessions[0], other.preprocess, tmp_path).key != entries[0].key
+    assert prepare._entry(sessions[0], other.preprocess, tmp_path).key != entries[0].key
 
 
 def test_failed_preparation_names_the_session_and_leaves_nothing(bids, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "argwhere", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match=r"sub-001_ses-01: .*No space"):
-        data.prepare_cohort(data.index(bids)[:1], resolve("autoencoder", "tiny"), tmp_path)
+        prepare.prepare_cohort(data.index(bids)[:1], resolve("autoencoder", "tiny"), tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
@@ -208,16 +208,16 @@ def test_percent_is_read_as_it_is_and_what_is_no_psr_is_refused(tmp_path):
 
     root = write_mini_bids(tmp_path / "bids", subjects=1, size=16)
     settings = resolve("autoencoder", "tiny")
-    [fraction] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+    [fraction] = prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
     file = next(root.rglob("*PSRmap*"))
     image = nib.load(file)
     nib.save(nib.Nifti1Image(100 * image.get_fdata(dtype=np.float32), image.affine), file)
-    [percent] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+    [percent] = prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
     assert percent.meta["psr"]["units"] == "percent"
     np.testing.assert_allclose(percent.y, fraction.y, rtol=1e-3)
     nib.save(nib.Nifti1Image(9000 * image.get_fdata(dtype=np.float32), image.affine), file)
     with pytest.raises(InputError, match="no PSR map"):
-        data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+        prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
 
 
 def test_crop_pads_with_zeros_and_clamps():
@@ -560,7 +560,7 @@ def make_demist_stage(runs, bids, *words):
 
     s = resolve("demist", "tiny", words)
     train_part, held = data.split(data.index(bids), s)
-    entries = data.prepare_cohort([*train_part, *held], s, runs / "cache")
+    entries = prepare.prepare_cohort([*train_part, *held], s, runs / "cache")
     foundation = read_foundation(runs / "bb", need_backbone=True)
     cut = len(train_part)
     return DemistStage(ModelConfig.from_dict(s.model), s, foundation, entries[:cut], entries[cut:], runs / "cache")
@@ -653,7 +653,7 @@ def test_noise_on_the_latent_before_decoding(runs, bids, tmp_path):
     from DEMISTCore.training.autoencoder import AutoencoderStage, spread_of
 
     s = resolve("autoencoder", "tiny", ["steps=1", "latent_noise=0.5", "patch=16", f"cache={runs / 'cache'}"])
-    prepared = data.prepare_cohort(data.index(bids), s, runs / "cache")
+    prepared = prepare.prepare_cohort(data.index(bids), s, runs / "cache")
     stage = AutoencoderStage(PRESETS["tiny"], s, prepared, [])
     spread = torch.cat([stage.batch(range(i, i + 20))["z_spread"] for i in range(0, 100, 20)])
     assert 0.35 < (spread == 0).float().mean() < 0.65

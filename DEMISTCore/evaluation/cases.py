@@ -87,8 +87,8 @@ class Case:
         """Where a measured map lies on the T1w; None for complete truths, which lie there."""
         if is_complete(self.session.psr) and self.already_aligned is None:
             return None
-        from ..training.data import place_measured
         from ..training.groups import PreprocessSettings
+        from ..training.prepare import place_measured
 
         settings = PreprocessSettings(already_aligned=self.already_aligned)
         return place_measured(self.measured, self.session, self.prepared, settings)
