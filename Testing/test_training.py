@@ -674,6 +674,36 @@ def test_dropout_follows_the_samples_not_the_batch(runs, bids):
     assert 0.55 < share[1] < 0.9  # 0.9 * 0.8
 
 
+def test_what_training_drops_adds_nothing(runs, bids):
+    """Of a batch without streams the loss is the frozen backbone's; without one, that of the model without it."""
+    from DEMISTCore.networks.demist import ALL
+    from DEMISTCore.training.backbone import prediction_error
+
+    stage = make_demist_stage(runs, bids, "decode_every=0", "lambda_estimate=0")
+    objective, demist = stage.objective.eval(), stage.demist
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in filter(lambda p: p.requires_grad, demist.parameters()):
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        batch = stage.batch(range(2))
+        z, noise, t = batch["z"], batch["noise"], batch["t"]
+        z_t, condition = stage.schedule.add_noise(z, noise, t), demist.condition(batch["c"], offset=batch["offset"])
+
+        def loss(*keep: float) -> float:
+            return float(objective({**batch, "keep": torch.tensor([keep, keep])}, 1.0)["noise"])
+
+        def error(prediction: torch.Tensor) -> float:
+            return float(prediction_error(stage.schedule, prediction, z, noise, t, stage.settings.weighting))
+
+        bare = error(demist.backbone(z_t, t))
+        assert loss(0, 0, 0) == pytest.approx(bare, rel=1e-4)
+        assert loss(1, 1, 1) == pytest.approx(error(demist(z_t, t, condition)), rel=1e-4)
+        assert loss(1, 1, 1) != pytest.approx(bare, rel=1e-2)
+        for i, (name, _) in enumerate(ALL):
+            without = error(demist(z_t, t, condition, ALL.without(name)))
+            assert loss(*(float(k != i) for k in range(3))) == pytest.approx(without, rel=1e-4)
+
+
 def test_switched_off_stream_is_not_trained(runs, bids, tmp_path):
     assert train_cli("demist", "--data", bids, "--out", tmp_path / "run", "--config", "tiny", "--foundation",
                      runs / "bb", f"cache={runs / 'cache'}", "steps=1", "model.streams.spatial=false",

@@ -231,29 +231,6 @@ class Demist(nn.Module):
             estimate=estimate,
         )
 
-    def drop(
-        self,
-        condition: Condition,
-        semantic: float = 0.0,
-        spatial: float = 0.0,
-        adaptive: float = 0.0,
-        everything: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Condition:
-        """Drop streams at random, sample by sample, as classifier-free guidance needs (Ho & Salimans 2022).
-
-        A dropped stream adds nothing: the same as switched off. `everything` is the probability of losing all three
-        at once, drawn besides. The draw comes from the CPU.
-        """
-        draw = torch.rand(4, condition.batch, generator=generator)
-        together = draw[3] >= everything
-        device = self.device
-        keep = {
-            name: ((draw[i] >= p) & together).float().to(device)
-            for i, (name, p) in enumerate(zip(STREAMS, (semantic, spatial, adaptive)))
-        }
-        return replace(condition, keep=keep)
-
     # -------------------------------------------------------------------------------------- forward
 
     def forward(
