@@ -93,6 +93,31 @@ def hushed(verbose: bool = False) -> Iterator[None]:
         package.setLevel(before)
 
 
+class Bar:
+    """A progress bar on stderr that names the stage; call it with a stage and the share of all work done.
+
+    It goes away at the end, and is not there where nobody looks (stderr is no terminal).
+    """
+
+    def __init__(self, hidden: bool = False) -> None:
+        self._hidden = hidden
+
+    def __enter__(self) -> Bar:
+        from tqdm import tqdm
+
+        form = "{desc:<16}{percentage:3.0f}%|{bar}| {elapsed}"
+        self._bar = tqdm(total=100, bar_format=form, disable=self._hidden or None, file=sys.stderr, leave=False)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Show ``stage`` and move on to ``fraction``."""
+        self._bar.set_description_str(stage, refresh=False)
+        self._bar.update(max(0.0, 100 * fraction - self._bar.n))
+
+
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")

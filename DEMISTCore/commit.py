@@ -197,6 +197,27 @@ def staging(*folders: Path, remove: Sequence[Path] = ()) -> Iterator[list[Path]]
 
 
 @contextlib.contextmanager
+def aside(target: Path, mode: int = 0o755) -> Iterator[Path]:
+    """Yield an empty hidden folder beside ``target`` to make that in; what the block leaves of it goes.
+
+    Args:
+        target: what it is for; the folder that it is in is made if it is not there.
+        mode: permissions of the hidden folder.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent)
+    hidden = Path(tempfile.mkdtemp(prefix=f"{temporary_prefix()}{short(target.name)}-", dir=target.parent))
+    try:
+        hidden.chmod(mode)
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Keep Ctrl-C, SIGTERM and SIGHUP until the block is over. Outside the main thread they come elsewhere anyway."""
     came: list[int] = []
@@ -212,6 +233,11 @@ def signals_held() -> Iterator[None]:
             signal.signal(number, handler)
         for number in came:
             signal.raise_signal(number)
+
+
+def short(name: str) -> str:
+    """A name, or its end where a temporary one with it would be too long: suffixes are what counts."""
+    return name if len(os.fsencode(name)) <= 200 else name[-20:]
 
 
 def make_readable(path: str | os.PathLike[str]) -> None:

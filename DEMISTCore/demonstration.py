@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__, metrics
+from .clock import Progress
 from .commit import staging, sweep
 from .errors import InputError
 from .files import atomic_path, write_json
 from .guards import protect_files
+from .labels import LESION, NAMES, WHITE
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 #: The demo's patient: some 90 mostly small lesions, 4 ml in all, and enlarged ventricles.
 PATIENT_SEED = 1
-WHITE, LESION, CSF = 3, 5, 1
 #: Normal-appearing white matter is taken this far from any lesion.
 GAP_MM = 5.0
 FILES = (
@@ -49,8 +50,6 @@ _LAST = FILES[-1]
 STATISTICS = "statistics"
 _REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
                    "true_median", "synthesized_median")  # fmt: skip
-
-Progress = Callable[[str, float], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +161,7 @@ def demonstrate(
     model = load_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     chosen = {"seeds": None if seeds is None else check_seeds(seeds), "steps": steps, "mode": mode}
     plan = plan_sampling(model, **chosen, sampler=settings.get("sampler"), guidance=settings.get("guidance"))
-    spread = model.config.mean is not None or len(plan["seeds"]) > 1
+    spread = model.config.mean is not None or len(plan.seeds) > 1
     timings: dict[str, float] = {}
     earlier: list[Path] = []
     # Everything is made aside and put in place at the end: what is cancelled, fails or is killed leaves no half demo,
@@ -242,7 +241,6 @@ def measured(analysis: Analysis) -> dict[str, Any]:
 
 def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
     """Synthesized against true PSR, on the T1w's grid, inside the true brain mask."""
-    from .simulate.tissues import DSEG_NAMES
 
     truth, psr = patient.psr.array, result.psr.array
     brain = patient.brain.array > 0
@@ -266,7 +264,7 @@ def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
             "true": _ratio(truth, lesions, normal),
             "synthesized": _ratio(psr, lesions, normal),
         },
-        "regions": metrics.regions(psr, truth, labels, DSEG_NAMES, patient.psr.grid.voxel_volume_ml),
+        "regions": metrics.regions(psr, truth, labels, NAMES, patient.psr.grid.voxel_volume_ml),
     }
     if result.uncertainty is not None:
         numbers["uncertainty"] = _error_bars(result, truth, brain & found)

@@ -12,11 +12,11 @@ stand out from distant white matter, beside the T1w and the FLAIR themselves and
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cli import run, set_up_logging
+from .arguments import add_device, add_words
+from .cli import Bar, hushed, run, set_up_logging
 from .errors import InputError
 
 _EXAMPLES = """\
@@ -70,9 +70,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--seeds", type=int, default=4, metavar="N", help="samples to average (default: %(default)s)")
     model.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
     model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m (default: the bundle's)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_device(model)
+    add_words(p, quiet=False)
     return p
 
 
@@ -85,12 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(images) and not all(images):
         raise InputError("One patient takes three images: --t1w, --flair and --lesions.")
     set_up_logging(args.verbose)
-    if not args.verbose:
-        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     sampling = {"steps": args.steps, "sampler": args.sampler, "device": args.device, "precision": args.precision}
-    if args.data:
-        return _cohort(args, sampling)
-    return _patient(args, sampling)
+    with hushed(args.verbose):
+        return _cohort(args, sampling) if args.data else _patient(args, sampling)
 
 
 def _cohort(args: argparse.Namespace, sampling: dict) -> int:
@@ -116,7 +112,6 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
 
 
 def _patient(args: argparse.Namespace, sampling: dict) -> int:
-    from .demo import Bar
     from .evaluation.patient import evaluate_patient, report
 
     with Bar() as bar:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .commit import make_readable, staging, sweep, temporary_prefix
+from .commit import aside, make_readable, short, staging, sweep, temporary_prefix
 from .errors import InputError
 
 __all__ = ["atomic_folder", "atomic_path", "atomic_paths", "make_readable", "sha256", "write_json"]
@@ -32,7 +31,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + _end(target.name), dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + short(target.name), dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -44,11 +43,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-def _end(name: str) -> str:
-    """A name, or its end where the temporary one would be too long for a file system: suffixes are what counts."""
-    return name if len(os.fsencode(name)) <= 200 else name[-20:]
 
 
 @contextmanager
@@ -80,19 +74,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.exists():
         raise InputError(f"{target} exists already; choose another name.")
-    building: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent)
-        building = Path(tempfile.mkdtemp(prefix=f"{temporary_prefix()}{_end(target.name)}-", dir=target.parent))
-        building.chmod(0o755)
-        yield building
-        building.rename(target)
+        with aside(target) as building:
+            yield building
+            building.rename(target)
     except OSError as error:
         raise InputError(f"Cannot write {target}: {error.strerror or error}; choose another folder.") from error
-    finally:
-        if building is not None:
-            shutil.rmtree(building, ignore_errors=True)
 
 
 def is_hidden(path: str | os.PathLike[str]) -> bool:

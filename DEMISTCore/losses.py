@@ -101,13 +101,6 @@ def edge_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None, we
 # ------------------------------------------------------------------------------------------ PatchGAN
 
 
-def warm_up(step: int, start: int, length: int = 0) -> float:
-    """Return 0 before `start`, then rise linearly to 1 over `length` steps: the adversarial term's factor."""
-    if step < start:
-        return 0.0
-    return 1.0 if length <= 0 else min(1.0, (step - start + 1) / length)
-
-
 class PatchGAN(nn.Module):
     """A patch discriminator (Isola et al. 2017, arXiv 1611.07004) with the least-squares objective (Mao et al. 2017).
 

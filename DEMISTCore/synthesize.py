@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from .cli import run, set_up_logging, terminate_cleanly
+from .arguments import add_device, add_preparation, add_sampling, add_words, preparation
+from .cli import Bar, hushed, run, set_up_logging, terminate_cleanly
 from .errors import InputError
 
 _EXAMPLES = """\
@@ -44,34 +45,14 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     model = p.add_argument_group("model (defaults are the bundle's recommendations)")
     model.add_argument("--bundle", metavar="NAME", default=None, help="name, folder or Hugging Face id of the model")
-    model.add_argument(
-        "--mode", choices=("mean", "sample"),
-        help="mean: lowest error, one pass; sample: realistic detail, one map per seed, averaged",
-    )  # fmt: skip
-    model.add_argument(
-        "--seeds", type=seed_list, metavar="N|A,B,...",
-        help="number of samples to average, or the seeds themselves, as in 1,2,7 (one seed: 7,)",
-    )  # fmt: skip
-    model.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
-    model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
+    add_sampling(model)
     model.add_argument(
         "--guidance", type=_weights, metavar="STREAM=W,...",
         help="weight by stream (semantic, spatial, adaptive or all): 1 plain, 0 off, above 1 stronger",
     )  # fmt: skip
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    steps = p.add_argument_group("preparation")
-    steps.add_argument("--no-register", action="store_true", help="the FLAIR is aligned to the T1w already")
-    steps.add_argument("--no-bias-correct", action="store_true", help="leave the bias field in")
-    steps.add_argument(
-        "--skull-strip", choices=("auto", "deepbet", "none"), default="auto",
-        help="auto looks whether the skull is off already (default: %(default)s)",
-    )  # fmt: skip
-    steps.add_argument(
-        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
-    )
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
-    p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_device(model)
+    add_preparation(p.add_argument_group("preparation"))
+    add_words(p)
     return p
 
 
@@ -79,15 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    import logging
-
-    if not args.verbose:  # the bar shows the stages, the report below sums up
-        logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     terminate_cleanly()
     from .bundle import DEFAULT_BUNDLE
     from .synthesis import synthesize
 
-    with _Bar(hidden=args.quiet) as bar:
+    # The bar shows the stages, the report below sums up.
+    with hushed(args.verbose), Bar(hidden=args.quiet) as bar:
         result = synthesize(
             args.t1w,
             args.flair,
@@ -101,10 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=args.device,
             precision=args.precision,
             brain_mask=args.brain_mask,
-            register=not args.no_register,
-            skull_strip=args.skull_strip,
-            bias_correct=not args.no_bias_correct,
-            any_brain_volume=args.any_brain_volume,
+            **preparation(args),
             uncertainty=args.uncertainty,
             write_samples=args.samples,
             preview=args.preview,
@@ -135,44 +110,6 @@ def report(result: Any) -> str:
     lines += [f"{kind + ':':<13}{path}" for kind, path in result.files.items()]
     lines.append(told["statement"])
     return "\n".join(lines)
-
-
-class _Bar:
-    """A progress bar over all stages."""
-
-    def __init__(self, hidden: bool) -> None:
-        self.hidden = hidden
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        form = "{desc:<16}{percentage:3.0f}%|{bar}| {elapsed}"
-        self.bar = tqdm(total=100, bar_format=form, disable=self.hidden or None, file=sys.stderr, leave=False)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-
-    def __call__(self, stage: str, fraction: float) -> None:
-        self.bar.set_description_str(stage, refresh=False)
-        self.bar.update(max(0.0, 100 * fraction - self.bar.n))
-
-
-def whole_number(text: str) -> int:
-    """An option that is a whole number; InputError for anything else."""
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{text!r} is not a whole number.") from None
-
-
-def seed_list(text: str) -> int | list[int]:
-    """A number of samples, or the seeds themselves; InputError for anything else."""
-    try:
-        values = [int(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise InputError(f"--seeds takes a number of samples, or seeds as in 1,2,7, not {text!r}.") from None
-    return values if "," in text else values[0] if values else 0
 
 
 def _weights(text: str) -> dict[str, float]:

@@ -22,6 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import add_words
 from .cli import EXIT_BAD_INPUT, run, set_up_logging
 from .training.stages import STAGES
 
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         for source in kind.sources:
             p.add_argument(f"--{source.name}", metavar=source.metavar, help=source.help)
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
-        p.add_argument("-v", "--verbose", action="store_true", help="say more")
+        add_words(p, quiet=False)
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
     _add_own_maps(commands)
     p = commands.add_parser("calibrate", help="measure a bundle's errors on new subjects and store its error bars",
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared scans are kept (default: beside OUT)")
     p.add_argument("--prepared", action="store_true", help="the scans are registered and without skull already")
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare scans")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_words(p, quiet=False)
     p = commands.add_parser("export", help="write bundles from finished runs",
                             description="Write the foundation bundle (from a backbone run) and the DEMIST bundle "
                             "(from a demist run) to OUT; with both, the foundation goes to OUT-base.")  # fmt: skip
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--measured", action="store_true", help="trained on measured, not on simulated PSR")
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_words(p, quiet=False)
     return top
 
 
@@ -95,7 +96,7 @@ def _add_own_maps(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--data", required=True, metavar="BIDS", help="BIDS data set with T1w, FLAIR and PSR maps")
     p.add_argument("--out", type=Path, default=Path("runs/check"), metavar="DIR",
                    help="folder of check.html and check.json (default: %(default)s)")  # fmt: skip
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_words(p, quiet=False)
     p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
     p = commands.add_parser("finetune", help="teach a bundle your scanner, from a data set to a new bundle",
                             epilog=settings, description="Check a data set with PSR maps, fit a bundle to it, judge it "
@@ -109,7 +110,7 @@ def _add_own_maps(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--simulated", action="store_true", help="the maps are simulated, not measured")
     p.add_argument("--salt", metavar="TEXT", help="for the hashes by which the card lists people (default: drawn)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_words(p, quiet=False)
     p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
 
 

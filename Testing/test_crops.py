@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from DEMISTCore.labels import LESION
 from DEMISTCore.training import paint, warp
-from DEMISTCore.training.data import LESION
 from DEMISTCore.training.groups import PaintSettings, WarpSettings
 
 SIZE = (32, 32, 32)

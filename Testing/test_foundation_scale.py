@@ -18,7 +18,7 @@ from DEMISTCore import train
 from DEMISTCore.bundle import description_hash, load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import InputError
-from DEMISTCore.training import data, ranks
+from DEMISTCore.training import data, prepare, ranks
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.latents import encode_cohort
@@ -49,7 +49,7 @@ def test_latents_are_those_of_the_bundles_own_range(base, bids, tmp_path):
     foundation = read_foundation(base)
     assert foundation.psr_range == 0.4
     settings = resolve("demist", "tiny", ["flip=false"])
-    prepared = data.prepare_cohort(data.index(bids), settings, tmp_path / "cache")
+    prepared = prepare.prepare_cohort(data.index(bids), settings, tmp_path / "cache")
     (latents, _) = encode_cohort(prepared, foundation, settings, tmp_path / "cache")
     y = torch.from_numpy(np.asarray(prepared[0].y, np.float32))[None, None] / 0.4
     with torch.no_grad():

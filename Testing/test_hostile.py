@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 
 from DEMISTCore.brain_ldm.samples import read_requests
 from DEMISTCore.bundle import Bundle, description_hash, read_description
-from DEMISTCore.bundle.weights import read_weights
 from DEMISTCore.diffusion import KINDS, PREDICTIONS, SPACINGS, NoiseSchedule
 from DEMISTCore.errors import BundleError, DemistError, InputError
 from DEMISTCore.networks import limits
@@ -31,6 +30,7 @@ from DEMISTCore.schema import parse_json, printable
 from DEMISTCore.training import checkpoint, context
 from DEMISTCore.training.settings import build, presets, resolve, to_dict
 from DEMISTCore.training.stages import STAGES
+from DEMISTCore.weights import read_weights
 from DEMISTCore.worker.protocol import ProtocolError, decode
 
 DEEP: object = 0

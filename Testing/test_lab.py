@@ -18,7 +18,7 @@ from DEMISTCore.errors import InputError
 from DEMISTCore.measured import read_measured
 from DEMISTCore.simulate import lab as simulated_lab
 from DEMISTCore.simulate.lab import HARMLESS, PLANTED, TROUBLES, Scan, make_lab, psr_of
-from DEMISTCore.training import data
+from DEMISTCore.training import data, prepare
 from DEMISTCore.training.check import check
 from DEMISTCore.training.finetune import best_factor, finetune, with_scale
 from DEMISTCore.training.settings import resolve
@@ -168,7 +168,7 @@ def test_a_bundle_with_another_scale_makes_the_same_maps_times_it(calibrated_bun
     assert scaled.psr_range == pytest.approx(1.25 * bundle.psr_range)
     assert scaled.calibration is None  # errors of other maps
     settings = resolve("demist", "tiny", [*SMALL, "preprocess.spacing=4"])
-    [entry] = data.prepare_cohort(data.index(source)[:1], settings, tmp_path / "cache")
+    [entry] = prepare.prepare_cohort(data.index(source)[:1], settings, tmp_path / "cache")
     where = pick_device("cpu")
     first, second = (predicted(model, entry, where, pick_dtype(where, "fp32")) for model in (bundle, scaled))
     np.testing.assert_allclose(second, 1.25 * first, rtol=1e-4, atol=1e-6)

@@ -18,7 +18,6 @@ from DEMISTCore.losses import (
     kl_loss,
     sobel_gradient,
     tissue_mean_loss,
-    warm_up,
 )
 
 
@@ -94,11 +93,6 @@ def test_edge_loss_descends_to_the_target():
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.3 * start
-
-
-def test_warm_up():
-    assert [warm_up(s, 10) for s in (0, 9, 10, 50)] == [0, 0, 1, 1]
-    assert [warm_up(s, 10, 4) for s in (9, 10, 12, 13, 99)] == [0, 0.25, 0.75, 1, 1]
 
 
 def test_patch_gan_least_squares_and_gradients():

@@ -472,12 +472,12 @@ def test_another_foundations_mean_is_refused(runs, capsys):
 
 
 def prepared(runs):
-    from DEMISTCore.training import data
+    from DEMISTCore.training import data, prepare
     from DEMISTCore.training.settings import resolve
 
     bids, root = runs
     settings = resolve("mean", "tiny", ["model=tiny_mean"])
-    return data.prepare_cohort(data.index(bids), settings, root / "cache")[0]
+    return prepare.prepare_cohort(data.index(bids), settings, root / "cache")[0]
 
 
 def test_mean_and_samples(runs):
@@ -543,10 +543,10 @@ def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
 
 def test_plans(runs, tiny_bundle):
     bundle, old = load_bundle(runs[1] / "tiny"), load_bundle(tiny_bundle)
-    assert plan_sampling(bundle, None, None, None, None)["mode"] == "mean"
-    assert plan_sampling(bundle, [3], None, None, None)["mode"] == "sample"
-    assert plan_sampling(bundle, None, 5, None, None)["steps"] == 5
-    assert plan_sampling(old, None, None, None, None)["mode"] == "sample"
+    assert plan_sampling(bundle, None, None, None, None).mode == "mean"
+    assert plan_sampling(bundle, [3], None, None, None).mode == "sample"
+    assert plan_sampling(bundle, None, 5, None, None).steps == 5
+    assert plan_sampling(old, None, None, None, None).mode == "sample"
     for arguments, words in (
         ((old, None, None, None, None, None, None, "mean"), "no network for the mean"),
         ((old, None, None, None, None, None, None, "sample", 0.5), "no mean network to start from"),
@@ -654,13 +654,13 @@ def test_a_calibrated_bundle_is_the_same_model_with_error_bars(runs, calibrated)
 
 def test_intervals_hold_on_the_calibrations_own_kind(calibrated, people, tmp_path):
     """The very scans again: 90 % intervals hold at least 85 % of all voxels."""
-    from DEMISTCore.training import data
+    from DEMISTCore.training import data, prepare
     from DEMISTCore.training.settings import resolve
 
     bundle = load_bundle(calibrated)
     settings = resolve("mean", "tiny", ["model=tiny_mean"])
     inside = []
-    for entry in data.prepare_cohort(data.index(people)[:4], settings, tmp_path):
+    for entry in prepare.prepare_cohort(data.index(people)[:4], settings, tmp_path):
         x, told = np.asarray(entry.x, np.float32), []
         mask = (x != 0).any(0)
         (psr,) = generate(bundle, x, mask, mode="mean", told=told.append, dtype=torch.float32)

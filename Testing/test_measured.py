@@ -20,7 +20,7 @@ from DEMISTCore.errors import InputError
 from DEMISTCore.losses import known_mean, with_neighbours
 from DEMISTCore.measured import filled, read_measured
 from DEMISTCore.measured.units import find_units
-from DEMISTCore.training import data
+from DEMISTCore.training import data, prepare
 from DEMISTCore.training.autoencoder import judged, read_patch
 from DEMISTCore.training.latents import encode_cohort, known_share
 from DEMISTCore.training.settings import resolve
@@ -229,7 +229,7 @@ def whole(tmp_path_factory):
 def prepared(slabs, whole, tmp_path_factory):
     """The same three people, as slabs and whole."""
     cache, settings = tmp_path_factory.mktemp("cache"), resolve("autoencoder", "tiny", [ALIGNED])
-    return [data.prepare_cohort(data.index(root), settings, cache) for root in (slabs, whole)]
+    return [prepare.prepare_cohort(data.index(root), settings, cache) for root in (slabs, whole)]
 
 
 def test_a_slab_is_the_whole_map_where_it_is_known_and_says_where(prepared):
@@ -270,18 +270,18 @@ def test_entries_of_complete_truths_keep_their_names(whole, slabs, tmp_path):
     """A cache of hours must not be made anew because measured maps can be read now."""
     settings = resolve("autoencoder", "tiny").preprocess
     session = data.index(whole)[0]
-    told = {name: value for name, value in asdict(settings).items() if name not in data._OF_MEASURED}
-    what = {"format": 1, "settings": told, "inputs": [data._digest(path) for path in session.files]}
+    told = {name: value for name, value in asdict(settings).items() if name not in prepare._OF_MEASURED}
+    what = {"format": 1, "settings": told, "inputs": [prepare._digest(path) for path in session.files]}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    assert data._entry(session, settings, tmp_path).key == key
+    assert prepare._entry(session, settings, tmp_path).key == key
     # The units that a sidecar gives are part of a measured map.
     session = data.index(slabs)[0]
-    before = data._entry(session, settings, tmp_path).key
+    before = prepare._entry(session, settings, tmp_path).key
     sidecar = session.psr.with_name(session.psr.name.replace(".nii.gz", ".json"))
     text = sidecar.read_text()
     try:
         sidecar.write_text(json.dumps({"Units": "%"}))
-        assert data._entry(session, settings, tmp_path).key != before
+        assert prepare._entry(session, settings, tmp_path).key != before
     finally:
         sidecar.write_text(text)
 
@@ -289,26 +289,26 @@ def test_entries_of_complete_truths_keep_their_names(whole, slabs, tmp_path):
 def test_too_little_and_nothing_covered_are_refused(tmp_path):
     root = as_slabs(write_mini_bids(tmp_path / "thin", subjects=2), 3, 5, spoilt=False)
     with pytest.raises(InputError, match=r"covers .* of the brain"):
-        data.prepare_cohort(data.index(root), resolve("autoencoder", "tiny", [ALIGNED]), tmp_path / "cache")
+        prepare.prepare_cohort(data.index(root), resolve("autoencoder", "tiny", [ALIGNED]), tmp_path / "cache")
     file = next(root.rglob("sub-001_PSRmap.nii.gz"))
     image = nib.load(file)
     affine = np.eye(4)
     affine[2, 3] = 300
     nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), affine), file)
     with pytest.raises(InputError, match="does not overlap the brain"):
-        data.prepare_cohort(data.index(root), resolve("autoencoder", "tiny", [ALIGNED]), tmp_path / "cache")
+        prepare.prepare_cohort(data.index(root), resolve("autoencoder", "tiny", [ALIGNED]), tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("y.npy"))
 
 
 def test_coverage_and_warnings_reach_the_screen(prepared, slabs, tmp_path, caplog):
     caplog.set_level("INFO")
     entry = prepared[0][0]
-    data._tell(prepared[0])
+    prepare._tell(prepared[0])
     assert "PSR is known in" in caplog.text
     meta = entry.meta
     (entry.folder / "meta.json").write_text(json.dumps({**meta, "warnings": ["The mask holds 9.4 L."]}))
     try:
-        data._tell([entry])
+        prepare._tell([entry])
     finally:
         (entry.folder / "meta.json").write_text(json.dumps(meta, indent=1))
     assert f"{entry.name}: The mask holds 9.4 L." in caplog.text

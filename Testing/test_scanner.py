@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import linalg, ndimage, stats
 
+from DEMISTCore.labels import CSF, GREY, WHITE
 from DEMISTCore.simulate import artefacts, bids, exchange, physics, protocol, scanner, signals
 from DEMISTCore.simulate.anatomy import Anatomy
 from DEMISTCore.simulate.artefacts import Processing
 from DEMISTCore.simulate.subject import simulate_subject
-from DEMISTCore.simulate.tissues import CSF, GREY, WHITE, class_map
+from DEMISTCore.simulate.tissues import class_map
 
 # --- two pools --------------------------------------------------------------------------------------------------
 

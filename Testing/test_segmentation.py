@@ -18,13 +18,15 @@ from DEMISTCore import train
 from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import BundleError, InputError
+from DEMISTCore.labels import LESION, TISSUE_LABELS
 from DEMISTCore.preprocess import normalise
 from DEMISTCore.regions import RegionSettings, build_regions, find_tissue, open_network
 from DEMISTCore.regions.lesions import SUGGESTION
-from DEMISTCore.regions.network import CLASSES, build_network, save_network
+from DEMISTCore.regions.network import build_network, save_network
 from DEMISTCore.regions.refine import refine
-from DEMISTCore.simulate.tissues import DSEG_NAMES
-from DEMISTCore.training.data import index, prepare_cohort, split
+from DEMISTCore.simulate.tissues import CLASSES
+from DEMISTCore.training.data import index, split
+from DEMISTCore.training.prepare import prepare_cohort
 from DEMISTCore.training.segmentation import SegmentationObjective, SegmentationStage, recoloured, thickened, thinned
 from DEMISTCore.training.settings import resolve
 from DEMISTCore.training.stages.segmentation import SegmentationSettings
@@ -132,7 +134,7 @@ def test_the_loss_is_least_at_the_fractions() -> None:
     optimiser.step(step)
     least = float(objective(batch, 0.0)["fractions"].detach())
     said = objective.network.logits.softmax(0).detach().numpy()
-    tissues = [said[[i for i, (_, what) in enumerate(CLASSES.values()) if what == k]].sum() for k in (1, 2, 3)]
+    tissues = [said[[i for i, (_, what) in enumerate(TISSUE_LABELS.values()) if what == k]].sum() for k in (1, 2, 3)]
     np.testing.assert_allclose(tissues, [0.2, 0.2, 0.6], atol=1e-3)
     assert least == pytest.approx(entropy([0.2, 0.2, 0.6]), abs=1e-5)
 
@@ -323,7 +325,8 @@ def test_data_without_tissue_labels(tmp_path, capsys) -> None:
 
 
 def test_classes_are_the_simulators() -> None:
-    assert {label: name for label, (name, _) in CLASSES.items()} == {k: v for k, v in DSEG_NAMES.items() if k}
+    assert {tissue.dseg for tissue in CLASSES} | {LESION} == {0, *TISSUE_LABELS}
+    assert list(TISSUE_LABELS) == list(range(1, 8))
 
 
 def test_folded_logits_are_the_same_logits() -> None:

@@ -8,12 +8,13 @@ from scipy import ndimage, stats
 
 from DEMISTCore.cli import run
 from DEMISTCore.errors import InputError
+from DEMISTCore.labels import CSF, GREY, WHITE
 from DEMISTCore.simulate import lesion_kinds, lesions, residue, shifted_tissue
 from DEMISTCore.simulate.__main__ import main
 from DEMISTCore.simulate.anatomy import Anatomy
 from DEMISTCore.simulate.physics import r1_from_psr
 from DEMISTCore.simulate.subject import simulate_subject
-from DEMISTCore.simulate.tissues import CLASS_INDEX, CLASSES, CSF, GREY, WHITE
+from DEMISTCore.simulate.tissues import CLASS_INDEX, CLASSES
 from DEMISTCore.simulate.tracts import STEP, TRACTS, tract_atlas, tract_factors
 
 SIDE = 72

@@ -184,7 +184,7 @@ def test_the_usual_mode_is_that_of_the_core(tiny_mean_bundle, given, mode):
     assert usualMode(told["sampling"], **given) == mode
     core = plan_sampling(load_bundle(tiny_mean_bundle), **({"seeds": None, "steps": None, "sampler": None} | given),
                          guidance=None)  # fmt: skip
-    assert core["mode"] == mode
+    assert core.mode == mode
 
 
 def test_time_of_the_mean_is_learnt_by_itself():

@@ -22,7 +22,9 @@ from DEMISTCore import train
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.diffusion import NoiseSchedule
 from DEMISTCore.errors import DemistError, InputError
-from DEMISTCore.training import checkpoint, data, latents, loop
+from DEMISTCore.labels import LESION
+from DEMISTCore.networks.wiring import always_recompute
+from DEMISTCore.training import checkpoint, data, latents, loop, prepare
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.groups import AugmentSettings
@@ -175,7 +177,7 @@ def test_split_is_by_subject(bids):
 def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch):
     settings = resolve("autoencoder", "tiny")
     sessions = data.index(bids)[:2]
-    entries = data.prepare_cohort(sessions, settings, tmp_path)
+    entries = prepare.prepare_cohort(sessions, settings, tmp_path)
     x, y, labels = entries[0].x, entries[0].y, entries[0].labels
     assert x.dtype == y.dtype == np.float16
     assert labels.dtype == np.uint8
@@ -184,20 +186,20 @@ def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch
     assert np.array_equal(y > 0, (y > 0) & (labels > 0))
     assert 0.1 < np.median(y[labels == 3]) < 0.13
     assert set(np.unique(labels)) == {0, 1, 2, 3, 5}
-    assert np.all(labels[tuple(entries[0].places("lesion").T)] == data.LESION)
+    assert np.all(labels[tuple(entries[0].places("lesion").T)] == LESION)
     assert (entries[0].folder / "y.npy").stat().st_ino == (entries[1].folder / "y.npy").stat().st_ino
     assert not list(tmp_path.rglob(".tmp-*"))
 
-    monkeypatch.setattr(data, "_prepare_session", lambda *a: pytest.fail("prepared again"))
-    assert data.prepare_cohort(sessions, settings, tmp_path) == entries
+    monkeypatch.setattr(prepare, "_prepare_session", lambda *a: pytest.fail("prepared again"))
+    assert prepare.prepare_cohort(sessions, settings, tmp_path) == entries
     other = resolve("autoencoder", "tiny", ["preprocess.spacing=2"])
-    assert data._entry(sessions[0], other.preprocess, tmp_path).key != entries[0].key
+    assert prepare._entry(sessions[0], other.preprocess, tmp_path).key != entries[0].key
 
 
 def test_failed_preparation_names_the_session_and_leaves_nothing(bids, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "argwhere", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match=r"sub-001_ses-01: .*No space"):
-        data.prepare_cohort(data.index(bids)[:1], resolve("autoencoder", "tiny"), tmp_path)
+        prepare.prepare_cohort(data.index(bids)[:1], resolve("autoencoder", "tiny"), tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
@@ -206,16 +208,16 @@ def test_percent_is_read_as_it_is_and_what_is_no_psr_is_refused(tmp_path):
 
     root = write_mini_bids(tmp_path / "bids", subjects=1, size=16)
     settings = resolve("autoencoder", "tiny")
-    [fraction] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+    [fraction] = prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
     file = next(root.rglob("*PSRmap*"))
     image = nib.load(file)
     nib.save(nib.Nifti1Image(100 * image.get_fdata(dtype=np.float32), image.affine), file)
-    [percent] = data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+    [percent] = prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
     assert percent.meta["psr"]["units"] == "percent"
     np.testing.assert_allclose(percent.y, fraction.y, rtol=1e-3)
     nib.save(nib.Nifti1Image(9000 * image.get_fdata(dtype=np.float32), image.affine), file)
     with pytest.raises(InputError, match="no PSR map"):
-        data.prepare_cohort(data.index(root), settings, tmp_path / "cache")
+        prepare.prepare_cohort(data.index(root), settings, tmp_path / "cache")
 
 
 def test_crop_pads_with_zeros_and_clamps():
@@ -494,7 +496,7 @@ def test_recomputed_activations_give_the_same_gradients():
         torch.manual_seed(0)
         network = build_autoencoder(PRESETS["tiny"].psr)
         if recompute:
-            assert loop.checkpoint_activations(network) > 3
+            assert always_recompute(network, loop.RECOMPUTED) > 3
         network(torch.ones(1, 1, 16, 16, 16).cumsum(2))[0].square().mean().backward()
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
     for a, b in zip(*gradients):
@@ -558,7 +560,7 @@ def make_demist_stage(runs, bids, *words):
 
     s = resolve("demist", "tiny", words)
     train_part, held = data.split(data.index(bids), s)
-    entries = data.prepare_cohort([*train_part, *held], s, runs / "cache")
+    entries = prepare.prepare_cohort([*train_part, *held], s, runs / "cache")
     foundation = read_foundation(runs / "bb", need_backbone=True)
     cut = len(train_part)
     return DemistStage(ModelConfig.from_dict(s.model), s, foundation, entries[:cut], entries[cut:], runs / "cache")
@@ -651,7 +653,7 @@ def test_noise_on_the_latent_before_decoding(runs, bids, tmp_path):
     from DEMISTCore.training.autoencoder import AutoencoderStage, spread_of
 
     s = resolve("autoencoder", "tiny", ["steps=1", "latent_noise=0.5", "patch=16", f"cache={runs / 'cache'}"])
-    prepared = data.prepare_cohort(data.index(bids), s, runs / "cache")
+    prepared = prepare.prepare_cohort(data.index(bids), s, runs / "cache")
     stage = AutoencoderStage(PRESETS["tiny"], s, prepared, [])
     spread = torch.cat([stage.batch(range(i, i + 20))["z_spread"] for i in range(0, 100, 20)])
     assert 0.35 < (spread == 0).float().mean() < 0.65
@@ -670,6 +672,36 @@ def test_dropout_follows_the_samples_not_the_batch(runs, bids):
     share = keep.mean(0)
     assert 0.25 < share[0] < 0.55  # 0.5 * 0.8
     assert 0.55 < share[1] < 0.9  # 0.9 * 0.8
+
+
+def test_what_training_drops_adds_nothing(runs, bids):
+    """Of a batch without streams the loss is the frozen backbone's; without one, that of the model without it."""
+    from DEMISTCore.networks.demist import ALL
+    from DEMISTCore.training.backbone import prediction_error
+
+    stage = make_demist_stage(runs, bids, "decode_every=0", "lambda_estimate=0")
+    objective, demist = stage.objective.eval(), stage.demist
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in filter(lambda p: p.requires_grad, demist.parameters()):
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        batch = stage.batch(range(2))
+        z, noise, t = batch["z"], batch["noise"], batch["t"]
+        z_t, condition = stage.schedule.add_noise(z, noise, t), demist.condition(batch["c"], offset=batch["offset"])
+
+        def loss(*keep: float) -> float:
+            return float(objective({**batch, "keep": torch.tensor([keep, keep])}, 1.0)["noise"])
+
+        def error(prediction: torch.Tensor) -> float:
+            return float(prediction_error(stage.schedule, prediction, z, noise, t, stage.settings.weighting))
+
+        bare = error(demist.backbone(z_t, t))
+        assert loss(0, 0, 0) == pytest.approx(bare, rel=1e-4)
+        assert loss(1, 1, 1) == pytest.approx(error(demist(z_t, t, condition)), rel=1e-4)
+        assert loss(1, 1, 1) != pytest.approx(bare, rel=1e-2)
+        for i, (name, _) in enumerate(ALL):
+            without = error(demist(z_t, t, condition, ALL.without(name)))
+            assert loss(*(float(k != i) for k in range(3))) == pytest.approx(without, rel=1e-4)
 
 
 def test_switched_off_stream_is_not_trained(runs, bids, tmp_path):

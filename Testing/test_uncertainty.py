@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from DEMISTCore.simulate.tissues import DSEG_NAMES
+from DEMISTCore.labels import NAMES
 from DEMISTCore.uncertainty import Calibration, Case, evaluate_calibration, fit_calibration
 from DEMISTCore.uncertainty.case import sample, samples_of
 from DEMISTCore.uncertainty.conformal import conformal_quantile, subjects_needed
@@ -261,7 +261,7 @@ def test_one_case_at_a_time():
 
 def test_labels_are_those_of_simulated_subjects():
     names = {code: name for name, codes in TISSUES.items() for code in codes}
-    assert set(names) == set(DSEG_NAMES) - {0}
+    assert set(names) == set(NAMES) - {0}
     words = {1: "csf", 2: "grey", 3: "white", 4: "grey", 5: "lesion", 6: "grey", 7: "white"}
     assert names == words
 

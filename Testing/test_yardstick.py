@@ -354,7 +354,7 @@ def test_fit_is_kept_and_made_again_for_other_scans(tmp_path: Path, monkeypatch:
 def test_fit_on_a_prepared_cohort(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from DEMISTCore.training.data import prepare_cohort
+    from DEMISTCore.training.prepare import prepare_cohort
     from DEMISTCore.training.settings import resolve
 
     data = write_mini_bids(tmp_path / "bids", subjects=2, size=36)

@@ -182,7 +182,7 @@ def writing(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
     """``kills`` kills while a synthesis writes its files; how each ended after the next run in that folder."""
     import numpy as np
 
-    from DEMISTCore.synthesis.clock import Clock
+    from DEMISTCore.clock import SYNTHESIS, Clock
     from DEMISTCore.synthesis.outputs import write
     from DEMISTCore.synthesis.result import Synthesis
     from DEMISTCore.volume import Volume
@@ -197,7 +197,7 @@ def writing(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
                      "seed 1": folder / "psr_seed-1.nii.gz"}  # fmt: skip
             told = {"settings": {"seeds": [0, 1]}, "timings_s": {}}
             # What is not written is not needed here.
-            write(Synthesis(psr, psr, [psr, psr], psr, told, None, psr, psr, files), Clock(None))  # type: ignore[arg-type]
+            write(Synthesis(psr, psr, [psr, psr], psr, told, None, psr, psr, files), Clock(None, SYNTHESIS))  # type: ignore[arg-type]
             return 0
 
         return work

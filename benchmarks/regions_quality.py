@@ -23,15 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from DEMISTCore.labels import GREY, LESION, TISSUE_LABELS, WHITE
 from DEMISTCore.regions import RegionSettings, build_regions, find_tissue, open_network, segment_tissue, suggest_lesions
 from DEMISTCore.regions.holes import fill_white
 from DEMISTCore.regions.lesions import number_lesions
 from DEMISTCore.regions.masks import labels_to_grid
-from DEMISTCore.regions.network import CLASSES
 from DEMISTCore.volume import Grid, Volume
 
-GREY, WHITE, LESION = 2, 3, 5
-TISSUE = np.array([0, *(tissue for _, tissue in CLASSES.values())], np.uint8)
+TISSUE = np.array([0, *(tissue for _, tissue in TISSUE_LABELS.values())], np.uint8)
 SMALLEST_MM3 = 10
 
 
@@ -123,7 +122,7 @@ def measure(case: dict[str, np.ndarray], method: str, with_flair: bool, network:
     }
     for label, tissue_of in ((4, GREY), (6, GREY), (7, WHITE)):
         part = labels == label
-        row[CLASSES[label][0]] = float((a[part] == tissue_of).mean()) if part.any() else None
+        row[TISSUE_LABELS[label][0]] = float((a[part] == tissue_of).mean()) if part.any() else None
     if with_flair:
         row |= by_lesion(lesions.array, labels == LESION, mask.grid.voxel_volume_ml)
     row["means"] = recovered(case, tissue)

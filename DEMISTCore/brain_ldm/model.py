@@ -37,8 +37,6 @@ MEANING = {
 #: U-Net activations at once, in tensors of the first level's width (measured at (160, 224, 160): 32).
 _ALIVE = 40
 
-Progress = Callable[[int, int], Any]
-
 
 class BrainLDM:
     """Conditional generator of T1w brains; see :meth:`from_pretrained` and :meth:`sample`.
@@ -108,7 +106,7 @@ class BrainLDM:
         eta: float = 0.0,
         seed: int = 0,
         shape: tuple[int, int, int] = SHAPE,
-        progress: Progress | None = None,
+        progress: Callable[[int, int], Any] | None = None,
     ) -> Volume:
         """Draw one brain.
 

@@ -14,8 +14,6 @@ on lie in the same form: an *autoencoder*, and an *ldm* over it (:mod:`DEMISTCor
 from .description import (
     CARD_FILE,
     DESCRIPTION_FILE,
-    FORMAT,
-    FORMAT_VERSION,
     Described,
     check_files,
     description_hash,
@@ -25,10 +23,10 @@ from .find import DEFAULT_BUNDLE, PATTERNS, SEARCH_VARIABLE, find_base, find_fol
 from .load import load_bundle
 from .model import SAMPLING, SIMULATED_WARNING, Bundle
 from .save import save_bundle
-from .write import check_target, write_bundle
+from .write import check_target, header, write_bundle
 
 __all__ = [
-    "CARD_FILE", "DEFAULT_BUNDLE", "DESCRIPTION_FILE", "FORMAT", "FORMAT_VERSION", "PATTERNS", "SAMPLING",
-    "SEARCH_VARIABLE", "SIMULATED_WARNING", "Bundle", "Described", "check_files", "check_target", "description_hash",
-    "find_base", "find_folder", "list_bundles", "load_bundle", "read_description", "save_bundle", "write_bundle",
+    "CARD_FILE", "DEFAULT_BUNDLE", "DESCRIPTION_FILE", "PATTERNS", "SAMPLING", "SEARCH_VARIABLE", "SIMULATED_WARNING",
+    "Bundle", "Described", "check_files", "check_target", "description_hash", "find_base", "find_folder", "header",
+    "list_bundles", "load_bundle", "read_description", "save_bundle", "write_bundle",
 ]  # fmt: skip

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from ..weights import not_finite, read_weights
 from .description import CARD_FILE, Described
-from .weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,8 +238,8 @@ class Bundle(Described):
                     f"does not fit its own description: {file.name}, {name} is {tuple(tensor.shape)} "
                     f"and should be {tuple(own[name].shape)}"
                 )
-            if not torch.isfinite(tensor).all():
-                raise self._error(f"has NaN or infinite weights in {file.name} ({name}); train or download it again")
+        if name := not_finite(stored):
+            raise self._error(f"has NaN or infinite weights in {file.name} ({name}); train or download it again")
 
 
 def _state_of(bundle: Bundle, part: str) -> dict[str, Tensor]:

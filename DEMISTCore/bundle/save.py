@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .description import CARD_FILE, FORMAT, FORMAT_VERSION, KINDS
+from .description import CARD_FILE, KINDS
 from .model import RESEARCH_WARNING, SIMULATED_WARNING, Bundle
-from .write import check_target, write_bundle
+from .write import check_target, header, write_bundle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,17 +72,10 @@ def save_bundle(
     if base is not None and base.kind != "foundation":
         raise ValueError(f"{base.name} is no foundation to build on")
     check_target(folder, overwrite)
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "name": name or folder.name,
-        "version": version,
-        "description": description,
-        "licence": licence,
-        "simulated": bool(simulated),
-        "warning": SIMULATED_WARNING if simulated or (base and base.simulated) else RESEARCH_WARNING,
-    }
+    info = header(
+        kind, name or folder.name, licence=licence, simulated=simulated, description=description, version=version,
+        warning=SIMULATED_WARNING if simulated or (base and base.simulated) else RESEARCH_WARNING,
+    )  # fmt: skip
     model = config.to_dict()
     if base is None:
         from ..networks.config import PSR_RANGE

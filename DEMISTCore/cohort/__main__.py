@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import seed_list, whole_number
 from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..errors import InputError
 from ..guards import protect_folder
-from ..synthesize import seed_list, whole_number
 
 if TYPE_CHECKING:
     from .options import Options

@@ -15,6 +15,7 @@ import numpy as np
 from ..acquisition import read_sidecar, sidecar_path
 from ..errors import InputError
 from ..files import sha256
+from ..labels import LESION, WHITE
 from ..measured import MeasuredMap, is_complete, read_measured
 from ..metrics import far_from
 from ..volume import Grid, Volume
@@ -33,7 +34,6 @@ GRIDS = ("truth", "model")
 #: it; ``full``: as ``synthesize`` does it, brain extraction included.
 PREPROCESS = ("simulated", "masked", "full")
 #: Labels of the simulator's segmentations.
-WHITE, LESION = 3, 5
 #: White matter farther than this (mm) from any lesion is what lesions are told from; errors count as near within it.
 GAP_MM = 5.0
 #: A single lesion is a region of its own from this size on (ml).
@@ -88,8 +88,8 @@ class Case:
         """Where a measured map lies on the T1w; None for complete truths, which lie there."""
         if is_complete(self.session.psr) and self.already_aligned is None:
             return None
-        from ..training.data import place_measured
         from ..training.groups import PreprocessSettings
+        from ..training.prepare import place_measured
 
         settings = PreprocessSettings(already_aligned=self.already_aligned)
         return place_measured(self.measured, self.session, self.prepared, settings)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..labels import CSF as _CSF
+from ..labels import GREY as _GREY
+from ..labels import WHITE as _WHITE
 from ..metrics import roc_area
 
 GAP_MM = 5.0
-_CSF, _GREY, _WHITE = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)

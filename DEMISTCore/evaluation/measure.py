@@ -24,7 +24,7 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
     :func:`DEMISTCore.metrics.compare`, lesions, where the error comes from (:mod:`.split`); ``regions``; where the
     method says how sure it is, ``calibration`` by tissue and ``intervals`` of region means.
     """
-    from ..simulate.tissues import DSEG_NAMES
+    from ..labels import NAMES as DSEG_NAMES
 
     psr, truth, mask = outcome.psr, case.truth, case.mask
     row: dict[str, Any] = metrics.compare(psr, truth, mask)
@@ -50,7 +50,7 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
 
 def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict[str, Any]]:
     """Each tissue's and each single lesion's mean, with its intervals."""
-    from ..simulate.tissues import DSEG_LESION
+    from ..labels import LESION as DSEG_LESION
 
     regions = [(name, name, case.tissues == label) for label, name in names.items() if label]
     count = int(case.single_lesions.max())

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..preprocess import Prepared
     from ..synthesis import Synthesis
 
-CSF, GREY, WHITE = 1, 2, 3
 GAP_MM = 5.0
 #: Values of a map (fraction) that a trustworthy one shows; white matter, cortex: Dortch et al., Magn Reson Med 66:1346
 #: (2011) and NeuroImage 64:640 (2013) with room for scanners and disease; CSF holds no macromolecules.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from ..labels import CSF, GREY, WHITE
 from ..schema import read_json
 from .maps import is_complete
 from .names import Name, images, parse
@@ -37,12 +38,11 @@ _EQUAL = "stands equal with the chosen one"
 #: Folders of a pipeline whose images are in the qMT scan's place unless their names say otherwise.
 _QMT_FOLDERS = ("qmt", "qMT", "sir", "mt")
 _TITLES = {"t1w": "T1w", "flair": "FLAIR", "psr": "PSRmap"}
-#: Numbers and names of tissue labels that are understood (:mod:`DEMISTCore.simulate.tissues`), by what they may be
-#: called.
+#: Tissue labels that are understood (:mod:`DEMISTCore.labels`), by what they may be called.
 _TISSUE_NAMES = {
-    1: ("csf", "cerebrospinal fluid", "fluid"),
-    2: ("cortex", "gm", "grey matter", "gray matter", "cortical grey matter", "cortical gray matter"),
-    3: ("white matter", "wm"),
+    CSF: ("csf", "cerebrospinal fluid", "fluid"),
+    GREY: ("cortex", "gm", "grey matter", "gray matter", "cortical grey matter", "cortical gray matter"),
+    WHITE: ("white matter", "wm"),
 }
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from ..weights import misfits
 from .backbone import build_backbone, freeze
 from .config import ModelConfig, StreamsConfig
 from .mean import PosteriorMean, Seen
@@ -230,29 +231,6 @@ class Demist(nn.Module):
             estimate=estimate,
         )
 
-    def drop(
-        self,
-        condition: Condition,
-        semantic: float = 0.0,
-        spatial: float = 0.0,
-        adaptive: float = 0.0,
-        everything: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Condition:
-        """Drop streams at random, sample by sample, as classifier-free guidance needs (Ho & Salimans 2022).
-
-        A dropped stream adds nothing: the same as switched off. `everything` is the probability of losing all three
-        at once, drawn besides. The draw comes from the CPU.
-        """
-        draw = torch.rand(4, condition.batch, generator=generator)
-        together = draw[3] >= everything
-        device = self.device
-        keep = {
-            name: ((draw[i] >= p) & together).float().to(device)
-            for i, (name, p) in enumerate(zip(STREAMS, (semantic, spatial, adaptive)))
-        }
-        return replace(condition, keep=keep)
-
     # -------------------------------------------------------------------------------------- forward
 
     def forward(
@@ -355,8 +333,7 @@ class Demist(nn.Module):
             ValueError: if a weight is missing, left over, or of another shape.
         """
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-        wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
-        if wrong:
+        if wrong := misfits(own, state):
             raise ValueError(f"These stream weights do not fit the model: {', '.join(wrong[:3])} (of {len(wrong)}).")
         self.load_state_dict(state, strict=False)
 

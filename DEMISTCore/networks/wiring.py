@@ -8,7 +8,7 @@ pass and held in a context variable: two threads never see each other's, and out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -124,18 +124,18 @@ def projection_sites(backbone: nn.Module) -> list[Site]:
 
 
 class _Recomputing:
-    """Stands in for a block's `forward`: while `checkpointing` is asked for, activations are recomputed.
+    """Stands in for a block's `forward`: while `checkpointing` is asked for, or always, activations are recomputed.
 
     Set on the instance, so the module tree and its state dict stay as they are. Recomputation happens in the backward
     pass, possibly in another thread; the call in progress is carried over to it.
     """
 
-    def __init__(self, block: nn.Module) -> None:
-        self.block = block
+    def __init__(self, block: nn.Module, always: bool = False) -> None:
+        self.block, self.always = block, always
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         forward = type(self.block).forward
-        if not (_RECOMPUTE.get() and torch.is_grad_enabled()):
+        if not ((self.always or _RECOMPUTE.get()) and torch.is_grad_enabled()):
             return forward(self.block, *args, **kwargs)
         call = _CALL.get()
         return checkpoint(
@@ -167,3 +167,14 @@ def make_recomputable(network: nn.Module) -> None:
     for block in blocks:
         if not isinstance(block.__dict__.get("forward"), _Recomputing):
             block.forward = _Recomputing(block)
+
+
+def always_recompute(network: nn.Module, kinds: Container[str]) -> int:
+    """Recompute the activations of all modules of these classes in every backward pass; return how many there are.
+
+    Modules inside of one that is recomputed already count as well: each is recomputed within it.
+    """
+    found = [child for child in network.modules() if type(child).__name__ in kinds]
+    for child in found:
+        child.forward = _Recomputing(child, always=True)
+    return len(found)

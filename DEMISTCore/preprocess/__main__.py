@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from ..arguments import add_preparation, preparation
 from ..cli import run, set_up_logging
 
 
@@ -19,14 +20,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--flair", required=True, help="FLAIR image, on any grid in the same space")
     p.add_argument("--out-dir", required=True, help="folder for t1w, flair, mask, native_mask (.nii.gz), steps.json")
     p.add_argument("--brain-mask", help="brain mask in the T1w's space, or on the FLAIR's grid")
-    p.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto", help="how the brain is found")
-    p.add_argument("--no-register", action="store_true", help="trust the positions in the headers")
-    p.add_argument("--no-bias-correct", action="store_true", help="leave out N4")
+    add_preparation(
+        p, skull_strip="how the brain is found", no_register="trust the positions in the headers",
+        no_bias_correct="leave out N4",
+    )  # fmt: skip
     p.add_argument("--spacing", type=float, default=1.0, help="voxel size of the model grid, mm")
     p.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="shape of the model grid; default: fits")
-    p.add_argument(
-        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
-    )
     p.add_argument("--device", default="cpu", help="where deepbet runs: cpu, cuda, cuda:1, mps")
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     p.add_argument("--verbose", action="store_true", help="log what each step sees")
@@ -44,13 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.t1w,
         args.flair,
         brain_mask=args.brain_mask,
-        register=not args.no_register,
-        skull_strip=args.skull_strip,
-        bias_correct=not args.no_bias_correct,
+        **preparation(args),
         spacing=args.spacing,
         shape=None if args.shape is None else tuple(args.shape),
         device=args.device,
-        any_brain_volume=args.any_brain_volume,
     )
     for path in write_prepared(prepared, args.out_dir, overwrite=args.overwrite):
         print(path)

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..clock import Progress
 from ..commit import staging
 from ..errors import InputError
 from ..files import write_json
@@ -26,7 +27,7 @@ from .brain import check_covers, check_extent, check_volume, find_brain, require
 from .contrast import contrast_warnings, name_warnings
 from .intensity import normalise
 from .placing import Places, place
-from .recorder import Progress, Recorder, Step
+from .recorder import Recorder, Step
 from .zero import bring_to_zero
 
 Source = Volume | str | os.PathLike  # an image, or the file it is in

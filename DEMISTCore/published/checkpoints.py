@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from ..weights import not_finite
 from . import keys
 from .layouts import build_empty, nearest, shapes
 
@@ -111,9 +112,8 @@ def fill(config: object, tensors: Mapping[str, Tensor], source: Path | str, what
         raise BundleError(f"{source}: {what} cannot be built ({words}); get the model again.") from error
     given, wanted = keys.current(tensors), network.state_dict()
     _check(shapes(given), shapes(wanted), source, what)
-    for name, tensor in given.items():
-        if not torch.isfinite(tensor).all():
-            raise BundleError(f"{source} has NaN or infinite weights ({name}); get it again, or train it again.")
+    if name := not_finite(given):
+        raise BundleError(f"{source} has NaN or infinite weights ({name}); get it again, or train it again.")
     # Assigned, not copied: half a billion parameters should not be there twice.
     network.load_state_dict({name: _aligned(tensor.float()) for name, tensor in given.items()}, assign=True)
     return network.to(memory_format=torch.channels_last_3d).requires_grad_(False).eval()

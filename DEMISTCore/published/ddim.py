@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion import Callback, Model, Noise, NoiseSchedule
+from ..diffusion import Callback, Model, Noise, NoiseSchedule, ddim_step
 from ..errors import BundleError, InputError
 
 _KINDS = {"linear_beta": "linear", "scaled_linear_beta": "scaled_linear", "cosine": "cosine"}
@@ -169,10 +169,7 @@ def ddim(
             x0, eps = alpha * z - sigma * prediction, alpha * prediction + sigma * z
         if scheduler.clip:
             x0 = x0.clamp(-1, 1)
-        spread = eta * ((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)) ** 0.5  # eq. 16
-        z = abar_s**0.5 * x0 + (1 - abar_s - spread**2).clamp_min(0) ** 0.5 * eps  # eq. 12
-        if eta > 0:
-            z = z + spread * noise(z.shape).to(z)
+        z = ddim_step(x0, eps, abar_t, abar_s, eta, noise)
         if callback:
             callback(i + 1, steps, x0)
     return z

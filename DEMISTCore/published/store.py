@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import (
+    CARD_FILE,
     DESCRIPTION_FILE,
-    FORMAT,
-    FORMAT_VERSION,
     check_files,
     check_target,
     find_base,
     find_folder,
+    header,
     read_description,
     write_bundle,
 )
@@ -252,12 +252,9 @@ def export_model(folder: Path, model: Model, names: str = "monai") -> None:
 
 
 def _description(name: str, kind: str, model: dict[str, Any], licence: str) -> dict[str, Any]:
-    return {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "name": name, "version": "1",
-        "description": f"{TITLES.get(model['family'], 'A latent diffusion model')}, converted from its published form.",
-        "licence": licence, "simulated": False, "warning": WARNING, "model": model, "training": {},
-        "documents": ["MODEL_CARD.md"],
-    }  # fmt: skip
+    what = f"{TITLES.get(model['family'], 'A latent diffusion model')}, converted from its published form."
+    own = {"model": model, "training": {}, "documents": [CARD_FILE]}
+    return header(kind, name, licence=licence, simulated=False, warning=WARNING, description=what) | own
 
 
 def _write(folder: Path, info: dict[str, Any], part: str, network: nn.Module, storage: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import BundleError
+from ..weights import misfits
 from .store import Model
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def autoencoder_weights(model: Model, network: nn.Module) -> dict[str, Tensor]:
     _widen(given, wanted, f"{_FIRST}.weight", 1, shared=True)
     _widen(given, wanted, f"{_LAST.format(last=last)}.weight", 0, shared=False)
     _widen(given, wanted, f"{_LAST.format(last=last)}.bias", 0, shared=False)
-    wrong = sorted(given.keys() ^ wanted.keys()) or [k for k in wanted if wanted[k].shape != given[k].shape]
-    if wrong:
+    if wrong := misfits(wanted, given):
         raise BundleError(
             f"The autoencoder in {model.folder} does not fit this model ({wrong[0]} and {len(wrong) - 1} more); train "
             "with the configuration of its kind: --config brats, or --config brain_ldm."

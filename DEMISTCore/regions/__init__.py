@@ -5,28 +5,33 @@ them), :mod:`.network` (the trained tissue network: white matter, grey matter, C
 from the scan's own :mod:`.brightness`), :mod:`.tissue` and :mod:`.suggest` (the same without training), :mod:`.holes`,
 :mod:`.lesions` (numbering, T1 black holes), :mod:`.nawm` (distances), :mod:`.write`. The settings are in
 :mod:`.settings`.
+
+Names are loaded where they are used: ``--help`` needs none of them.
 """
 
-from .build import Regions, build_regions
-from .lesions import Lesions, number_lesions
-from .masks import read_mask
-from .network import find_tissue, open_network
-from .settings import REGIONS, RegionSettings
-from .suggest import suggest_lesions
-from .tissue import segment_tissue
-from .write import write_regions
+from __future__ import annotations
 
-__all__ = [
-    "REGIONS",
-    "Lesions",
-    "RegionSettings",
-    "Regions",
-    "build_regions",
-    "find_tissue",
-    "number_lesions",
-    "open_network",
-    "read_mask",
-    "segment_tissue",
-    "suggest_lesions",
-    "write_regions",
-]
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "REGIONS": ".settings",
+    "Lesions": ".lesions",
+    "RegionSettings": ".settings",
+    "Regions": ".build",
+    "build_regions": ".build",
+    "find_tissue": ".network",
+    "number_lesions": ".lesions",
+    "open_network": ".network",
+    "read_mask": ".masks",
+    "segment_tissue": ".tissue",
+    "suggest_lesions": ".suggest",
+    "write_regions": ".write",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

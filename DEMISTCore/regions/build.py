@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..labels import CSF, GREY, WHITE
 from ..preprocess.brainmask import solid
 from ..preprocess.placing import SAME_MM, Places, place
 from ..volume import Grid, Volume
@@ -18,7 +19,7 @@ from .lesions import Lesions, black_holes, number_lesions
 from .masks import describe, labels_to_grid, to_grid
 from .nawm import lesion_distance, split
 from .network import Found, find_tissue, open_network
-from .settings import CSF, GREY, REGIONS, WHITE, RegionSettings
+from .settings import REGIONS, RegionSettings
 from .suggest import suggest_lesions
 from .tissue import segment_tissue
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..labels import CSF, WHITE
 from ..volume import Volume
-from .settings import CSF, WHITE
 
 #: Anything smaller than this (mL) that white matter and lesions enclose is a hole in it.
 _HOLE_ML = 0.05

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..labels import GREY, WHITE
 from ..volume import Volume
-from .settings import GREY, WHITE
 
 SUGGESTION = "Lesions are a suggestion from FLAIR hyperintensity, not drawn or checked by a person."
 DRAWN = "Lesions are those of the mask given."

@@ -8,8 +8,8 @@ import os
 import numpy as np
 
 from ..errors import InputError
+from ..labels import CSF, GREY, WHITE
 from ..volume import Grid, Volume, as_volume
-from .settings import CSF, GREY, WHITE
 
 log = logging.getLogger(__name__)
 

@@ -17,28 +17,18 @@ import numpy as np
 
 from ..bundle import Described
 from ..errors import BundleError, InputError
+from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
 from ..schema import number
 from ..volume import Volume
+from ..weights import misfits, not_finite
 from .holes import drop_islands
 from .masks import describe, labels_to_grid
 from .refine import refine
-from .settings import CSF, DEFAULT_NETWORK, GREY, WHITE
+from .settings import DEFAULT_NETWORK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: The network's classes in order, by their labels in simulated segmentations
-#: (:data:`DEMISTCore.simulate.tissues.DSEG_NAMES`), and the tissue each belongs to.
-CLASSES: dict[int, tuple[str, int]] = {
-    1: ("CSF", CSF),
-    2: ("Cortex", GREY),
-    3: ("White matter", WHITE),
-    4: ("Deep grey matter", GREY),
-    5: ("Lesion", WHITE),
-    6: ("Cerebellar cortex", GREY),
-    7: ("Brainstem", WHITE),
-}
-LESION_CLASS = 5
 #: Blocks of this many voxels along each axis are folded into channels: full resolution at an eighth of the positions.
 FOLD = 2
 #: Windows share this part of their extent with the next one.
@@ -65,12 +55,12 @@ def build_network(channels: Sequence[int]) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.unet = BasicUNet(
-                spatial_dims=3, in_channels=2 * FOLD**3, out_channels=len(CLASSES) * FOLD**3, features=tuple(channels),
-                norm=("instance", {"affine": True}), dropout=0.0,
+                spatial_dims=3, in_channels=2 * FOLD**3, out_channels=len(TISSUE_LABELS) * FOLD**3,
+                features=tuple(channels), norm=("instance", {"affine": True}), dropout=0.0,
             )  # fmt: skip
 
         def folded(self, x: Tensor) -> Tensor:
-            return self.unet(fold_voxels(x, FOLD)).unflatten(1, (len(CLASSES), FOLD**3))
+            return self.unet(fold_voxels(x, FOLD)).unflatten(1, (len(TISSUE_LABELS), FOLD**3))
 
         def forward(self, x: Tensor) -> Tensor:
             return unfold_voxels(self.unet(fold_voxels(x, FOLD)), FOLD)
@@ -79,7 +69,7 @@ def build_network(channels: Sequence[int]) -> nn.Module:
 
 
 def probabilities(network: nn.Module, array: np.ndarray, mask: np.ndarray, patch: Sequence[int]) -> np.ndarray:
-    """Probabilities (7, X, Y, Z) of :data:`CLASSES`, float32, 0 outside ``mask``.
+    """Probabilities (7, X, Y, Z) of :data:`TISSUE_LABELS`, float32, 0 outside ``mask``.
 
     Windows of the training patch, blended by a Gaussian: instance norms see what they saw in training. It runs on the
     CPU, where a brain takes seconds.
@@ -97,7 +87,7 @@ def probabilities(network: nn.Module, array: np.ndarray, mask: np.ndarray, patch
 
     device = torch.device("cpu")
     inside = np.asarray(mask) > 0
-    result = np.zeros((len(CLASSES), *inside.shape), np.float32)
+    result = np.zeros((len(TISSUE_LABELS), *inside.shape), np.float32)
     if not inside.any():
         return result
     where = np.nonzero(inside)
@@ -136,12 +126,10 @@ class TissueModel(Described):
         stored = read_checkpoint(file)
         with torch.device("meta"):  # a description of a giant is noticed before it is built
             own = build_network(self.info["model"]["channels"]).state_dict()
-        wrong = sorted(set(own) ^ set(stored)) or [k for k in own if own[k].shape != stored[k].shape]
-        if wrong:
+        if wrong := misfits(own, stored):
             raise BundleError(f"{file} does not fit its own description ({wrong[0]}); get the bundle again.")
-        wrong = [k for k, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-        if wrong:
-            raise BundleError(f"{file} has NaN or infinite weights ({wrong[0]}); get the bundle again.")
+        if name := not_finite(stored):
+            raise BundleError(f"{file} has NaN or infinite weights ({name}); get the bundle again.")
         network = build_network(self.info["model"]["channels"])
         network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in stored.items()})
         return network.requires_grad_(False).eval()
@@ -177,7 +165,7 @@ def _open(folder: str) -> TissueModel:
     except ValueError as error:
         raise BundleError(f"{path} has a model description that this version does not understand ({error}); get it "
                           "again.") from None  # fmt: skip
-    if model.get("classes") != [name for name, _ in CLASSES.values()]:
+    if model.get("classes") != [name for name, _ in TISSUE_LABELS.values()]:
         raise BundleError(f"{path} tells other classes apart than this version knows; update DEMIST.")
     return TissueModel(path, info)
 
@@ -248,9 +236,9 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
     if flair is None:
         images.append(np.zeros_like(images[0]))
     shares = model.predict(np.stack(images), mask)
-    lookup = np.array([tissue for _, tissue in CLASSES.values()], np.uint8)
+    lookup = np.array([tissue for _, tissue in TISSUE_LABELS.values()], np.uint8)
     prior = np.stack([shares[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
-    lesions = (mask & (shares[list(CLASSES).index(LESION_CLASS)] >= model.lesion_threshold)).astype(np.uint8)
+    lesions = (mask & (shares[list(TISSUE_LABELS).index(LESION)] >= model.lesion_threshold)).astype(np.uint8)
     used = images if flair is not None else images[:1]
     # Lesions after that: one in cortex is an island, too.
     tissue = drop_islands(refine(used, mask, lesions > 0, grid.spacing, prior))
@@ -285,25 +273,21 @@ def save_network(
         InputError: the folder exists, or cannot be written to.
         ValueError: weights that are not finite or beyond the number format.
     """
-    from ..bundle import CARD_FILE, FORMAT, FORMAT_VERSION, check_target, write_bundle
+    from ..bundle import CARD_FILE, check_target, header, write_bundle
 
     folder = Path(folder)
     check_target(folder, overwrite)
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "kind": PART,
-        "name": folder.name,
-        "version": "1",
-        "description": description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
-        "licence": licence,
-        "simulated": bool(simulated),
-        "warning": "Tissue and lesions from this network are estimates, not for clinical use"
-        + ("; it was trained on simulated images only." if simulated else "."),
+    warning = "Tissue and lesions from this network are estimates, not for clinical use"
+    info = header(
+        PART, folder.name, licence=licence, simulated=simulated,
+        description=description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
+        warning=warning + ("; it was trained on simulated images only." if simulated else "."),
+    )  # fmt: skip
+    info |= {
         "model": {
             "channels": list(channels),
             "patch": list(patch),
-            "classes": [name for name, _ in CLASSES.values()],
+            "classes": [name for name, _ in TISSUE_LABELS.values()],
             "lesion_threshold": float(lesion_threshold),
         },
         "training": dict(training) if training else {},

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-#: Labels of tissue maps.
-CSF, GREY, WHITE = 1, 2, 3
-
 #: Ways to find tissue and lesions.
 METHODS = ("network", "hmrf")
 #: The tissue network that comes with the package.

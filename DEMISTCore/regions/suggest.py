@@ -6,10 +6,11 @@ import logging
 
 import numpy as np
 
+from ..labels import CSF, GREY, WHITE
 from ..volume import Volume
 from .brightness import regional_mean
 from .lesions import Lesions, black_holes, number_lesions
-from .settings import CSF, GREY, WHITE, RegionSettings
+from .settings import RegionSettings
 
 log = logging.getLogger(__name__)
 

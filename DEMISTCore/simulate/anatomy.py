@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import is_hidden
 from ..volume import Volume
-from .tissues import CLASS_INDEX, CLASSES, EXTRA, class_map
+from .tissues import CLASS_INDEX, class_map
 
 TEMPLATE = "icbm152"
 
@@ -23,11 +23,6 @@ class Anatomy:
     classes: np.ndarray
     affine: np.ndarray
     name: str
-
-    @property
-    def has_skull(self) -> bool:
-        """True where extra-cerebral classes are present."""
-        return any(tissue.compartment == EXTRA for tissue in (CLASSES[i] for i in np.unique(self.classes)))
 
 
 def list_anatomies(source: str | Path = TEMPLATE) -> list[str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__
-from ..commit import commit, sweep, temporary_prefix
+from ..commit import aside, commit
 from ..errors import InputError
 from ..files import atomic_path, write_json
+from ..labels import CSF, GREY, NAMES, WHITE
 from ..lock import in_use
 from ..volume import Volume
 from .protocol import Protocol
 from .scanner import Scan
 from .subject import Subject
-from .tissues import CSF, DSEG_NAMES, GREY, WHITE
 
 #: Tissue fractions that are written, by BIDS label.
 FRACTIONS = {"WM": WHITE, "GM": GREY, "CSF": CSF}
@@ -43,7 +42,7 @@ def write_description(root: Path) -> None:
     write_json(root / "dataset_description.json", raw | common)
     write_json(truth / "dataset_description.json", derivative | common)
     with atomic_path(truth / "desc-tissue_dseg.tsv") as temporary:
-        temporary.write_text("index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in DSEG_NAMES.items()))
+        temporary.write_text("index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in NAMES.items()))
 
 
 def subject_done(root: Path, name: str) -> bool:
@@ -59,16 +58,13 @@ def write_subject(root: Path, name: str, subject: Subject, scans: list[Scan]) ->
     by the next.
     """
     truth = root / "derivatives" / "truth"
-    aside = root / f"{temporary_prefix()}{name}"
     try:
-        sweep(root)
-        _write_scans(aside / "scans", name, scans)
-        _write_truth(aside / "truth", name, subject, scans)
-        commit([(aside / "scans", root / name), (aside / "truth", truth / name)])
+        with aside(root / name) as hidden:
+            _write_scans(hidden / "scans", name, scans)
+            _write_truth(hidden / "truth", name, subject, scans)
+            commit([(hidden / "scans", root / name), (hidden / "truth", truth / name)])
     except OSError as error:
         raise InputError(f"Cannot write {root / name}: {error.strerror}; choose a folder you can write to.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_scans(folder: Path, name: str, scans: list[Scan]) -> None:

@@ -60,6 +60,9 @@ def draw_count(rng: np.random.Generator) -> int:
 def draw_severity(rng: np.random.Generator) -> float:
     """Share of PSR lost in a lesion's core: mostly 0.25-0.6, a sixth of them black holes (0.6-0.9).
 
+    :mod:`.lesion_kinds`, where it is used, draws the severities anew. The draw stays all the same: without it every
+    later one, and with them every simulated person, would be another.
+
     Lesion PSR well below normal-appearing white matter, lowest in T1 black holes: Dortch 2011; Levesque et al.,
     J Magn Reson Imaging 21:103 (2005); Bagnato et al., Mult Scler J 26:457 (2020); reviewed in York et al., Brain
     Commun 4:fcac088 (2022).

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..labels import CSF, GREY, WHITE
 from .fields import smooth_field
-from .tissues import CSF, GREY, WHITE
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..labels import WHITE
 from ..volume import Volume
 from . import artefacts
 from .fields import pull, smooth_field
 from .protocol import Protocol
 from .signals import flair_image, t1_image
 from .subject import Subject
-from .tissues import CLASS_INDEX, EXTRA, WHITE
+from .tissues import CLASS_INDEX, EXTRA
 
 FULL_SCALE = 1000.0  # brightest brain tissue of a noise-free scan lands near this value
 

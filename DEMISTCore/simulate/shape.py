@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..labels import GREY, WHITE
 from .fields import coarse_shape, diffeomorphism, pull, random_affine, smooth_field
-from .tissues import CLASS_INDEX, CLASSES, GREY, WHITE
+from .tissues import CLASS_INDEX, CLASSES
 
 #: Voxels: a surface's shift fades with this Gaussian on both sides of it.
 _REACH = 1.2

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..labels import CSF, GREY, WHITE
 from . import exchange
 from .fields import pull
 from .physics import flair_signal, mprage_signal, r1_from_psr
 from .protocol import R1_CSF, R2_CSF, Protocol
 from .subject import Subject
-from .tissues import CSF, GREY, WHITE
 
 #: Signal per unit of proton density, without T2 decay, of PSR, R1 (1/s) and the share of the flip angle asked for.
 Equation = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..labels import CSF, GREY, LESION, WHITE
 from ..volume import Grid, Volume
 from . import lesion_kinds, residue
 from . import lesions as lesion_model
@@ -18,7 +19,7 @@ from .anatomy import TEMPLATE, Anatomy, list_anatomies, load_anatomy
 from .fields import pull
 from .shape import coordinates, moved_surfaces
 from .tissue_maps import TissueMaps, tissue_maps
-from .tissues import CLASS_INDEX, CLASSES, CSF, DSEG_LESION, EXTRA, GREY, WHITE
+from .tissues import CLASS_INDEX, CLASSES, EXTRA
 from .tracts import tract_factors
 
 #: ``standard`` is what networks are trained on; ``shifted`` is a test instrument with other laws: shifted_tissue.py.
@@ -34,7 +35,7 @@ class Subject:
     white, grey, CSF and extra-cerebral. ``psr_white`` / ``psr_grey``: PSR inside the compartment (before partial
     volume). ``r2`` and ``pd`` likewise, keyed by compartment. ``water``: free water in place of lost tissue;
     ``lesion_r1``: what is added to the R1 of free water (1/s) in lesions, vessels and residue, whatever the PSR lost;
-    ``r1_factor``: what R1 differs by from the two-pool value. ``dseg``: uint8 labels (see tissues.DSEG_NAMES).
+    ``r1_factor``: what R1 differs by from the two-pool value. ``dseg``: uint8 labels (see :mod:`DEMISTCore.labels`).
 
     Vessels and what a brain extraction left are part of the grey compartment with PSR 0, and what it cut away is
     missing, in ``fractions`` and the compartments' maps, from which scans are computed. ``psr``, ``dseg``, ``brain``
@@ -150,7 +151,7 @@ def simulate_subject(
     )
     total = sum(found.psr[key] * fractions[key] for key in (WHITE, GREY))
     dseg = labels.copy()
-    dseg[lesions.mask & brain] = DSEG_LESION
+    dseg[lesions.mask & brain] = LESION
     true_fractions = {key: fractions[key].copy() for key in (WHITE, GREY, CSF)}
     _obscure(fractions, found, brain, outside, sinus, where, left, own[3], parameters)
     return Subject(

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..labels import GREY, WHITE
 from . import shifted_tissue as shifted
 from .fields import smooth_field
 from .lesions import Lesions
-from .tissues import GREY, WHITE
 
 
 class TissueMaps(NamedTuple):

@@ -20,8 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..labels import BRAINSTEM, CEREBELLAR_CORTEX, CSF, DEEP_GREY, GREY, WHITE
+
 # Compartments: voxels are mixtures of these, and signals (not relaxation times) add up over them.
-BACKGROUND, WHITE, GREY, CSF, EXTRA = 0, 1, 2, 3, 4
+# Those of the brain are the tissues of tissue maps.
+BACKGROUND, EXTRA = 0, 9
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,22 @@ class TissueClass:
 # PSR: Dortch 2011 and 2013, with the cortex of partial-volume-free voxels at the lower end (0.06) of their range.
 CLASSES: tuple[TissueClass, ...] = (
     TissueClass("background", BACKGROUND, 0.0, 0.0, 0.0, 0, ()),
-    TissueClass("white matter", WHITE, 0.120, 13.3, 0.70, 3, (2, 41, 77, 78, 79, 251, 252, 253, 254, 255, 85)),
-    TissueClass("cerebellar white matter", WHITE, 0.112, 13.0, 0.71, 3, (7, 46)),
-    TissueClass("brainstem", WHITE, 0.108, 12.6, 0.74, 7, (16,)),
-    TissueClass("ventral diencephalon", WHITE, 0.102, 13.5, 0.75, 7, (28, 60)),
-    TissueClass("cortex", GREY, 0.060, 10.2, 0.82, 2, (3, 42)),
-    TissueClass("cerebellar cortex", GREY, 0.062, 10.2, 0.82, 6, (8, 47)),
-    TissueClass("thalamus", GREY, 0.084, 11.8, 0.79, 4, (10, 49)),
-    TissueClass("caudate", GREY, 0.063, 11.4, 0.81, 4, (11, 50)),
-    TissueClass("putamen", GREY, 0.067, 12.2, 0.80, 4, (12, 51)),
-    TissueClass("pallidum", GREY, 0.092, 15.0, 0.76, 4, (13, 52)),
-    TissueClass("hippocampus", GREY, 0.058, 10.0, 0.83, 4, (17, 53)),
-    TissueClass("amygdala and accumbens", GREY, 0.058, 10.3, 0.83, 4, (18, 54, 26, 58)),
+    TissueClass("white matter", WHITE, 0.120, 13.3, 0.70, WHITE, (2, 41, 77, 78, 79, 251, 252, 253, 254, 255, 85)),
+    TissueClass("cerebellar white matter", WHITE, 0.112, 13.0, 0.71, WHITE, (7, 46)),
+    TissueClass("brainstem", WHITE, 0.108, 12.6, 0.74, BRAINSTEM, (16,)),
+    TissueClass("ventral diencephalon", WHITE, 0.102, 13.5, 0.75, BRAINSTEM, (28, 60)),
+    TissueClass("cortex", GREY, 0.060, 10.2, 0.82, GREY, (3, 42)),
+    TissueClass("cerebellar cortex", GREY, 0.062, 10.2, 0.82, CEREBELLAR_CORTEX, (8, 47)),
+    TissueClass("thalamus", GREY, 0.084, 11.8, 0.79, DEEP_GREY, (10, 49)),
+    TissueClass("caudate", GREY, 0.063, 11.4, 0.81, DEEP_GREY, (11, 50)),
+    TissueClass("putamen", GREY, 0.067, 12.2, 0.80, DEEP_GREY, (12, 51)),
+    TissueClass("pallidum", GREY, 0.092, 15.0, 0.76, DEEP_GREY, (13, 52)),
+    TissueClass("hippocampus", GREY, 0.058, 10.0, 0.83, DEEP_GREY, (17, 53)),
+    TissueClass("amygdala and accumbens", GREY, 0.058, 10.3, 0.83, DEEP_GREY, (18, 54, 26, 58)),
     # Choroid plexus is cellular but not myelinated: long T1 and T2, bright in FLAIR inside dark ventricles.
-    TissueClass("choroid plexus", GREY, 0.012, 7.5, 0.90, 1, (31, 63)),
-    TissueClass("ventricle", CSF, 0.0, 0.6, 1.0, 1, (4, 43, 5, 44, 14, 15, 72, 30, 62)),
-    TissueClass("outer CSF", CSF, 0.0, 0.6, 1.0, 1, (24,)),
+    TissueClass("choroid plexus", GREY, 0.012, 7.5, 0.90, CSF, (31, 63)),
+    TissueClass("ventricle", CSF, 0.0, 0.6, 1.0, CSF, (4, 43, 5, 44, 14, 15, 72, 30, 62)),
+    TissueClass("outer CSF", CSF, 0.0, 0.6, 1.0, CSF, (24,)),
     # Extra-cerebral classes take part in the images only; their signals are drawn, not computed from PSR.
     TissueClass("soft tissue", EXTRA, 0.0, 0.0, 0.0, 0, (507,)),
     TissueClass("skin", EXTRA, 0.0, 0.0, 0.0, 0, (511,)),
@@ -68,17 +71,6 @@ CLASSES: tuple[TissueClass, ...] = (
     TissueClass("face", EXTRA, 0.0, 0.0, 0.0, 0, (509,)),
 )
 CLASS_INDEX: dict[str, int] = {tissue.name: index for index, tissue in enumerate(CLASSES)}
-DSEG_NAMES: dict[int, str] = {
-    0: "Background",
-    1: "CSF",
-    2: "Cortex",
-    3: "White matter",
-    4: "Deep grey matter",
-    5: "Lesion",
-    6: "Cerebellar cortex",
-    7: "Brainstem",
-}
-DSEG_LESION = 5
 
 # Labels seen in FreeSurfer-numbered maps that stand for something already in a class above:
 # 136/137 and 163/164 lie inside the lateral ventricles and their horns of the two hemispheres: choroid plexus.

@@ -6,27 +6,34 @@ One file per job: :mod:`.table` (PSR by region and lesion), :mod:`.contrast` (le
 (is it a PSR map, who made it), :mod:`.settings`, :mod:`.report` (what was found, as JSON and as text), :mod:`.outputs`
 (the files) and :mod:`.analysis` (all of it).
 Regions come from :mod:`DEMISTCore.regions`.
+
+Names are loaded where they are used: ``--help`` needs none of them.
 """
 
-from .analysis import analyse
-from .comparison import Agreement, Comparison, agreement, compare
-from .contrast import Contrast, Roc, contrasts, roc
-from .report import Analysis
-from .settings import Settings
-from .table import region_table, write_table
+from __future__ import annotations
 
-__all__ = [
-    "Agreement",
-    "Analysis",
-    "Comparison",
-    "Contrast",
-    "Roc",
-    "Settings",
-    "agreement",
-    "analyse",
-    "compare",
-    "contrasts",
-    "region_table",
-    "roc",
-    "write_table",
-]
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "Agreement": ".comparison",
+    "Analysis": ".report",
+    "Comparison": ".comparison",
+    "Contrast": ".contrast",
+    "Roc": ".contrast",
+    "Settings": ".settings",
+    "agreement": ".comparison",
+    "analyse": ".analysis",
+    "compare": ".comparison",
+    "contrasts": ".contrast",
+    "region_table": ".table",
+    "roc": ".contrast",
+    "write_table": ".table",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import run, set_up_logging, terminate_cleanly
+from ..arguments import add_any_brain_volume, add_words
+from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..regions.settings import METHODS
 
 _DESCRIPTION = """\
@@ -65,9 +66,7 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--flair", metavar="FILE", help="FLAIR image of the same session; registered to the T1w")
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
-    masks.add_argument(
-        "--any-brain-volume", action="store_true", help="a brain of impossible volume is right, I looked at its mask"
-    )
+    add_any_brain_volume(masks)
     masks.add_argument(
         "--proximal",
         nargs=2,
@@ -83,8 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--method", choices=METHODS,
         help="how to find tissue and suggested lesions: the trained network, or a Markov random field and rules",
     )  # fmt: skip
-    p.add_argument("-v", "--verbose", action="store_true", help="say more")
-    p.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_words(p)
     return p
 
 
@@ -92,11 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    import logging
-
-    logging.getLogger("DEMISTCore").setLevel(
-        logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO
-    )
     terminate_cleanly()
     from ..regions import RegionSettings
     from .analysis import analyse
@@ -106,12 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
     }  # fmt: skip
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
-    analysis = analyse(
-        args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
-        uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
-        unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings, tsv=args.tsv,
-        overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
-    )  # fmt: skip
+    with hushed(verbose=not args.quiet):
+        analysis = analyse(
+            args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
+            uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
+            unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings,
+            tsv=args.tsv, overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
+        )  # fmt: skip
     if not args.quiet:
         print(analysis.text())
     return 0

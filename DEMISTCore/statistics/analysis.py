@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..clock import STATISTICS, Clock, Progress
 from ..errors import InputError
 from ..measured.alignment import off_by
 from ..volume import Volume, as_volume
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Source = Volume | str | os.PathLike
-Progress = Callable[[str, float], Any]
 
 
 def analyse(
@@ -99,7 +97,7 @@ def analyse(
     settings = replace(settings, regions=settings.regions or RegionSettings())
     sources = (psr, lesions, t1w, flair, tissue, brain, uncertainty, samples, reference)
     folder = None if out is None else check_folder(Path(out), overwrite, sources)
-    clock = _Clock(progress)
+    clock = Clock(progress, STATISTICS)
     if suggest and lesions is not None:
         raise InputError("Give a lesion mask, or ask for suggested lesions, not both.")
     if suggest and prepared is None and (t1w is None or flair is None):
@@ -108,7 +106,7 @@ def analyse(
         raise InputError("The spread from seed to seed needs the maps of two seeds or more; give another one.")
 
     notes: list[str] = []
-    with clock.stage("read", 0.0):
+    with clock.part("read"):
         psr = checks.read_map(psr, "PSR map")
         origin = checks.origin(psr, provenance)
         made = checks.synthesis(psr, provenance)
@@ -139,7 +137,7 @@ def analyse(
             _say(notes, [] if off is None else [off])
         aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
 
-    with clock.stage("regions", 0.05):
+    with clock.part("regions"):
         brain_mask = masks.get("brain mask") or _brain(psr)
         regions = build_regions(
             psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
@@ -153,11 +151,11 @@ def analyse(
                 if values.size:
                     checks.check_fraction(float(np.median(values)), str(label))
 
-    with clock.stage("table", 0.6):
+    with clock.part("table"):
         seeds = [aligned[name] for name in maps if name.startswith("map of seed")]
         table = region_table(psr, regions, aligned.get("uncertainty map"), seeds, intervals)
         _say(notes, _about_rows(table))
-    with clock.stage("curves", 0.65):
+    with clock.part("curves"):
         declined = _why_no_roc(regions, masks.get("lesion mask"), suggest)
         found = [] if declined else contrasts(
             psr, regions, samples=seeds, block_mm=settings.block_mm, patches_per_lesion=settings.patches_per_lesion
@@ -167,7 +165,7 @@ def analyse(
             declined = "No ROC curve could be made: " + " ".join(found[0].notes)
     comparison = None
     if "reference map" in aligned:
-        with clock.stage("comparison", 0.75):
+        with clock.part("comparison"):
             comparison = compare(psr, aligned["reference map"], regions, block_mm=settings.block_mm)
             _say(notes, comparison.notes)
     known = "map" if uncertainty is not None else "none"
@@ -178,9 +176,9 @@ def analyse(
         intervals=None if intervals is None else intervals.summary(),
     )  # fmt: skip
     if folder is not None:
-        with clock.stage("write", 0.8):
+        with clock.part("write"):
             write(analysis, folder, aligned.get("reference map"), find_backdrop(psr, inputs, prepared), tsv)
-    clock.report("done", 1.0)
+    clock.end()
     return analysis
 
 
@@ -264,19 +262,3 @@ def find_backdrop(psr: Volume, inputs: dict[str, Volume], prepared: Prepared | N
         if name in inputs:
             return name, inputs[name].resampled_to(psr)
     return None
-
-
-class _Clock:
-    """Seconds by stage, log lines and progress."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self.report = progress or (lambda stage, done: None)
-
-    @contextmanager
-    def stage(self, name: str, done: float) -> Iterator[None]:
-        self.report(name, done)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-        log.info("%s: %.1f s", name, self.seconds[name])

@@ -2,18 +2,19 @@
 
 :func:`synthesize` is the whole of it, files included (:mod:`.pipeline`); :func:`generate` is its core, from images on
 the model grid to PSR samples on the model grid (:mod:`.sampling`). Around them: :mod:`.plan` (seeds, sampler, steps,
-guidance), :mod:`.memory` (is there enough), :mod:`.reuse` (one preparation for several runs), :mod:`.spread` (over
-seeds), :mod:`.clock` (seconds and progress), :mod:`.result`, :mod:`.provenance`, :mod:`.picture`, :mod:`.outputs`.
+guidance), :mod:`.memory` (is there enough), :mod:`.reuse` (one preparation for several runs), :mod:`.result` (and
+its spread over seeds), :mod:`.provenance`, :mod:`.outputs` (files, and the picture).
 """
 
 from .memory import model_memory
-from .picture import draw
+from .outputs import draw
 from .pipeline import synthesize
-from .plan import check_seeds, plan_sampling
+from .plan import SamplingPlan, check_seeds, plan_sampling
 from .result import Synthesis
 from .reuse import Reuse
 from .sampling import Estimate, generate
 
 __all__ = [
-    "Estimate", "Reuse", "Synthesis", "check_seeds", "draw", "generate", "model_memory", "plan_sampling", "synthesize",
+    "Estimate", "Reuse", "SamplingPlan", "Synthesis", "check_seeds", "draw", "generate", "model_memory",
+    "plan_sampling", "synthesize",
 ]  # fmt: skip

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..clock import Clock
 from ..commit import sweep, temporary_prefix
 from ..devices import peak_memory
 from ..errors import InputError
 from ..files import atomic_paths, sha256, write_json
 from ..guards import protect_files
 from ..volume import Volume, check_holds, check_writable
-from .clock import Clock
-from .picture import draw
 from .result import Synthesis
 
 #: Suffixes that images are written with.
@@ -149,3 +148,24 @@ def write(result: Synthesis, clock: Clock) -> None:
             hashes = {kind: sha256(path) for kind, path in temporary.items() if kind != "sidecar"}
             result.provenance["output_sha256"] = hashes
             write_json(temporary["sidecar"], result.provenance)
+
+
+def draw(result: Synthesis) -> Any:
+    """The preview of a result, a matplotlib figure."""
+    from ..preview import mosaic
+
+    settings, bundle = result.provenance["settings"], result.provenance["bundle"]
+    n = len(settings["seeds"])
+    kind = "simulated-trained research estimate" if result.provenance["simulated"] else "research estimate"
+    return mosaic(
+        result.prepared.t1w.array,
+        result.prepared.flair.array,
+        result.model_psr.array,
+        result.prepared.mask.array,
+        None if result.model_uncertainty is None else result.model_uncertainty.array,
+        title=f"PSR synthesized from T1w and FLAIR ({kind})",
+        footer=(
+            f"{result.provenance['statement']} DEMIST {__version__}, bundle {bundle['name']} {bundle['hash'][:12]}, "
+            + (f"{n} seed{'s' * (n > 1)}, {settings['steps']} steps of {settings['sampler']}." if n else "mean.")
+        ),
+    )

@@ -11,19 +11,18 @@ import numpy as np
 
 from ..acquisition import known_keys, protocol_vector, read_protocol
 from ..bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ..clock import SYNTHESIS, Clock, Progress
 from ..devices import check_device_name, describe_device, pick_device, pick_dtype
 from ..errors import InputError
 from ..volume import Volume, as_volume
-from .clock import Clock, Progress
 from .given import Mean
 from .memory import check_memory
 from .outputs import beside, check_formats, check_outputs, list_outputs, write
 from .plan import check_seeds, plan_sampling
 from .provenance import identity, provenance
-from .result import Synthesis
+from .result import Spread, Synthesis
 from .reuse import Reuse
 from .sampling import Estimate, generate
-from .spread import Spread
 
 if TYPE_CHECKING:
     from ..preprocess import Prepared
@@ -103,7 +102,7 @@ def synthesize(
         InputError: an input, option or output that cannot be used; the sentence says what to do.
         BundleError: a bundle that cannot be used.
     """
-    clock = Clock(progress)
+    clock = Clock(progress, SYNTHESIS)
     sources = (t1w, flair, brain_mask, bundle)
     outputs = list_outputs(out, uncertainty, preview)
     check_outputs(outputs, overwrite, sources)
@@ -117,10 +116,10 @@ def synthesize(
         dtype = pick_dtype(torch_device, precision)
         model = load_bundle(bundle)
         plan = plan_sampling(model, seed_list, steps, sampler, guidance, mode=mode)
-        if uncertainty and model.config.mean is None and len(plan["seeds"]) < 2:
+        if uncertainty and model.config.mean is None and len(plan.seeds) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
         if write_samples:
-            outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan["seeds"]}
+            outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan.seeds}
             check_outputs(outputs, overwrite, sources)
         inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
         if brain_mask is not None:
@@ -146,7 +145,7 @@ def synthesize(
         model,
         prepared.array,
         prepared.mask.array,
-        **plan,
+        plan=plan,
         protocol=vector,
         told=means.append,
         device=torch_device,
@@ -172,7 +171,7 @@ def synthesize(
         model_maps = model_maps[0], Volume(deviation, prepared.grid.affine)
         remarks += unlike
     settings = {
-        **plan,
+        **plan.to_dict(),
         "device": describe_device(torch_device),
         "precision": str(dtype).removeprefix("torch."),
         **chosen,
@@ -185,7 +184,7 @@ def synthesize(
     result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
-    clock.report("done", "write", 1.0)
+    clock.end()
     return result
 
 

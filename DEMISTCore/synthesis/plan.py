@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,28 @@ from ..errors import BundleError, InputError
 
 MAX_SEEDS = 256
 MODES = ("mean", "sample")
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Everything that decides what is sampled from a bundle, checked; :func:`plan_sampling` makes it.
+
+    The mean has no seeds, no steps and no sampler.
+    """
+
+    mode: str
+    seeds: tuple[int, ...] = ()
+    sampler: str | None = None
+    steps: int = 0
+    eta: float = 0.0
+    spacing: str | None = None  # of the times, see :data:`DEMISTCore.diffusion.SPACINGS`
+    start: float | None = None  # where on the schedule: 1 from pure noise, below 1 from the noised mean
+    detail: float | None = None  # share of what sets a sample apart from the mean
+    guidance: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a result's provenance."""
+        return asdict(self) | {"seeds": list(self.seeds), "guidance": dict(self.guidance)}
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -39,16 +62,16 @@ def check_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 def plan_sampling(
     bundle: Bundle,
-    seeds: list[int] | None,
-    steps: int | None,
-    sampler: str | None,
-    guidance: Mapping[str, float] | None,
+    seeds: Sequence[int] | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance: Mapping[str, float] | None = None,
     eta: float | None = None,
     spacing: str | None = None,
     mode: str | None = None,
     start: float | None = None,
     detail: float | None = None,
-) -> dict[str, Any]:
+) -> SamplingPlan:
     """All sampling settings, the bundle's recommendations filled in, checked.
 
     ``mode`` is "mean" or "sample"; None is the bundle's, but "sample" where seeds, steps or sampler are asked for. The
@@ -58,8 +81,6 @@ def plan_sampling(
         InputError: a setting that is out of range, or that the model does not know.
         BundleError: a bundle that makes no maps.
     """
-    from ..diffusion import SAMPLERS, SPACINGS
-
     if bundle.kind != "demist":
         raise BundleError(
             f"Bundle {bundle.folder} is a foundation without conditioning streams; give a demist bundle, or train one "
@@ -72,39 +93,44 @@ def plan_sampling(
         raise InputError(f"Unknown mode {mode!r}; choose {' or '.join(MODES)}.")
     if mode == "mean":
         return _plan_mean(bundle, guidance)
-    plan = {
-        "mode": mode,
-        "seeds": check_seeds(advice["seeds"]) if seeds is None else check_seeds(seeds),
-        "sampler": sampler or advice["sampler"],
-        "steps": advice["steps"] if steps is None else steps,
-        "eta": float(advice["eta"] if eta is None else eta),
-        "spacing": spacing or advice["spacing"],
-        "start": float(advice["start"] if start is None else start),
-        "detail": float(advice["detail"] if detail is None else detail),
-        "guidance": {
-            name: float(weight) for name, weight in (advice["guidance"] if guidance is None else guidance).items()
-        },
-    }
-    if plan["sampler"] not in SAMPLERS:
-        raise InputError(f"Unknown sampler {plan['sampler']!r}; choose {', '.join(SAMPLERS)}.")
-    if plan["spacing"] not in SPACINGS:
-        raise InputError(f"Unknown spacing {plan['spacing']!r}; choose {', '.join(SPACINGS)}.")
-    limit = bundle.schedule.steps
-    if isinstance(plan["steps"], bool) or not isinstance(plan["steps"], int) or not 1 <= plan["steps"] <= limit:
-        raise InputError(f"The number of sampling steps must be 1 to {limit}, not {plan['steps']}.")
-    if not 0 <= plan["eta"] <= 1:
-        raise InputError(f"eta must be 0 to 1, not {plan['eta']}.")
-    if not 0 < plan["start"] <= 1:
-        raise InputError(f"start must be above 0 and at most 1, not {plan['start']}.")
-    if not 0 <= plan["detail"] <= 1:
-        raise InputError(f"detail must be 0 to 1, not {plan['detail']}.")
-    if plan["start"] < 1 and bundle.config.mean is None:
-        raise InputError(f"Bundle {bundle.name} has no mean network to start from; leave start at 1.")
-    _check_guidance(bundle, plan["guidance"])
+    weights = advice["guidance"] if guidance is None else guidance
+    plan = SamplingPlan(
+        mode,
+        tuple(check_seeds(advice["seeds"] if seeds is None else seeds)),
+        sampler or advice["sampler"],
+        advice["steps"] if steps is None else steps,
+        float(advice["eta"] if eta is None else eta),
+        spacing or advice["spacing"],
+        float(advice["start"] if start is None else start),
+        float(advice["detail"] if detail is None else detail),
+        {name: float(weight) for name, weight in weights.items()},
+    )
+    _check(plan, bundle)
     return plan
 
 
-def _plan_mean(bundle: Bundle, guidance: Mapping[str, float] | None) -> dict[str, Any]:
+def _check(plan: SamplingPlan, bundle: Bundle) -> None:
+    from ..diffusion import SAMPLERS, SPACINGS
+
+    if plan.sampler not in SAMPLERS:
+        raise InputError(f"Unknown sampler {plan.sampler!r}; choose {', '.join(SAMPLERS)}.")
+    if plan.spacing not in SPACINGS:
+        raise InputError(f"Unknown spacing {plan.spacing!r}; choose {', '.join(SPACINGS)}.")
+    limit = bundle.schedule.steps
+    if isinstance(plan.steps, bool) or not isinstance(plan.steps, int) or not 1 <= plan.steps <= limit:
+        raise InputError(f"The number of sampling steps must be 1 to {limit}, not {plan.steps}.")
+    if not 0 <= plan.eta <= 1:
+        raise InputError(f"eta must be 0 to 1, not {plan.eta}.")
+    if not 0 < plan.start <= 1:
+        raise InputError(f"start must be above 0 and at most 1, not {plan.start}.")
+    if not 0 <= plan.detail <= 1:
+        raise InputError(f"detail must be 0 to 1, not {plan.detail}.")
+    if plan.start < 1 and bundle.config.mean is None:
+        raise InputError(f"Bundle {bundle.name} has no mean network to start from; leave start at 1.")
+    _check_guidance(bundle, plan.guidance)
+
+
+def _plan_mean(bundle: Bundle, guidance: Mapping[str, float] | None) -> SamplingPlan:
     """The plan of the posterior mean: nothing but which streams are on."""
     if bundle.config.mean is None:
         raise InputError(f"Bundle {bundle.name} has no network for the mean; use mode sample, or another bundle.")
@@ -114,10 +140,7 @@ def _plan_mean(bundle: Bundle, guidance: Mapping[str, float] | None) -> dict[str
         raise InputError("The mean has no guidance; give weights 0 (stream off) or 1, or use mode sample.")
     if "all" in weights:
         raise InputError("In mode mean streams are switched off one by one, as in semantic=0.")
-    return {
-        "mode": "mean", "seeds": [], "sampler": None, "steps": 0, "eta": 0.0, "spacing": None, "start": None,
-        "detail": None, "guidance": weights,
-    }  # fmt: skip
+    return SamplingPlan("mean", guidance=weights)
 
 
 def _check_guidance(bundle: Bundle, guidance: Mapping[str, float], of_the_mean: bool = False) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..clock import SYNTHESIS, Clock
 from ..devices import pick_device, pick_dtype
 from ..errors import DemistError
 from ..volume import Volume
-from .clock import Clock
 from .given import Given, Mean, decode_latent, encode, layout, predict_mean
-from .plan import plan_sampling
+from .plan import SamplingPlan, plan_sampling
 from .reuse import Reuse
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def generate(
     condition: np.ndarray,
     mask: np.ndarray | None = None,
     *,
+    plan: SamplingPlan | None = None,
     seeds: Sequence[int] | None = None,
     steps: int | None = None,
     sampler: str | None = None,
@@ -89,6 +90,7 @@ def generate(
         condition: float32 (2, X, Y, Z), normalised T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
             be multiples of ``bundle.config.multiple``.
         mask: brain on that grid; outside it PSR is 0.
+        plan: what to sample, checked; None: of the arguments that follow, to ``detail``.
         seeds, steps, sampler, eta, spacing, guidance, mode: see :func:`synthesize`; None takes the bundle's
             recommendation.
         start: where on the schedule sampling starts: 1 from pure noise, below 1 from the noised mean.
@@ -112,36 +114,37 @@ def generate(
     from ..diffusion import SAMPLERS, Guided, SeededNoise
     from ..networks.demist import Streams
 
-    chosen = None if seeds is None or not len(seeds) else list(seeds)
-    plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start, detail)
+    if plan is None:
+        chosen = None if seeds is None or not len(seeds) else list(seeds)
+        plan = plan_sampling(bundle, chosen, steps or None, sampler, guidance, eta, spacing, mode, start, detail)
     device = device if isinstance(device, torch.device) else pick_device(device)
     dtype = pick_dtype(device) if dtype is None else dtype
-    clock = Clock(None, timings)
+    clock = Clock(None, SYNTHESIS, timings)
     report = progress or (lambda stage, part, done: None)
     demist = bundle.demist.to(device)
-    off = frozenset(name for name, weight in plan["guidance"].items() if weight == 0)
+    off = frozenset(name for name, weight in plan.guidance.items() if weight == 0)
 
     def read() -> Given:
-        return encode(bundle, condition, protocol, device, dtype, plan["guidance"])
+        return encode(bundle, condition, protocol, device, dtype, plan.guidance)
 
     report("encode", "encode", 0.0)
     with clock.stage("encode"), torch.no_grad(), _deterministic():
         told_apart = (bundle.hash, str(device), str(dtype), off, None if protocol is None else protocol.tobytes())
         given = read() if reuse is None else reuse.encoded(told_apart, read)
-    if given.seen is not None and (plan["mode"] == "mean" or told is not None):
+    if given.seen is not None and (plan.mode == "mean" or told is not None):
         report("mean", "encode", 0.5)
         with clock.stage("mean"), _deterministic():
             mean = predict_mean(bundle, given, mask, dtype)
         _require_finite(mean.psr, "the mean", dtype)
         if told is not None:
             told(mean)
-        if plan["mode"] == "mean":
+        if plan.mode == "mean":
             report("mean", "seeds", 1.0)
             yield mean.psr
             return
 
-    schedule = replace(bundle.schedule, spacing=plan["spacing"])
-    sample = SAMPLERS[plan["sampler"]]
+    schedule = replace(bundle.schedule, spacing=plan.spacing)
+    sample = SAMPLERS[plan.sampler]
     with clock.stage("encode"), torch.no_grad(), _deterministic(), autocast(device, dtype):
         conditioned = demist.condition(given.c, seen=given.seen)
     shape = (1, bundle.config.psr.latent_channels, *conditioned.shape)
@@ -152,16 +155,16 @@ def generate(
             return demist(z.contiguous(memory_format=layout(device)), t, conditioned, streams)
 
     def to_psr(z: torch.Tensor, done: Callable[[float], None] | None = None) -> np.ndarray:
-        return decode_latent(bundle, given, z, mask, dtype, memory, done, plan["detail"])
+        return decode_latent(bundle, given, z, mask, dtype, memory, done, plan.detail)
 
     def begin(noise: torch.Tensor) -> torch.Tensor:
-        if plan["start"] >= 1:
+        if plan.start >= 1:
             return noise
-        return schedule.add_noise(given.seen.estimate.float(), noise, schedule.begin(plan["start"], plan["steps"]))
+        return schedule.add_noise(given.seen.estimate.float(), noise, schedule.begin(plan.start, plan.steps))
 
-    guided = Guided(predict, [name for name, built in demist.built if built], plan["guidance"])
-    count = len(plan["seeds"])
-    for i, seed in enumerate(plan["seeds"]):
+    guided = Guided(predict, [name for name, built in demist.built if built], plan.guidance)
+    count = len(plan.seeds)
+    for i, seed in enumerate(plan.seeds):
         words = f"seed {i + 1} of {count}" if count > 1 else "sampling"
         draw = SeededNoise([seed])
 
@@ -174,8 +177,8 @@ def generate(
 
         report(words, "seeds", i / count)
         with clock.stage("sample"), _deterministic():
-            z = sample(guided, begin(draw(shape).to(device)), schedule, plan["steps"], noise=draw, eta=plan["eta"],
-                       start=plan["start"], callback=step_done)  # fmt: skip
+            z = sample(guided, begin(draw(shape).to(device)), schedule, plan.steps, noise=draw, eta=plan.eta,
+                       start=plan.start, callback=step_done)  # fmt: skip
         with clock.stage("decode"), _deterministic():
             psr = to_psr(z, lambda done, i=i, words=words: report(words, "seeds", (i + 0.7 + 0.3 * done) / count))
         _require_finite(psr, f"seed {seed}", dtype)

@@ -7,13 +7,12 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ..commit import sweep, temporary_prefix
+from ..commit import aside
 from ..errors import InputError
 from ..files import sha256
 
@@ -31,21 +30,15 @@ def new_entry(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the cache cannot be written to.
     """
-    temporary: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
-        yield temporary
-        sums = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
-        if not folder.exists():
-            os.replace(temporary, folder)
+        with aside(folder, mode=0o700) as temporary:
+            yield temporary
+            sums = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+            (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+            if not folder.exists():
+                os.replace(temporary, folder)
     except OSError as error:
         raise InputError(f"Cannot write the cache {folder}: {error.strerror or error}; set cache=.") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_whole(folder: Path, needed: str) -> bool:

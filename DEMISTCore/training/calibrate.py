@@ -28,6 +28,7 @@ from ..uncertainty import Case, evaluate_calibration, fit_calibration
 from ..uncertainty.typical import Typical
 from . import data
 from .groups import PreprocessSettings, Settings
+from .prepare import prepare_cohort
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def calibrate(
     dtype = pick_dtype(where)
     settings = Settings(preprocess=preprocess, workers=workers)
     prepared = {
-        str(folder): data.prepare_cohort(data.index(folder), settings, cache or out.parent / "cache")
+        str(folder): prepare_cohort(data.index(folder), settings, cache or out.parent / "cache")
         for folder in dict.fromkeys([*map(str, datasets if entries is None else ()), *map(str, check)])
     }
     if entries is not None:

@@ -21,6 +21,7 @@ from ..guards import protect_folder
 from ..measured.choice import Choice, choose, read_filters
 from . import data
 from .groups import Settings
+from .prepare import prepare_cohort
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def check(root: str | Path, settings: Settings, cache: Path, out: Path | None = 
     excluded = {data.subject_name(name) for name in settings.exclude_subjects}
     findings = [Finding(choice) for choice in choices if choice.subject not in excluded]
     report = Report(Path(root), findings)
-    logger = logging.getLogger("DEMISTCore.training.data")
+    logger = logging.getLogger("DEMISTCore.training.prepare")
     level = logger.level
     logger.setLevel(logging.ERROR)  # what is told of each is in the findings
     try:
@@ -155,7 +156,7 @@ def _look(finding: Finding, settings: Settings, cache: Path) -> None:
     if choice.missing:
         return
     try:
-        [entry] = data.prepare_cohort([data.session_of(choice)], settings, cache, progress=False)
+        [entry] = prepare_cohort([data.session_of(choice)], settings, cache, progress=False)
     except InputError as error:
         finding.errors.append(str(error).removeprefix(f"{finding.name}: "))
         return

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..commit import commit, sweep, temporary_prefix
+from ..commit import aside, commit
 from ..errors import InputError
 from ..files import atomic_path, sha256
 from .groups import Settings
@@ -182,21 +181,17 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], ema: dict[str, Ten
     resumed (:func:`newest`), go as well.
     """
     target = folder / "checkpoints" / f"step-{step:08d}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
     try:
-        temporary.chmod(0o755)
-        for name, tensors in (("weights", weights), ("ema", ema)):
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / f"{name}.safetensors")
-        torch.save(state, temporary / "state.pt")
-        sums = {n: {"sha256": sha256(temporary / n), "bytes": (temporary / n).stat().st_size} for n in _FILES}
-        (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
-        commit([(temporary, target)])
+        with aside(target) as temporary:
+            for name, tensors in (("weights", weights), ("ema", ema)):
+                own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+                save_file(own, temporary / f"{name}.safetensors")
+            torch.save(state, temporary / "state.pt")
+            sums = {n: {"sha256": sha256(temporary / n), "bytes": (temporary / n).stat().st_size} for n in _FILES}
+            (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+            commit([(temporary, target)])
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"Cannot write the checkpoint {target}: {error}; free some space, then --resume.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     keep = [path for path in checkpoints(folder) if step_of(path) <= step][-KEEP:]
     for old in (folder / "checkpoints").glob("step-*"):
         if old not in keep:

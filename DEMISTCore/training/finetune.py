@@ -200,15 +200,13 @@ def _people(
 
 def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> np.ndarray:
     """The map that a bundle makes of a prepared session: its mean, or its first sample; (X, Y, Z) fraction."""
-    from ..synthesis import generate
+    from ..synthesis import generate, plan_sampling
 
     x = np.asarray(entry.x, np.float32)
     mask = (x != 0).any(0).astype(np.uint8)
-    plan: dict[str, Any] = {**bundle.sampling, "seeds": [0], "mode": "sample"}
-    if bundle.config.mean is not None:
-        plan = {"mode": "mean", "guidance": {}}
+    plan = plan_sampling(bundle, seeds=[0]) if bundle.config.mean is None else plan_sampling(bundle, mode="mean")
     protocol, _ = read_protocol(*entry.meta["inputs"][:2])
-    [psr] = generate(bundle, x, mask, **plan, protocol=protocol, device=device, dtype=dtype)
+    [psr] = generate(bundle, x, mask, plan=plan, protocol=protocol, device=device, dtype=dtype)
     return np.asarray(psr, np.float32)
 
 

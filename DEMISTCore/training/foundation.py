@@ -13,6 +13,7 @@ from ..errors import BundleError, InputError
 from ..networks.backbone import freeze
 from ..networks.config import PSR_RANGE, ModelConfig
 from ..schema import number, read_json, text
+from ..weights import misfits
 from .checkpoint import Run
 from .loop import frozen_hash
 from .stages import STAGES
@@ -149,8 +150,6 @@ def load(module: nn.Module, tensors: dict[str, Tensor], source: Any) -> None:
     Raises:
         InputError: they belong to another architecture.
     """
-    own = module.state_dict()
-    wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
-    if wrong:
+    if wrong := misfits(module.state_dict(), tensors):
         raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
     module.load_state_dict(tensors)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import BundleError, InputError
+from ..weights import misfits
 from .checkpoint import Run
 from .foundation import load
 from .loop import trainable
@@ -32,9 +33,8 @@ def initialize(stage: Stage, kind: Kind, source: str) -> None:
     tensors, own, anew = run.weights(), trainable(next(iter(stage.objectives.values()))), stage.begins_anew
     tensors = {k: v for k, v in tensors.items() if k in own or not anew(k)}
     tensors = {k: v for k, v in tensors.items() if not (anew(k) and own[k].shape != v.shape)}
-    wrong = [k for k in sorted(set(own) ^ set(tensors)) if not anew(k)]
-    wrong = wrong or [k for k in tensors if own[k].shape != tensors[k].shape]
-    if wrong:
+    needed = {k: p for k, p in own.items() if k in tensors or not anew(k)}
+    if wrong := misfits(needed, tensors):
         raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
     with torch.no_grad():
         for name, value in tensors.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -113,14 +112,3 @@ def check_expansion(node: Any, most: int = 20_000, depth: int = 30) -> None:
 
     if node is not None:
         size(node, 0)
-
-
-def mapping_of(value: Any, what: str) -> Mapping[str, Any]:
-    """``value`` if it is a mapping with text as keys.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InputError(f"{what} should hold 'key: value' lines.")
-    return value

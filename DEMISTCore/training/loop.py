@@ -8,17 +8,14 @@ is seeded anew from (seed, step) before each step.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import importlib.util
 import logging
 import math
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,55 +23,21 @@ from torch import Tensor, nn
 
 from ..devices import pick_device
 from ..errors import DemistError, InputError
+from ..networks.wiring import always_recompute
+from ..weights import misfits
 from . import checkpoint
 from .checkpoint import Run
+from .ema import Ema
 from .groups import Settings
 from .ranks import check_launcher, starting
+from .reporter import Reporter
+from .signals import Signals
 from .stage import Stage
 
 log = logging.getLogger(__name__)
 
-
-class Ema:
-    """Exponential moving average of parameters, in float32.
-
-    a_n = d_n a_{n-1} + (1 - d_n) w_n with d_n = min(decay, (1 + n) / (10 + n)), n = 1, 2, ...: the warm-up of
-    TensorFlow's ExponentialMovingAverage, so that a short run is not dominated by the initialisation.
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = dict(parameters), decay
-        self.average = {name: p.detach().float().clone() for name, p in self.parameters.items()}
-
-    @staticmethod
-    def decay_at(update: int, decay: float) -> float:
-        """The factor d_n of update n = 1, 2, ..."""
-        return min(decay, (1 + update) / (10 + update))
-
-    @torch.no_grad()
-    def update(self, number: int) -> None:
-        """Take in the present weights as update ``number`` = 1, 2, ..."""
-        names = list(self.average)
-        torch._foreach_lerp_(
-            [self.average[n] for n in names],
-            [self.parameters[n].float() for n in names],
-            1 - self.decay_at(number, self.decay),
-        )
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Put the averaged weights in place of the trained ones for a while."""
-        backup = {name: p.detach().clone() for name, p in self.parameters.items()}
-        try:
-            self._copy(self.average)
-            yield
-        finally:
-            self._copy(backup)
-
-    @torch.no_grad()
-    def _copy(self, values: Mapping[str, Tensor]) -> None:
-        for name, p in self.parameters.items():
-            p.copy_(values[name])
+#: Blocks whose activations are recomputed with ``checkpoint_activations``.
+RECOMPUTED = ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv")
 
 
 def trainable(objective: nn.Module) -> dict[str, nn.Parameter]:
@@ -102,7 +65,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         if s.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
         if s.checkpoint_activations:
-            checkpoint_activations(objective)
+            always_recompute(objective, RECOMPUTED)
         objective.to(fabric.device).train()
     weights = {f"{n}/{k}": p for n, objective in stage.objectives.items() for k, p in trainable(objective).items()}
     first = next(iter(stage.objectives))
@@ -173,7 +136,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
             best = score
             checkpoint.save_best(folder, step, score, ema.average)
 
-    with reporter, _Signals() as stop, ThreadPoolExecutor(1) as reader:
+    with reporter, Signals() as stop, ThreadPoolExecutor(1) as reader:
         following = reader.submit(batches, step)
         while True:
             done, halt = (progress(), bool(stop)) if world == 1 else fabric.broadcast((progress(), bool(stop)))
@@ -252,28 +215,6 @@ def frozen_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def checkpoint_activations(module: nn.Module) -> int:
-    """Recompute the residual blocks' activations in the backward pass instead of keeping them; return how many."""
-    from torch.utils.checkpoint import checkpoint as recompute
-
-    count = 0
-    for child in module.modules():
-        if type(child).__name__ in ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv"):
-            child.forward = _Recompute(child.forward, recompute)
-            count += 1
-    return count
-
-
-class _Recompute:
-    def __init__(self, forward: Any, recompute: Any) -> None:
-        self.forward, self.recompute = forward, recompute
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self.forward(*args, **kwargs)
-        return self.recompute(self.forward, *args, use_reentrant=False, **kwargs)
-
-
 # --- parts of the loop ------------------------------------------------------------------------------------------------
 
 
@@ -312,123 +253,6 @@ def _fabric(s: Settings) -> Any:
         with starting(world):
             fabric.launch()
     return fabric
-
-
-class _Signals:
-    """Note SIGTERM, SIGHUP and Ctrl-C, to be obeyed after the step; a second Ctrl-C interrupts at once."""
-
-    number: int | None = None
-
-    def __enter__(self) -> _Signals:
-        self.previous = {}
-        wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGINT", "SIGHUP")]
-        with contextlib.suppress(ValueError):  # not in the main thread: then the host application decides
-            for n in filter(None, wanted):
-                if signal.getsignal(n) != signal.SIG_IGN or n == signal.SIGTERM:  # nohup means what it says
-                    self.previous[n] = signal.signal(n, self._note)
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.number == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def __bool__(self) -> bool:
-        return self.number is not None
-
-    @property
-    def name(self) -> str:
-        return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
-
-
-class Reporter:
-    """Progress bar, TensorBoard and ``metrics.csv`` (step, minutes, tag, value), means over ``log_every`` steps."""
-
-    def __init__(self, folder: Path, step: int, elapsed: float, settings: Settings, validated: int = 0) -> None:
-        from tqdm import tqdm
-
-        self.folder, self.settings, self.on = folder, settings, True
-        self.csv_path = folder / "metrics.csv"
-        self._drop_rows_after(step, validated)
-        total = settings.steps
-        self.bar = tqdm(total=total, initial=step, desc=folder.name, unit="step", dynamic_ncols=True, mininterval=1)
-        self.sums: dict[str, float] = {}
-        self.count = 0
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-        except ImportError as error:
-            raise InputError('Training needs tensorboard; install it with: pip install "demist[train]"') from error
-        self.start = time.monotonic() - elapsed
-
-    @classmethod
-    def silent(cls) -> Reporter:
-        """A reporter that says nothing: for all processes but the first."""
-        self = cls.__new__(cls)
-        self.on = False
-        return self
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.on:
-            self.bar.close()
-            self.board.close()
-
-    def train(self, step: int, scalars: dict[str, float], progress: float, seconds: float) -> None:
-        """Note a step's scalars."""
-        if not self.on:
-            return
-        self.bar.update(1)
-        for key, value in scalars.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
-        self.count += 1
-        if step % self.settings.log_every == 0 or progress >= 1:
-            means = {key: value / self.count for key, value in self.sums.items()}
-            self._write(step, {f"train/{key}": value for key, value in means.items()})
-            self.sums, self.count = {}, 0
-            loss = next((v for k, v in means.items() if k.endswith("/loss")), math.nan)
-            self.bar.set_postfix_str(f"{min(progress, 1):.0%} loss {loss:.4f} {means.get('seconds', 0):.2f} s/step")
-
-    def validation(self, step: int, values: dict[str, float]) -> None:
-        """Note validation results and say them."""
-        if self.on:
-            self._write(step, {f"validation/{key}": value for key, value in values.items()})
-            log.info("step %d: %s", step, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        minutes = (time.monotonic() - self.start) / 60
-        new = not self.csv_path.exists()
-        with self.csv_path.open("a", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            if new:
-                writer.writerow(("step", "minutes", "tag", "value"))
-            for tag, value in values.items():
-                writer.writerow((step, f"{minutes:.3f}", tag, f"{value:.6g}"))
-                self.board.add_scalar(tag, value, step)
-
-    def _drop_rows_after(self, step: int, validated: int) -> None:
-        """Rows written after the checkpoint that is resumed would appear twice; a kill may have cut the last one."""
-        if self.csv_path.exists():
-            from ..files import atomic_path
-
-            lines = self.csv_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            kept = [line for i, line in enumerate(lines) if i == 0 or _row_holds(line, step, validated)]
-            with atomic_path(self.csv_path) as temporary:
-                temporary.write_text("".join(kept))
-
-
-def _row_holds(line: str, step: int, validated: int) -> bool:
-    words = line.split(",")
-    if len(words) != 4 or not line.endswith("\n") or not words[0].isdecimal():
-        return False
-    return int(words[0]) <= (validated if words[2].startswith("validation/") else step)
 
 
 def _require_finite(
@@ -475,7 +299,7 @@ def _to_format(batch: dict[str, Tensor], channels_last: bool) -> dict[str, Tenso
 
 @torch.no_grad()
 def _copy_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], run: Run) -> None:
-    if set(target) != set(source) or any(target[k].shape != source[k].shape for k in target):
+    if misfits(target, source):
         raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.")
     for name, value in source.items():
         target[name].copy_(value)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .data import LESION
+from ..labels import LESION, WHITE, labels_of
 from .groups import PaintSettings
 
-WHITE = (3, 7)  # labels: white matter, brainstem
+_WHITE = labels_of(WHITE)
 #: Logarithms of T1w, FLAIR and PSR in the core of a lesion over those of white matter around it: mean and covariance.
 #: T1w and FLAIR, in normalised units, as in the cores of real lesions (open_ms_data: the darker on T1w, the brighter on
 #: FLAIR), wider; what PSR goes with them as in the cores of 238 simulated lesions above 60 mm^3.
@@ -34,7 +34,7 @@ def paint(
     x, y, labels = x.astype(np.float32), y.astype(np.float32), labels.copy()
     if rng.random() < settings.specks:
         _specks(x, y, labels, rng)
-    white = np.isin(labels, WHITE)
+    white = np.isin(labels, _WHITE)
     places = np.flatnonzero(white)
     if rng.random() < settings.probability and places.size:
         _lesions(x, y, labels, white, rng.choice(places, int(rng.integers(1, settings.most + 1))), settings, rng)

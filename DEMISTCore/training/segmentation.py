@@ -17,17 +17,18 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..regions.network import CLASSES, FOLD, LESION_CLASS, build_network
-from ..regions.settings import CSF, GREY, WHITE
+from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
+from ..regions.network import FOLD, build_network
 from . import previews
 from .data import Prepared, augment, collate, crop, pick, random, random_patch
 from .stage import Stage
 from .stages.segmentation import SegmentationSettings
 
-_LESION = list(CLASSES).index(LESION_CLASS)
+_LESION = list(TISSUE_LABELS).index(LESION)
 #: Classes of CSF, grey and white matter, and the place of each class's tissue among the three.
-_MEMBERS = [[i for i, (_, what) in enumerate(CLASSES.values()) if what == tissue] for tissue in (CSF, GREY, WHITE)]
-_TISSUE = torch.tensor([what - CSF for _, what in CLASSES.values()])
+_OF_CLASS = [told.tissue for told in TISSUE_LABELS.values()]
+_MEMBERS = [[i for i, what in enumerate(_OF_CLASS) if what == tissue] for tissue in (CSF, GREY, WHITE)]
+_TISSUE = torch.tensor(_OF_CLASS) - CSF
 #: Share of the voxels that counts as mixed at least: where only hard labels are known, none would be.
 _LEAST_MIXED = 0.1
 #: Weight of the lesions' Dice loss.
@@ -52,7 +53,7 @@ class SegmentationObjective(nn.Module):
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__()
         self.network = build_network(settings.channels)
-        weight = torch.ones(len(CLASSES))
+        weight = torch.ones(len(TISSUE_LABELS))
         weight[_LESION] = settings.lesion_weight
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("content", _CONTENT, persistent=False)
@@ -206,7 +207,7 @@ class SegmentationStage(Stage):
 def _read(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """x (2, ...) float32 and labels (...) of a patch; a data set without tissue labels has nothing to learn from."""
     labels = crop(entry.labels, start, size)
-    if labels.max() > max(CLASSES):
+    if labels.max() > max(TISSUE_LABELS):
         raise InputError(f"{entry.name} has no tissue segmentation (*_dseg with labels 1 to 7); it is needed here.")
     x = crop(entry.x, start, size).astype(np.float32)
     # What a brain mask holds beyond the segmentation is meninges and vessels: for regions, it is outer CSF.
@@ -219,7 +220,7 @@ def _shares(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> np.nd
     if shares is not None:
         return crop(shares, start, size)
     labels = crop(entry.labels, start, size)
-    what = np.array([0, *(tissue for _, tissue in CLASSES.values())])[labels]
+    what = np.array([0, *_OF_CLASS])[labels]
     return np.stack([what == GREY, what == WHITE]).astype(np.uint8) * np.uint8(255)
 
 
@@ -230,7 +231,7 @@ def _target(labels: np.ndarray) -> np.ndarray:
 
 def _tissues(found: np.ndarray, true: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """White, grey and lesion masks of the answer and the truth, inside the brain."""
-    inside, tissue = true >= 0, np.array([what for _, what in CLASSES.values()])
+    inside, tissue = true >= 0, np.array(_OF_CLASS)
     a, b = tissue[found], tissue[true.clip(0)]
     pairs = [("white", a == WHITE, b == WHITE), ("grey", a == GREY, b == GREY)]
     pairs.append(("lesion", found == _LESION, true == _LESION))
@@ -253,12 +254,12 @@ def recoloured(
     from scipy.ndimage import gaussian_filter
 
     on = rng.random() < settings.recolour_share
-    shifts = rng.normal(0, 1, (2, max(CLASSES) + 1)).astype(np.float32)
+    shifts = rng.normal(0, 1, (2, max(TISSUE_LABELS) + 1)).astype(np.float32)
     if not on or not any(settings.recolour):
         return x
-    shifts[:, [0, 1, LESION_CLASS]] = 0
+    shifts[:, [0, 1, LESION]] = 0
     # A lesion lies in white matter and keeps its contrast to it.
-    shifts[:, LESION_CLASS] = shifts[:, 3]
+    shifts[:, LESION] = shifts[:, 3]
     result = np.empty_like(x)
     for channel, deviation in enumerate(settings.recolour):
         soft = gaussian_filter((deviation * shifts[channel])[labels], 0.8, truncate=2.5)

@@ -219,6 +219,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
 
     from ..devices import pick_precision
     from .loop import check_machine
+    from .prepare import prepare_cohort
 
     device = check_machine(s)
     if s.precision == "auto":
@@ -242,7 +243,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
 
         s.context = _absolute(s.context)
         contexts = read_contexts(s.context, foundation.conditions, [*train, *held])
-    prepared = data.prepare_cohort([*train, *held], s, cache)
+    prepared = prepare_cohort([*train, *held], s, cache)
     stop_at_alarms(prepared, s.accept_alarms)
     train, held = prepared[: len(train)], prepared[len(train) :]
     content = _data_hash(train, held, contexts)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-#: Labels by tissue; the codes that simulated subjects are labelled with (``simulate.tissues.DSEG_NAMES``).
-TISSUES = {"csf": (1,), "grey": (2, 4, 6), "white": (3, 7), "lesion": (5,)}
+from ..labels import CSF, GREY, LESION, WHITE, labels_of
+
+#: Labels by tissue, lesions apart.
+TISSUES = {"csf": labels_of(CSF), "grey": labels_of(GREY), "white": labels_of(WHITE), "lesion": (LESION,)}
 #: Borders between classes of size, mL.
 SIZES_ML = (0.03, 0.3, 3.0, 30.0)
 #: Fewer voxels are no region.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..clock import Remaining
 from ..errors import Cancelled, DemistError, InputError
 from ..options import SynthesisOptions
 from ..volume import Volume
@@ -70,9 +71,9 @@ def synthesize(context: Context) -> dict[str, Any]:
     chosen = options.arguments()
     plan = {name: chosen[name] for name in ("steps", "sampler", "mode", "guidance")}
     seeds = None if options.seeds is None else check_seeds(options.seeds)
-    count = len(plan_sampling(bundle, seeds, **plan)["seeds"])  # none in mode mean
+    count = len(plan_sampling(bundle, seeds, **plan).seeds)  # none in mode mean
     keep = out is None and context.warm.samples.affordable(count, t1w.shape)
-    remaining = _Remaining()
+    remaining = Remaining()
 
     def progress(stage: str, done: float) -> None:
         context.progress(stage, done, remaining(stage, done))
@@ -187,7 +188,7 @@ def brain_ldm(context: Context) -> dict[str, Any]:
     given = {name: request[name] for name in (*NAMES, "steps", "seed", "eta") if request.get(name) is not None}
     if request.get("shape"):
         given["shape"] = tuple(request["shape"])
-    start, remaining = time.monotonic(), _Remaining()
+    start, remaining = time.monotonic(), Remaining()
     with context.interruptible():
         volume = model.sample(
             **given, progress=lambda step, steps: context.progress("sampling", 0.95 * step / steps,
@@ -248,31 +249,6 @@ RUN: Mapping[str, Job] = {
     "simulate": simulate,
     "dicom": dicom,
 }
-
-
-class _Remaining:
-    """Seconds still needed, once sampling tells how fast it goes; None before."""
-
-    #: Stages whose length says nothing about what follows.
-    _BEFORE = ("load", "read", "brain mask", "registration", "slices", "resampling", "bias field", "normalisation",
-               "prepared", "encode", "mean")  # fmt: skip
-    #: Stages that are no sampling: where nothing was sampled, they are no beginning.
-    _AFTER = ("write", "done")
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._first: tuple[float, float] | None = None
-        self.sampling_after: float | None = None
-
-    def __call__(self, stage: str, done: float) -> float | None:
-        if stage in self._BEFORE or (self._first is None and stage in self._AFTER):
-            return None
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, done)
-            self.sampling_after = round(now - self._begin, 3)
-        then, at = self._first
-        return None if done <= at else round((now - then) * (1 - done) / (done - at), 1)
 
 
 def _about_seeds(provenance: Any, samples: list[Volume]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors, read as they are, written in fewer bits. Nothing is code, nothing is unpickled."""
+"""Weights: on disk as safetensors, read as they are, written in fewer bits; and whether they fit a network.
+
+Nothing is code, nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError
-from ..files import make_readable
+from .errors import BundleError
+from .files import make_readable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +32,16 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # of a hostile header, more than SafetensorError
         raise BundleError(f"{file} is not a readable safetensors file; get the bundle again.") from error
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that only one side has or, where both have the same names, of those of another shape."""
+    return sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity; None: there is none."""
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
 
 
 def write_weights(file: Path, content: Mapping[str, Tensor] | nn.Module, storage: str) -> None:
