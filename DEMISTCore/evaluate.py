@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
     cohort.add_argument("--shifted", metavar="BIDS", help="a second data set, of another physics, beside the first")
     cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
+    cohort.add_argument("--rivals", nargs="+", default=[], metavar="RUN",
+                        help="training runs of further rivals: vae, pix2pix, ldm, cwdm")
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
     cohort.add_argument("--knock-outs", action="store_true",
                         help="that, and each input flat and a wrong protocol, with confidence intervals")
@@ -106,7 +108,7 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
         compare[name] = source
     out = evaluate(
         args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,
-        compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
+        rivals=args.rivals, compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
         subjects=args.subjects, lookup_from=args.lookup_from, linear=args.linear, prepared=args.prepared,
         preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
         already_aligned=args.already_aligned, **sampling,
