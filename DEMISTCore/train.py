@@ -23,16 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import EXIT_BAD_INPUT, run, set_up_logging
-
-_STAGES = {
-    "autoencoder": "stage 1: the PSR and the condition autoencoder",
-    "backbone": "an unconditional diffusion model on PSR latents, to be frozen",
-    "mean": "the posterior mean: tokens, knowledge, guide and guided decoder, which the streams share",
-    "demist": "stage 2: the three streams on the frozen backbone",
-    "decoder": "the PSR decoder once more, all else frozen: sharper maps from the same latents",
-    "regression": "the rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR",
-    "segmentation": "the tissue network that finds white matter, grey matter, CSF and lesions for regions",
-}
+from .training.stages import STAGES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,11 +31,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m DEMISTCore.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ",".join([*_STAGES, "check", "finetune", "calibrate", "export"])
+    names = ",".join([*STAGES, "check", "finetune", "calibrate", "export"])
     commands = top.add_subparsers(dest="stage", required=True, metavar="{" + names + "}")
-    for stage, what in _STAGES.items():
+    for kind in STAGES.values():
         p = commands.add_parser(
-            stage, help=what, description=what[0].upper() + what[1:] + ".",
+            kind.name, help=kind.help, description=kind.help[0].upper() + kind.help[1:] + ".",
             epilog="Settings are given as key=value, for example max_minutes=40 batch=4; --list-keys shows them all.",
         )  # fmt: skip
         p.add_argument("--out", type=Path, metavar="RUN", help="run folder: all that comes of it")
@@ -53,17 +44,12 @@ def parser() -> argparse.ArgumentParser:
             "--config", metavar="NAME|FILE", help="preset small (default), tiny, brats or brain_ldm, or a YAML file"
         )
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
-        published = "; or a published model, for its autoencoder" if stage == "autoencoder" else ""
-        p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + published)
-        if stage in ("backbone", "mean", "demist", "decoder"):
-            p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: "
-                           + ("the autoencoder run" if stage in ("backbone", "mean") else "the backbone run")
-                           + ", or a foundation bundle")  # fmt: skip
-        if stage == "demist":
-            p.add_argument("--backbone", metavar="FOLDER|ID", help="a published diffusion model (Brain LDM, BraTS) to "
-                           "freeze; --foundation is then the autoencoder run")  # fmt: skip
-            p.add_argument("--mean", metavar="RUN|BUNDLE", help="the run of mean, whose network the streams share; "
-                           "without it they have their own tokens and estimate")  # fmt: skip
+        p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + kind.init_help)
+        if kind.foundation:
+            p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: the "
+                           f"{kind.foundation} run, or a foundation bundle")  # fmt: skip
+        for source in kind.sources:
+            p.add_argument(f"--{source.name}", metavar=source.metavar, help=source.help)
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         p.add_argument("-v", "--verbose", action="store_true", help="say more")
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
@@ -159,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.stage == "calibrate":
         from .training.calibrate import PATIENT, calibrate
-        from .training.settings import PreprocessSettings
+        from .training.groups import PreprocessSettings
 
         ready = PreprocessSettings(bias_correct=False, skull_strip="none", brain_mask="none")
         report = calibrate(

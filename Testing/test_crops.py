@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from DEMISTCore.training import paint, warp
 from DEMISTCore.training.data import LESION
-from DEMISTCore.training.settings import PaintSettings, WarpSettings
+from DEMISTCore.training.groups import PaintSettings, WarpSettings
 
 SIZE = (32, 32, 32)
 

@@ -29,7 +29,8 @@ from DEMISTCore.published.configuration import inference_config, read_configurat
 from DEMISTCore.published.ddim import Scheduler
 from DEMISTCore.schema import parse_json, printable
 from DEMISTCore.training import checkpoint, context
-from DEMISTCore.training.settings import STAGES, build, presets, resolve, to_dict
+from DEMISTCore.training.settings import build, presets, resolve, to_dict
+from DEMISTCore.training.stages import STAGES
 from DEMISTCore.worker.protocol import ProtocolError, decode
 
 DEEP: object = 0

@@ -24,8 +24,8 @@ from DEMISTCore.synthesis import generate
 from DEMISTCore.synthesis.given import decode_latent, encode, predict_mean
 from DEMISTCore.synthesis.plan import plan_sampling
 from DEMISTCore.training.checkpoint import Run
+from DEMISTCore.training.groups import LocalSettings
 from DEMISTCore.training.local import fit_local
-from DEMISTCore.training.settings import LocalSettings
 from DEMISTCore.training.warp import wide_at
 from DEMISTCore.uncertainty.typical import Typical
 

@@ -26,7 +26,8 @@ from DEMISTCore.regions.refine import refine
 from DEMISTCore.simulate.tissues import DSEG_NAMES
 from DEMISTCore.training.data import index, prepare_cohort, split
 from DEMISTCore.training.segmentation import SegmentationObjective, SegmentationStage, recoloured, thickened, thinned
-from DEMISTCore.training.settings import SegmentationSettings, resolve
+from DEMISTCore.training.settings import resolve
+from DEMISTCore.training.stages.segmentation import SegmentationSettings
 
 
 def train_cli(*words: object) -> int:

@@ -25,7 +25,9 @@ from DEMISTCore.errors import DemistError, InputError
 from DEMISTCore.training import checkpoint, data, latents, loop
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
-from DEMISTCore.training.settings import STAGES, AugmentSettings, _tree, build, presets, read_yaml, resolve, to_dict
+from DEMISTCore.training.groups import AugmentSettings
+from DEMISTCore.training.settings import _tree, build, presets, read_yaml, resolve, to_dict
+from DEMISTCore.training.stages import STAGES
 
 
 def train_cli(*words: object) -> int:
@@ -65,8 +67,8 @@ def test_presets_resolve_and_survive_yaml(stage, preset):
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_what_a_stage_sets_within_a_group_is_its_default(stage):
     """The mean's slight augmentation was once replaced by the group's own, wide one: 0.8 dB."""
-    own = STAGES[stage]()
-    assert _tree(STAGES[stage]) == to_dict(own)
+    own = STAGES[stage].settings()
+    assert _tree(STAGES[stage].settings) == to_dict(own)
     if hasattr(own, "augment"):
         assert resolve(stage, "small").augment == own.augment
 

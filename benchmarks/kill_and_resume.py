@@ -29,7 +29,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "Testing"))
 
-STAGES = ("autoencoder", "backbone", "mean", "demist", "decoder", "regression", "segmentation")
+from DEMISTCore.training.stages import STAGES
+
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree",
           "tempfile.mkstemp", "tempfile.mkdtemp", "os.scandir")  # fmt: skip
 _COMMON = ("--config", "tiny", "steps=4", "save_every=2", "validate_every=2", "log_every=1", "threads=1")
@@ -145,7 +146,7 @@ def trainings(work: Path, kills: int, rng: random.Random) -> collections.Counter
     ends: collections.Counter[str] = collections.Counter()
     done = 0
     while done < kills:
-        stage = rng.choice(STAGES)
+        stage = rng.choice(list(STAGES))
         out, log = work / "killed" / stage, work / "killed.log"
         shutil.rmtree(work / "killed", ignore_errors=True)
         out.parent.mkdir()

@@ -88,7 +88,7 @@ class Case:
         if is_complete(self.session.psr) and self.already_aligned is None:
             return None
         from ..training.data import place_measured
-        from ..training.settings import PreprocessSettings
+        from ..training.groups import PreprocessSettings
 
         settings = PreprocessSettings(already_aligned=self.already_aligned)
         return place_measured(self.measured, self.session, self.prepared, settings)

@@ -17,7 +17,8 @@ from ..networks.autoencoder import build_autoencoder
 from ..networks.config import PSR_RANGE, ModelConfig
 from . import previews
 from .data import Prepared, augment, collate, crop, pick, random, random_patch
-from .settings import AutoencoderSettings
+from .stage import Stage
+from .stages.autoencoder import AutoencoderSettings
 
 
 class AutoencoderObjective(nn.Module):
@@ -99,8 +100,8 @@ class DiscriminatorObjective(nn.Module):
         return {"loss": self.gan.discriminator_loss(batch["y"], y_hat)}
 
 
-class AutoencoderStage:
-    """See :class:`.loop.Stage`."""
+class AutoencoderStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "psr_mae"
 

@@ -17,6 +17,7 @@ from ..networks.config import ModelConfig
 from . import previews
 from .data import Prepared, collate, random
 from .foundation import Foundation
+from .groups import LatentSettings
 from .latents import (
     Crop,
     Latents,
@@ -27,7 +28,8 @@ from .latents import (
     latent_scales,
     noise_like,
 )
-from .settings import BackboneSettings, LatentSettings
+from .stage import Stage
+from .stages.backbone import BackboneSettings
 
 BINS = 4
 
@@ -63,8 +65,8 @@ def prediction_error(
     return known_mean(error, known)
 
 
-class BackboneStage:
-    """See :class:`.loop.Stage`."""
+class BackboneStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "loss"
 
@@ -94,15 +96,6 @@ class BackboneStage:
         self.autoencoder_hash = foundation.autoencoder_hash
         self.objective = BackboneObjective(self.model, self.schedule, settings.weighting)
         self.objectives: dict[str, nn.Module] = {"backbone": self.objective}
-        self.lr_factors: dict[str, float] = {}
-
-    @property
-    def scales(self) -> dict[str, float | str]:
-        """What the run remembers beside its weights."""
-        return {
-            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
-            "autoencoder": self.autoencoder_hash,
-        }  # fmt: skip
 
     def batch(self, indices: range) -> dict[str, Tensor]:
         """Random crops of scaled latents, noise and times."""

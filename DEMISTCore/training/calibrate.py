@@ -27,7 +27,7 @@ from ..synthesis.given import encode, predict_mean
 from ..uncertainty import Case, evaluate_calibration, fit_calibration
 from ..uncertainty.typical import Typical
 from . import data
-from .settings import PreprocessSettings, Settings
+from .groups import PreprocessSettings, Settings
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from ..files import write_json
 from ..guards import protect_folder
 from ..measured.choice import Choice, choose, read_filters
 from . import data
-from .settings import Settings
+from .groups import Settings
 
 log = logging.getLogger(__name__)
 

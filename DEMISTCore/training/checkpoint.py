@@ -26,7 +26,8 @@ from torch import Tensor
 from ..commit import commit, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import atomic_path, sha256
-from .settings import Settings, build, read_yaml, to_dict, write_yaml
+from .groups import Settings
+from .settings import build, read_yaml, to_dict, write_yaml
 
 log = logging.getLogger(__name__)
 

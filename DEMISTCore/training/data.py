@@ -24,7 +24,7 @@ from ..acquisition import sidecar_path
 from ..errors import InputError
 from ..files import sha256
 from .cache import is_whole, new_entry
-from .settings import AugmentSettings, PreprocessSettings, Settings
+from .groups import AugmentSettings, PreprocessSettings, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,8 @@ from . import previews
 from .autoencoder import DiscriminatorObjective, judged, read_patch, spread_of
 from .data import Prepared, collate, pick, random, random_patch
 from .foundation import Foundation
-from .settings import DecoderSettings
+from .stage import Stage
+from .stages.decoder import DecoderSettings
 
 #: what is trained of the PSR autoencoder: everything between the latent and the map
 DECODER_PARTS = ("post_quant_conv.", "decoder.", "shortcut.to_image.")
@@ -62,8 +63,8 @@ class DecoderObjective(nn.Module):
         return {"loss": loss, **parts}
 
 
-class DecoderStage:
-    """See :class:`.loop.Stage`."""
+class DecoderStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "psr_mae"
 

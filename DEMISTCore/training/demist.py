@@ -34,7 +34,8 @@ from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_coh
 from .local import wide_of
 from .loop import frozen_hash
 from .mean import collate_whole, known_of, see, without_protocol
-from .settings import DemistSettings
+from .stage import Stage
+from .stages.demist import DemistSettings
 from .warp import wide_at
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,8 @@ class DemistObjective(nn.Module):
         return decoded[:, :, x, y, w]
 
 
-class DemistStage:
-    """See :class:`.loop.Stage`."""
+class DemistStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "loss"
 
@@ -151,16 +152,7 @@ class DemistStage:
             raise InputError("All three streams are switched off; there is nothing to train.")
         self.objective = DemistObjective(self.demist, foundation.psr, self.schedule, settings, self.latent_scale)
         self.objectives: dict[str, nn.Module] = {"demist": self.objective}
-        self.lr_factors: dict[str, float] = {}
         self.frozen = frozen_hash(self.demist.backbone)
-
-    @property
-    def scales(self) -> dict[str, float | str]:
-        """What the run remembers beside its weights."""
-        return {
-            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
-            "autoencoder": self.autoencoder_hash,
-        }  # fmt: skip
 
     def table(self) -> str:
         """Frozen and trainable parameters."""

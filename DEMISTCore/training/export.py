@@ -19,16 +19,17 @@ from ..errors import BundleError, InputError
 from ..guards import protect_folder
 from ..networks.demist import build_demist
 from ..networks.limits import read_model
-from ..regions.network import TissueModel, build_network, save_network
-from .checkpoint import Run, part, step_of
-from .foundation import Foundation, foundation_of, load, read_foundation, read_scales
+from ..regions.network import TissueModel
+from .checkpoint import Run, step_of
+from .foundation import Foundation, foundation_of, read_foundation, read_scales
 from .mean import read_mean
 from .settings import to_dict
+from .stages import STAGES, Wanted
 
 log = logging.getLogger(__name__)
 
-#: what a stage's run becomes
-_EXPORTED = {"backbone": "foundation", "decoder": "foundation", "demist": "demist"}
+#: kinds of bundles that are written in one go
+_TOGETHER = ("foundation", "demist")
 
 
 def export(
@@ -59,43 +60,31 @@ def export(
     protect_folder(out, (runs, base, card), "bundle")
     if base is None:
         protect_folder(out.with_name(out.name + "-base"), (runs, card), "foundation bundle")
-    found = {}
+    wanted = Wanted(
+        weights, base, _read_card(card), description, _sampling(sampling),
+        {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage},
+    )  # fmt: skip
+    found: dict[str, Run] = {}
     for run in map(Run.read, runs):
-        if run.stage == "segmentation" and len(runs) == 1:
-            common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
-            return [_export_segmentation(run, out, weights, common, _read_card(card), description)]
-        what = _EXPORTED.get(run.stage)
-        if what is None or what in found:
+        what = STAGES[run.stage].bundle
+        if what is None or what in found or (what not in _TOGETHER and len(runs) > 1):
+            alone = " or ".join(kind.name for kind in STAGES.values() if kind.bundle not in (None, *_TOGETHER))
             raise InputError(
                 f"{run.folder} is a run of {run.stage}; export takes one backbone (or decoder) and one demist run, "
-                "or one segmentation run alone."
+                f"or one {alone} run alone."
             )
         found[what] = run
-    text = _read_card(card)
-    advice = _sampling(sampling)
-    common = {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage}
-    saved: list[Bundle] = []
-    foundation: Bundle | None = None
-    if "foundation" in found:
+    saved: list[Bundle | TissueModel] = []
+    demist, beside = found.pop("demist", None), out.with_name(out.name + "-base")
+    for run in found.values():  # one at most
         # Streams were trained on the last averaged backbone, so with them it is that one, whatever `weights` says.
-        alone = "demist" not in found
-        foundation = _export_foundation(
-            found["foundation"], out if alone else out.with_name(out.name + "-base"), weights if alone else "ema",
-            common, text if alone else None, description,
-        )  # fmt: skip
-        saved.append(foundation)
-    if "demist" in found:
-        if foundation is None and not base and found["demist"].backbone:
-            foundation = _export_published(found["demist"], out.with_name(out.name + "-base"), common, description)
-            saved.append(foundation)
-        if foundation is None:
-            if not base:
-                raise InputError("A demist run alone is a delta: name its foundation bundle with --base.")
-            try:
-                foundation = load_bundle(base)
-            except BundleError as error:
-                raise InputError(f"--base {base} cannot be used: {error}") from error
-        saved.append(_export_demist(found["demist"], out, foundation, weights, common, text, description, advice))
+        folder, how = (out, wanted) if demist is None else (beside, replace(wanted, weights="ema", card=None))
+        saved.append(STAGES[run.stage].export(run, folder, how))
+    if demist is not None:
+        if not saved and not base and demist.backbone:
+            saved.append(_export_published(demist, beside, wanted))
+        below = str(saved[0].folder) if saved else base
+        saved.append(STAGES[demist.stage].export(demist, out, replace(wanted, base=below)))
     for bundle in saved:
         _say(bundle)
     return saved
@@ -106,39 +95,27 @@ def _say(bundle: Bundle | TissueModel) -> None:
     log.info("%s: %s, %.1f MB, %s", bundle.folder, bundle.kind, size, bundle.hash[:16])
 
 
-def _export_segmentation(
-    run: Run, folder: Path, weights: str, common: dict[str, Any], card: str | None, description: str
-) -> TissueModel:
-    """The tissue network that a segmentation run has trained."""
-    tensors = part(run.weights(weights), "network")
-    settings = run.settings
-    load(build_network(settings.channels), tensors, run.folder)
-    with tempfile.TemporaryDirectory() as folder_of_logs:
-        model = save_network(
-            folder, tensors, channels=settings.channels, patch=settings.patch, training=_provenance([run], weights),
-            documents=_logs([run], Path(folder_of_logs)), card=card, description=description, **common,
-        )  # fmt: skip
-    _say(model)
-    return model
+def export_foundation(run: Run, folder: Path, wanted: Wanted) -> Bundle:
+    """Write the foundation bundle of a run that others build on.
 
-
-def _export_foundation(
-    run: Run, folder: Path, weights: str, common: dict[str, Any], card: str | None, description: str
-) -> Bundle:
-    """The foundation that a backbone run has trained."""
-    foundation = read_foundation(run.folder, need_backbone=True, weights=weights)
+    Raises:
+        InputError: it has no backbone, or its weights cannot be read.
+    """
+    foundation = read_foundation(run.folder, need_backbone=True, weights=wanted.weights)
     chain = [*_earlier(run), run]
-    return _save_foundation(folder, foundation, run, chain, _provenance(chain, weights), card=card,
-                            description=description, **common)  # fmt: skip
+    return _save_foundation(folder, foundation, run, chain, provenance(chain, wanted.weights), card=wanted.card,
+                            description=wanted.description, **wanted.common)  # fmt: skip
 
 
-def _export_published(run: Run, folder: Path, common: dict[str, Any], description: str) -> Bundle:
+def _export_published(run: Run, folder: Path, wanted: Wanted) -> Bundle:
     """The foundation under streams that were trained on a published backbone."""
     scales = read_scales(run.folder)
     foundation = replace(foundation_of(run), **{name: scales[name] for name in ("latent_scale", "condition_scale")})
     chain = _earlier(run)
-    training = {**_provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"}
-    return _save_foundation(folder, foundation, run, chain, training, description=description, **common)
+    training = {**provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"}
+    return _save_foundation(
+        folder, foundation, run, chain, training, description=wanted.description, **wanted.common
+    )  # fmt: skip
 
 
 def _earlier(run: Run) -> list[Run]:
@@ -167,15 +144,24 @@ def _save_foundation(
             psr_range=foundation.psr_range,
             spacing=run.settings.preprocess.spacing,
             training=training,
-            documents=_logs(chain, Path(folder_of_logs)),
+            documents=logs_of(chain, Path(folder_of_logs)),
             **options,
         )  # fmt: skip
 
 
-def _export_demist(
-    run: Run, folder: Path, base: Bundle, weights: str, common: dict[str, Any], card: str | None, description: str,
-    sampling: dict[str, Any],
-) -> Bundle:
+def export_demist(run: Run, folder: Path, wanted: Wanted) -> Bundle:
+    """Write the bundle of the streams, a delta on the foundation bundle ``wanted.base``.
+
+    Raises:
+        InputError: the base is missing or another one than the streams were trained on, or the weights do not fit.
+    """
+    if not wanted.base:
+        raise InputError("A demist run alone is a delta: name its foundation bundle with --base.")
+    try:
+        base = load_bundle(wanted.base)
+    except BundleError as error:
+        raise InputError(f"--base {wanted.base} cannot be used: {error}") from error
+    weights = wanted.weights
     model = read_model(run.settings.model)
     _check_base(run, base)
     demist = build_demist(model)
@@ -191,9 +177,9 @@ def _export_demist(
         raise InputError(f"The weights of {run.folder} do not fit its configuration: {error}") from error
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
-            folder, config=model, weights={"streams": demist}, base=base, training=_provenance(runs, weights),
-            documents=_logs(runs, Path(folder_of_logs)), card=card, description=description,
-            sampling=sampling or None, **common,
+            folder, config=model, weights={"streams": demist}, base=base, training=provenance(runs, weights),
+            documents=logs_of(runs, Path(folder_of_logs)), card=wanted.card, description=wanted.description,
+            sampling=wanted.sampling or None, **wanted.common,
         )  # fmt: skip
 
 
@@ -211,7 +197,8 @@ def _check_base(run: Run, base: Bundle) -> None:
         raise InputError(f"{run.folder} was not trained on {base.folder}; give the foundation that it names.")
 
 
-def _provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
+def provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
+    """Data, length, last metrics and settings of each run, for a bundle's description."""
     from .. import __version__
 
     stages = {}
@@ -247,7 +234,7 @@ def _last_metrics(folder: Path) -> dict[str, float]:
     return {tag: float(value) for _, _, tag, value in _rows(folder) if tag.startswith("validation/")}
 
 
-def _logs(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+def logs_of(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
     """Training log (scalars as CSV) and configuration of each stage. Paths of the machine are left out."""
     from .settings import write_yaml
 

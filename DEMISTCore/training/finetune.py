@@ -28,7 +28,8 @@ from ..guards import protect_folder
 from ..uncertainty.conformal import subjects_needed
 from . import data
 from .check import PAGE, Report, check, summary
-from .settings import Settings, resolve, write_yaml
+from .groups import Settings
+from .settings import resolve, write_yaml
 
 log = logging.getLogger(__name__)
 

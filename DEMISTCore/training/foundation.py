@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BundleError, InputError
-from ..networks.autoencoder import build_autoencoder
-from ..networks.backbone import build_backbone, freeze
+from ..networks.backbone import freeze
 from ..networks.config import PSR_RANGE, ModelConfig
-from ..networks.limits import read_model
 from ..schema import number, read_json, text
-from .checkpoint import Run, part
+from .checkpoint import Run
 from .loop import frozen_hash
+from .stages import STAGES
 
 SCALES = "scales.json"
 
@@ -58,22 +57,23 @@ def read_foundation(source: str | Path, need_backbone: bool = False, weights: st
         InputError: it is neither, has no checkpoint yet, or lacks the backbone that is needed.
     """
     if (Path(source) / "config.yaml").is_file():
-        foundation = _from_run(Run.read(source), weights)
+        run = Run.read(source)
+        foundation = STAGES[run.stage].as_foundation(run, weights)
     else:
-        foundation = _from_bundle(source)
+        foundation = bundle_foundation(source)
     if need_backbone and foundation.backbone is None:
         raise InputError(f"{source} holds autoencoders only; give --foundation a backbone run or a foundation bundle.")
     return foundation
 
 
 def foundation_of(run: Run) -> Foundation:
-    """What a run of ``backbone`` or ``demist`` builds on, with the published backbone that it names, if any.
+    """What a run builds on, with the published backbone that it names, if any.
 
     Raises:
         InputError: see :func:`read_foundation` and :func:`with_backbone`.
     """
     source = run.backbone_source
-    below = read_foundation(run.foundation_source, need_backbone=run.stage == "demist" and not source)
+    below = read_foundation(run.foundation_source, need_backbone=STAGES[run.stage].needs_backbone and not source)
     here = run.settings.preprocess.spacing
     if below.spacing is not None and abs(below.spacing - here) > 1e-3:
         raise InputError(
@@ -109,41 +109,12 @@ def with_backbone(foundation: Foundation, source: str) -> Foundation:
     )  # fmt: skip
 
 
-def _from_run(run: Run, weights: str) -> Foundation:
-    if run.stage not in ("autoencoder", "backbone", "decoder"):
-        raise InputError(f"{run.folder} is a run of {run.stage}; --foundation takes an autoencoder or backbone run.")
-    if run.stage == "decoder":
-        return _with_decoder(run, weights)
-    model = read_model(run.settings.model)
-    tensors = run.weights(weights)
-    if run.stage == "autoencoder":
-        psr, condition = build_autoencoder(model.psr), build_autoencoder(model.condition)
-        load(psr, part(tensors, "psr"), run.folder)
-        load(condition, part(tensors, "condition"), run.folder)
-        return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None,
-                          spacing=run.settings.preprocess.spacing)  # fmt: skip
-    below = read_foundation(run.foundation_source)
-    backbone = build_backbone(model.backbone)
-    load(backbone, part(tensors, "backbone"), run.folder)
-    scales = read_scales(run.folder)
-    if scales["autoencoder"] != below.autoencoder_hash:
-        raise InputError(f"{run.foundation} has changed since {run.folder} was trained on its latents; train it again.")
-    return replace(
-        below, source=str(run.folder), model=model, backbone=freeze(backbone), schedule=dict(run.settings.schedule),
-        latent_scale=scales["latent_scale"], condition_scale=scales["condition_scale"],
-    )  # fmt: skip
+def bundle_foundation(source: str | Path) -> Foundation:
+    """What a bundle gives the stages that build on it.
 
-
-def _with_decoder(run: Run, weights: str) -> Foundation:
-    """What the decoder run was trained on, with its decoder instead."""
-    below = read_foundation(run.foundation_source)
-    if run.foundation_hash not in (None, below.hash):
-        raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train it again.")
-    load(below.psr, {**below.psr.state_dict(), **part(run.weights(weights), "psr")}, run.folder)
-    return replace(below, source=str(run.folder))
-
-
-def _from_bundle(source: str | Path) -> Foundation:
+    Raises:
+        InputError: it is no bundle, or is damaged.
+    """
     from ..bundle import load_bundle
 
     try:
@@ -183,109 +154,3 @@ def load(module: nn.Module, tensors: dict[str, Tensor], source: Any) -> None:
     if wrong:
         raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
     module.load_state_dict(tensors)
-
-
-def initialise(stage: Any, kind: str, source: str) -> None:
-    """Start a stage from the weights of a run or a bundle, for fine-tuning (``--init``).
-
-    Raises:
-        InputError: no such run or bundle, or its weights belong to another architecture.
-    """
-    objective = next(iter(stage.objectives.values()))
-    if (Path(source) / "config.yaml").is_file():
-        run = Run.read(source)
-        if run.stage != kind:
-            raise InputError(f"--init {source} is a run of {run.stage}, not of {kind}.")
-        tensors, own = run.weights(), {k: p for k, p in objective.named_parameters() if p.requires_grad}
-        anew = getattr(stage, "begins_anew", lambda name: False)
-        tensors = {k: v for k, v in tensors.items() if k in own or not anew(k)}
-        tensors = {k: v for k, v in tensors.items() if not (anew(k) and own[k].shape != v.shape)}
-        wrong = [k for k in sorted(set(own) ^ set(tensors)) if not anew(k)]
-        wrong = wrong or [k for k in tensors if own[k].shape != tensors[k].shape]
-        if wrong:
-            raise InputError(f"The weights in {source} do not fit the model: {wrong[0]} (and {len(wrong) - 1} more).")
-        with torch.no_grad():
-            for name, value in tensors.items():
-                own[name].copy_(value)
-        return
-    if kind == "segmentation":
-        from ..regions.network import open_network
-
-        try:
-            load(objective.network, open_network(source).network.state_dict(), source)
-        except BundleError as error:
-            raise InputError(f"--init {source} is no segmentation run, and no bundle to use: {error}") from error
-        return
-    if kind in ("regression", "decoder"):
-        raise InputError(f"--init {source} is not a {kind} run.")
-    if (published := _published(source)) is not None:
-        _initialise_published(objective, kind, source, published)
-        return
-    if kind == "demist":
-        from ..bundle import load_bundle
-
-        # A mean network that was trained for these streams stays: the bundle's is the one before.
-        mean = {k: v for k, v in objective.demist.streams_state_dict().items() if k.startswith("mean.")}
-        try:
-            theirs = load_bundle(source).demist.streams_state_dict()
-            objective.demist.load_streams_state_dict({**theirs, **{k: v for k, v in mean.items() if k in theirs}})
-        except (BundleError, ValueError) as error:
-            raise InputError(f"--init {source} cannot be used: {error}") from error
-        return
-    if kind == "mean":
-        from ..bundle import load_bundle
-
-        try:
-            bundle = load_bundle(source)
-            if bundle.config.mean is None:
-                raise InputError(f"--init {source} has no mean network; give a bundle or a run that has one.")
-            load(objective.mean, bundle.demist.mean.state_dict(), source)
-        except BundleError as error:
-            raise InputError(f"--init {source} cannot be used: {error}") from error
-        return
-    foundation = _from_bundle(source)
-    if kind == "autoencoder":
-        if foundation.psr_range != PSR_RANGE:
-            raise InputError(
-                f"--init {source}: its PSR autoencoder takes a PSR of {foundation.psr_range:g} as 1, and this stage "
-                f"{PSR_RANGE:g}; begin from another bundle."
-            )
-        load(objective.psr, foundation.psr.state_dict(), source)
-        load(objective.condition, foundation.condition.state_dict(), source)
-    else:
-        load(objective.backbone, foundation.backbone.state_dict(), source)
-
-
-def _published(source: str) -> Any:
-    """The published model that ``source`` is; None for anything else."""
-    from ..bundle import DESCRIPTION_FILE, find_folder, read_description
-    from ..published import folder as published
-    from ..published.store import KINDS, open_model
-
-    try:
-        folder = find_folder(source, published.PATTERNS)
-        ours = (folder / DESCRIPTION_FILE).is_file()
-        if not (read_description(folder)["kind"] in KINDS if ours else published.is_published(folder)):
-            return None
-    except BundleError:
-        return None  # who looks for a bundle there says what is wrong
-    try:
-        return open_model(folder)
-    except BundleError as error:
-        raise InputError(f"--init {source} cannot be used: {error}") from error
-
-
-def _initialise_published(objective: nn.Module, kind: str, source: str, published: Any) -> None:
-    """Both autoencoders from the published one."""
-    from ..published.transfer import autoencoder_weights
-
-    if kind != "autoencoder":
-        raise InputError(
-            f"--init {source} is a published model, which stage autoencoder starts from; stage demist takes it as "
-            "--backbone."
-        )
-    try:
-        for network in (objective.psr, objective.condition):
-            load(network, autoencoder_weights(published, network), source)
-    except BundleError as error:
-        raise InputError(f"--init {source} cannot be used: {error}") from error

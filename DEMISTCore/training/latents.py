@@ -21,8 +21,8 @@ from ..networks.config import PSR_RANGE
 from .cache import is_whole, new_entry
 from .data import Prepared, augment, clamp_start, pick, random
 from .foundation import Foundation
+from .groups import LatentSettings
 from .loop import autocast
-from .settings import LatentSettings
 
 _FORMAT = 1
 _GOLDEN = (math.sqrt(5) - 1) / 2

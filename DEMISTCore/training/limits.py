@@ -67,7 +67,9 @@ def _check(settings: Any, prefix: str = "") -> None:
             if length and value is not None and len(value) != length:
                 words = f"{prefix}{item.name} needs {({2: 'two', 3: 'three'})[length]} numbers, for example"
                 raise ValueError(f"{words} {_EXAMPLES.get(item.name, '[64, 64, 64]')}, not {shown(value)}")
-    check_fields(settings, plain, {name: _bound(name) for name in plain if _bound(name)}, prefix)
+    own = {item.name: item.metadata["bounds"] for item in fields(settings) if "bounds" in item.metadata}
+    bounds = {name: own.get(name) or _bound(name) for name in plain}
+    check_fields(settings, plain, {name: bound for name, bound in bounds.items() if bound}, prefix)
 
 
 def _bound(name: str) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..networks import filters
 from ..networks.local import Local, factors, linear_rows
 from .data import Prepared, random
-from .settings import LocalSettings
+from .groups import LocalSettings
 
 Sample = dict[str, np.ndarray]
 _MOST_CROPS = 40_000  # 2.5 GB of features

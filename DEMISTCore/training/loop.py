@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,32 +28,11 @@ from ..devices import pick_device
 from ..errors import DemistError, InputError
 from . import checkpoint
 from .checkpoint import Run
+from .groups import Settings
 from .ranks import check_launcher, starting
-from .settings import Settings
+from .stage import Stage
 
 log = logging.getLogger(__name__)
-
-
-class Stage(Protocol):
-    """What the loop needs to know of a stage."""
-
-    #: name -> module whose forward(batch, progress) gives {"loss": scalar, other scalars to report}. All are stepped in
-    #: this order with one batch, each with an optimizer of its own. Frozen parameters are neither trained nor saved.
-    #: The first one's weights are averaged (EMA), validated, and handed on.
-    objectives: dict[str, nn.Module]
-    #: learning rate of each objective as a factor of ``lr``
-    lr_factors: dict[str, float]
-    #: the scalar of :meth:`validate` that is better when lower
-    score: str
-
-    def batch(self, indices: range) -> dict[str, Tensor]:
-        """Samples with these indices, on the CPU; a pure function of them."""
-
-    def validate(self, device: torch.device) -> dict[str, float]:
-        """Scalars on held-out data, always on the same samples with the same noise. Called with averaged weights."""
-
-    def preview(self, path: Path, device: torch.device) -> None:
-        """Draw a PNG for a person. Called with averaged weights."""
 
 
 class Ema:

@@ -41,7 +41,8 @@ from .foundation import Foundation, load, read_scales
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
 from .local import fit_local, wide_of
 from .paint import paint
-from .settings import MeanSettings
+from .stage import Stage
+from .stages.mean import MeanSettings
 
 
 class MeanObjective(nn.Module):
@@ -117,8 +118,8 @@ def _inner(margin: int) -> tuple[Any, ...]:
     return (slice(None), slice(None), inside, inside, inside)
 
 
-class MeanStage:
-    """See :class:`.loop.Stage`. ``given``: weights will come from another run, a checkpoint or a bundle."""
+class MeanStage(Stage):
+    """See :class:`.stage.Stage`. ``given``: weights will come from another run, a checkpoint or a bundle."""
 
     def __init__(
         self,
@@ -161,7 +162,6 @@ class MeanStage:
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
-        self.lr_factors: dict[str, float] = {}
         self._known = {entry.key: known_of(entry) for entry in [*train, *held]}
         self._wide = {entry.key: wide_of(entry) for entry in [*train, *held]}
         if not given:
@@ -173,14 +173,6 @@ class MeanStage:
     def _latent_of(self, y: Tensor) -> Tensor:
         psr = self._psr[0].to(y.device)
         return encode(psr, y.contiguous(memory_format=torch.channels_last_3d)).float() * self.latent_scale
-
-    @property
-    def scales(self) -> dict[str, float | str]:
-        """What the run remembers beside its weights."""
-        return {
-            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
-            "autoencoder": self.autoencoder_hash,
-        }  # fmt: skip
 
     def begins_anew(self, name: str) -> bool:
         """Whether a weight need not be the same here and in the run of ``--init``.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .data import LESION
-from .settings import PaintSettings
+from .groups import PaintSettings
 
 WHITE = (3, 7)  # labels: white matter, brainstem
 #: Logarithms of T1w, FLAIR and PSR in the core of a lesion over those of white matter around it: mean and covariance.

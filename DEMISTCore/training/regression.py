@@ -16,7 +16,8 @@ from ..networks.config import PSR_RANGE
 from . import previews
 from .autoencoder import read_patch
 from .data import Prepared, augment, collate, pick, random, random_patch
-from .settings import RegressionSettings
+from .stage import Stage
+from .stages.regression import RegressionSettings
 
 __all__ = ["RegressionObjective", "RegressionStage", "load_regression"]
 
@@ -33,8 +34,8 @@ class RegressionObjective(nn.Module):
         return {"loss": known_mean((self.network(batch["x"]).float() - batch["y"]).abs(), batch.get("known"))}
 
 
-class RegressionStage:
-    """See :class:`.loop.Stage`."""
+class RegressionStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "mae"
 
@@ -47,7 +48,6 @@ class RegressionStage:
         self.partial = any(entry.is_partial for entry in train)
         self.objective = RegressionObjective(settings)
         self.objectives: dict[str, nn.Module] = {"regression": self.objective}
-        self.lr_factors: dict[str, float] = {}
 
     def table(self) -> str:
         """Number of parameters."""

@@ -21,7 +21,8 @@ from ..regions.network import CLASSES, FOLD, LESION_CLASS, build_network
 from ..regions.settings import CSF, GREY, WHITE
 from . import previews
 from .data import Prepared, augment, collate, crop, pick, random, random_patch
-from .settings import SegmentationSettings
+from .stage import Stage
+from .stages.segmentation import SegmentationSettings
 
 _LESION = list(CLASSES).index(LESION_CLASS)
 #: Classes of CSF, grey and white matter, and the place of each class's tissue among the three.
@@ -125,8 +126,8 @@ def _folded(target: Tensor) -> Tensor:
     return rearrange(target, "b (x i) (y j) (z k) -> b (i j k) x y z", i=FOLD, j=FOLD, k=FOLD)
 
 
-class SegmentationStage:
-    """See :class:`.loop.Stage`."""
+class SegmentationStage(Stage):
+    """See :class:`.stage.Stage`."""
 
     score = "error"
 
@@ -141,7 +142,6 @@ class SegmentationStage:
         self.settings, self.train, self.held = settings, train, held
         self.objective = SegmentationObjective(settings)
         self.objectives: dict[str, nn.Module] = {"segmentation": self.objective}
-        self.lr_factors: dict[str, float] = {}
 
     def table(self) -> str:
         """Number of parameters."""

@@ -1,6 +1,7 @@
-"""What can be set for a training run: dataclasses with defaults, YAML presets, ``key=value`` overrides.
+"""What is set for a training run: the dataclasses' defaults, YAML presets, ``key=value`` overrides.
 
-Order, later wins: the defaults below, the preset's common keys, the preset's section of the stage, the overrides.
+Order, later wins: the defaults (:mod:`.groups`, :mod:`.stages`), the preset's common keys, the preset's section of the
+stage, the overrides.
 No torch here: ``--help`` lists the keys.
 """
 
@@ -10,292 +11,20 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..schema import read_text, shown
+from .groups import Settings
 from .limits import check_expansion, check_settings
+from .stages import STAGES
 
 #: Largest YAML that is read.
 YAML_BYTES = 128 << 10
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
-
-@dataclass
-class PreprocessSettings:
-    """How raw images become the model grid, see :func:`DEMISTCore.preprocess.prepare`."""
-
-    register: bool = False  # simulated and research pairs usually share a grid; the pipeline registers real ones
-    bias_correct: bool = True
-    skull_strip: str = "auto"
-    brain_mask: str = "truth"  # "truth": the data set's own mask where there is one; "none": always extract
-    spacing: float = 1.0
-    shape: tuple[int, ...] | None = None
-    multiple: int = 16
-    # Whether PSR maps lie on the T1w already; null: as their names say (space-T1w), and simulated truths do. Others are
-    # registered.
-    already_aligned: bool | None = None
-    psr_zeros: str = "auto"  # a PSR of exactly 0: "unknown", "known", or "auto": known in simulated truths alone
-
-
-@dataclass
-class Settings:
-    """Keys that every stage has."""
-
-    # data
-    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
-    cache: str | None = None  # None: a folder "cache" beside the run
-    validation: float = 0.1  # fraction of the subjects held out, at least one
-    validation_subjects: tuple[str, ...] = ()  # names instead of a fraction
-    exclude_subjects: tuple[str, ...] = ()  # never read: the test set
-    accept_alarms: bool = False  # train on maps that do not seem to lie on their scans all the same
-    bids_filter: str | None = None  # JSON file that says which images are meant, as that of BIDS Apps
-    workers: int = 1  # processes that preprocess subjects
-    # model and noise
-    model: dict = field(default_factory=dict)  # a preset's name, or networks.config.ModelConfig as a mapping
-    schedule: dict = field(default_factory=dict)  # keyword arguments of diffusion.NoiseSchedule
-    # loop
-    seed: int = 0
-    steps: int | None = None
-    max_minutes: float | None = None
-    batch: int = 2
-    accumulate: int = 1
-    lr: float = 3e-4
-    betas: tuple[float, ...] = (0.9, 0.99)
-    weight_decay: float = 1e-4
-    warmup: int = 100
-    decay: str = "cosine"  # "cosine" or "constant"
-    lr_end: float = 0.01  # where the cosine ends, as a fraction of lr
-    ema: float = 0.999
-    clip: float = 1.0  # gradient norm; 0: none
-    # machine
-    # "bf16", "fp16", "fp32", or "auto": what the hardware computes in; a run keeps what it began with
-    precision: str = "auto"
-    device: str = "auto"  # auto, cpu, cuda, mps
-    devices: int = 1
-    nodes: int = 1
-    threads: int = 0  # 0: torch decides
-    channels_last: bool = True
-    checkpoint_activations: bool = False
-    # report
-    log_every: int = 20
-    validate_every: int = 500
-    preview_every: int = 500
-    save_every: int = 250
-
-
-@dataclass
-class AugmentSettings:
-    """Random changes of the condition images' contrast; see :func:`.data.augment`."""
-
-    probability: float = 0.8
-    gain: float = 0.15
-    offset: float = 0.08
-    gamma: float = 0.3
-    bias: float = 0.15
-    noise: float = 0.05
-    blur: float = 0.8
-    highlights: float = 0.0  # largest share of the FLAIR's contrast above tissue that is taken away
-
-
-@dataclass
-class AutoencoderSettings(Settings):
-    """Stage 1: both autoencoders in one loop on patches."""
-
-    lr: float = 1e-3
-    patch: tuple[int, ...] = (64, 64, 64)
-    flip: bool = True
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
-    beta_kl: float = 1e-6
-    lambda_condition: float = 0.5  # weight of the condition's reconstruction
-    lambda_edge: float = 0.1
-    lambda_adversarial: float = 0.01
-    lambda_align: float = 0.01
-    adversarial_start: float = 0.3  # share of the training after which PatchGAN joins
-    discriminator_lr: float = 3e-4
-    discriminator_channels: int = 16
-    align_width: int = 32
-    align_positions: int = 256
-    align_temperature: float = 0.1
-    # Half of the PSR latents get Gaussian noise before they are decoded, of up to this share of their own standard
-    # deviation: what the diffusion model hands the decoder is never exact, and a decoder that has only seen exact
-    # latents turns every error into a block of latent size.
-    latent_noise: float = 0.0
-    validation_patches: int = 8
-
-
-@dataclass
-class DecoderSettings(Settings):
-    """The PSR decoder once more, all else frozen."""
-
-    lr: float = 5e-4
-    patch: tuple[int, ...] = (64, 64, 64)
-    flip: bool = True
-    lambda_edge: float = 0.3
-    lambda_adversarial: float = 0.003
-    adversarial_start: float = 0.2
-    discriminator_lr: float = 3e-4
-    discriminator_channels: int = 16
-    latent_noise: float = 0.3
-    validation_patches: int = 8
-
-
-@dataclass
-class LatentSettings(Settings):
-    """What both diffusion stages share."""
-
-    crop: tuple[int, ...] | None = (24, 28, 24)  # latent positions; None: the whole volume
-    flip: bool = True
-    focus: tuple[float, ...] = (0.05, 0.45)  # times, as fractions of the schedule, that get more samples ...
-    focus_share: float = 0.0  # ... this share of them; the others are spread over all times
-    latent_augmentations: int = 0  # encodings of contrast-augmented copies of x, cached beside the plain one
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
-    # "prediction": the error of v or epsilon as it is; "x0": the same error counted in z_0, which stops the last,
-    # almost noise-free times from taking most of the gradient (Salimans and Ho 2022, section 4, discuss such weights)
-    weighting: str = "prediction"
-    validation_crops: int = 8
-    preview_steps: int = 12
-
-
-@dataclass
-class BackboneSettings(LatentSettings):
-    """Unconditional diffusion on PSR latents."""
-
-    lr: float = 4e-4
-
-
-@dataclass
-class DemistSettings(LatentSettings):
-    """Stage 2: the three streams on the frozen backbone. Ablation: model.streams.semantic=false and so on."""
-
-    lr: float = 4e-4
-    dropout_semantic: float = 0.1
-    dropout_spatial: float = 0.1
-    dropout_adaptive: float = 0.1
-    dropout_all: float = 0.0
-    context: str | None = None  # CSV or TSV: the backbone's own conditions per subject (Brain LDM); None: neutral
-    dropout_protocol: float = 0.5  # with a mean network: share of the samples without any sidecar
-    dropout_context: float = 0.1  # share of the samples held neutral all the same, as synthesis holds them
-    lambda_edge: float = 0.1
-    lambda_tissue: float = 0.5
-    lambda_estimate: float = 0.5  # the spatial stream's direct estimate of z_0, where it has one
-    estimate_first: float = 0.0  # share of the training that the estimate gets alone, before the backbone takes part
-    decode: tuple[int, ...] = (12, 12, 12)  # latent positions decoded for the losses in image space
-    decode_halo: int = 2
-    decode_every: int = 4  # one sample in so many is decoded, and counts so much more; 0: none
-    validation_samples: int = 2  # crops sampled with preview_steps steps of DDIM and compared with the truth
-
-
-def _slight() -> AugmentSettings:
-    """What distinguishes scanners is in the data, and quantities hang on contrast."""
-    return AugmentSettings(0.5, gain=0.0, offset=0.0, gamma=0.0, bias=0.03, noise=0.02, blur=0.6)
-
-
-@dataclass
-class WarpSettings:
-    """Random geometry of crops; see :func:`.warp.draw`."""
-
-    probability: float = 0.6
-    upend: float = 0.4
-    degrees: float = 12.0
-    stretch: float = 0.08
-    bend: float = 2.0
-
-
-@dataclass
-class PaintSettings:
-    """Lesions painted into crops; see :func:`.paint.paint`."""
-
-    probability: float = 0.5
-    most: int = 6
-    faint: float = 0.25
-    specks: float = 0.4
-
-
-@dataclass
-class LocalSettings:
-    """The mean's first part, fitted to voxels before the networks; see :mod:`.local`."""
-
-    crops: int = 8  # of each scan
-    voxels: int = 512  # of each crop
-    rounds: int = 20  # over all of them
-    batch: int = 32  # crops
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    noise: float = 1.0  # standard deviations, on the description of a scan
-    dropout_scan: float = 0.5  # of what becomes of the description
-    dropout: float = 0.1  # share of the crops without the semantic, and without the adaptive stream
-    error_scale: float = 0.1  # errors are counted in these, of the PSR range
-
-
-@dataclass
-class MeanSettings(LatentSettings):
-    """The posterior mean, which the streams then share."""
-
-    lr: float = 2.5e-4
-    crop: tuple[int, ...] | None = (20, 24, 20)
-    flip: bool = False
-    augment: AugmentSettings = field(default_factory=_slight)
-    warp: WarpSettings = field(default_factory=WarpSettings)  # without tokens only: they know the whole volume
-    paint: PaintSettings = field(default_factory=PaintSettings)
-    local: LocalSettings = field(default_factory=LocalSettings)
-    margin: int = 6  # voxels along a crop's faces that do not count: the network there has not seen what lies beyond
-    dropout_semantic: float = 0.1
-    dropout_adaptive: float = 0.1
-    dropout_protocol: float = 0.5  # share of the samples without any sidecar; of the others each key misses at times
-    lesion_share: float = 0.3  # share of the crops around a lesion
-    error_scale: float = 0.02  # PSR; errors are counted in these
-    lambda_latent: float = 0.1
-    lambda_spread: float = 0.1
-    lambda_tissue: float = 0.1
-    only_spread: bool = False  # with --init: the mean stays as it is, what says how sure it is is trained anew
-
-
-@dataclass
-class RegressionSettings(Settings):
-    """The rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR."""
-
-    lr: float = 1e-3
-    patch: tuple[int, ...] = (64, 64, 64)
-    flip: bool = True
-    augment: AugmentSettings = field(default_factory=_slight)  # the mean's: a rival learns from the same images
-    channels: tuple[int, ...] = (16, 32, 64, 160, 320, 16)
-    validation_patches: int = 8
-
-
-@dataclass
-class SegmentationSettings(Settings):
-    """The tissue network of :mod:`DEMISTCore.regions`."""
-
-    lr: float = 1e-3
-    patch: tuple[int, ...] = (96, 96, 96)
-    flip: bool = True
-    augment: AugmentSettings = field(default_factory=lambda: AugmentSettings(gain=0.2, offset=0.1, bias=0.2))
-    recolour: tuple[float, ...] = (0.03, 0.06)  # SD of each tissue's own shift on T1w and FLAIR; tissue's median is 0.5
-    recolour_share: float = 0.5  # share of the samples that get it
-    thin_mask: float = 0.3  # share of the samples that lose outer CSF
-    thick_mask: float = 0.4  # share of the samples that get a rim of what lies around the brain
-    flair_dropout: float = 0.3  # share of the samples without a FLAIR
-    lesion_share: float = 0.5  # share of the patches around a lesion
-    lesion_weight: float = 2.0
-    volume_weight: float = 5.0  # weight of the error of the tissues' volumes
-    mean_weight: float = 1.0  # weight of the error of mean PSR over grey and white matter
-    volume_start: float = 0.5  # share of the training after which both count
-    channels: tuple[int, ...] = (48, 64, 96, 112, 112, 48)
-    validation_patches: int = 8
-
-
-STAGES: dict[str, type[Settings]] = {
-    "autoencoder": AutoencoderSettings,
-    "backbone": BackboneSettings,
-    "mean": MeanSettings,
-    "demist": DemistSettings,
-    "decoder": DecoderSettings,
-    "regression": RegressionSettings,
-    "segmentation": SegmentationSettings,
-}
 
 # A resumed run must go on as it began; only what does not touch the numbers, and its length, may change.
 RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "devices", "nodes"} | {
@@ -321,7 +50,7 @@ def resolve(stage: str, config: str | Path | None = None, overrides: Sequence[st
     Raises:
         InputError: unknown preset or key (the nearest is named), a value of the wrong type, bad YAML.
     """
-    tree = _tree(STAGES[stage])
+    tree = _tree(STAGES[stage].settings)
     tree["model"], tree["schedule"] = _model("small", "model"), _schedule()
     _apply_file(tree, stage, str(config or "small"), seen=())
     return build(stage, override(tree, overrides))
@@ -341,7 +70,7 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 def build(stage: str, tree: Mapping[str, Any]) -> Settings:
     """Settings from a fully resolved mapping (a run's ``config.yaml``)."""
     try:
-        settings = _construct(STAGES[stage], tree)
+        settings = _construct(STAGES[stage].settings, tree)
     except RecursionError:
         raise InputError("The settings are nested too deeply.") from None
     if settings.steps is None and settings.max_minutes is None:

@@ -19,12 +19,12 @@ from ..files import write_json
 from ..guards import protect_folder
 from ..lock import LOCK_FILE, FolderLock
 from .checkpoint import Run, checkpoints
-from .settings import RESUMABLE, Settings, build, resolve, to_dict
+from .groups import Settings
+from .settings import RESUMABLE, build, resolve, to_dict
+from .stage import Stage
+from .stages import STAGES, Task
 
 log = logging.getLogger(__name__)
-
-#: stages that build on an earlier one
-ON_FOUNDATION = ("backbone", "mean", "demist", "decoder")
 
 
 def start(
@@ -71,8 +71,8 @@ def _start(
         settings = resolve(stage, config, overrides)
         if not data:
             raise InputError("Say what to train on: --data takes a BIDS data set.")
-        if stage in ON_FOUNDATION and not foundation:
-            earlier = "autoencoder" if stage in ("backbone", "mean") or backbone else "backbone"
+        if (earlier := STAGES[stage].foundation) and not foundation:
+            earlier = "autoencoder" if backbone else earlier
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
         run = Run(
             out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone),
@@ -118,13 +118,13 @@ def _absolute(source: str | None) -> str | None:
     return str(Path(source).resolve()) if source and Path(source).exists() else source
 
 
-def _train(run: Run, stage: Any, resume: bool) -> int:
+def _train(run: Run, stage: Stage, resume: bool) -> int:
     from .loop import fit
 
     if _first_process():
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
-            if hasattr(stage, "scales"):
+            if stage.scales is not None:
                 _note_scales(run, stage.scales)
             run.write()  # last: a folder with a configuration is a run
         except OSError as error:
@@ -137,11 +137,10 @@ def _train(run: Run, stage: Any, resume: bool) -> int:
     logging.getLogger().addHandler(handler)
     try:
         log.info("%s -> %s", run.stage, run.folder)
-        if hasattr(stage, "table"):
-            log.info("%s", stage.table())
+        if told := stage.table():
+            log.info("%s", told)
         code = fit(stage, run, resume=resume)
-        if hasattr(stage, "finish"):
-            stage.finish()
+        stage.finish()
         return code
     finally:
         logging.getLogger().removeHandler(handler)
@@ -198,12 +197,12 @@ def _overridden(stage: str, tree: dict[str, Any], overrides: Sequence[str]) -> S
     return build(stage, override(tree, overrides))
 
 
-def _assemble(run: Run, resume: bool) -> Any:
+def _assemble(run: Run, resume: bool) -> Stage:
     """Data and networks: everything up to the first step."""
     from ..networks.limits import read_model
     from . import data
 
-    s = run.settings
+    s, kind = run.settings, STAGES[run.stage]
     from ..measured.choice import read_filters
     from .check import stop_at_alarms
 
@@ -230,7 +229,7 @@ def _assemble(run: Run, resume: bool) -> Any:
         torch.set_num_threads(s.threads)
     cache = Path(s.cache) if s.cache else run.folder.parent / "cache"
     foundation = None
-    if run.stage in ON_FOUNDATION:
+    if kind.foundation:
         from .foundation import foundation_of
 
         foundation = foundation_of(run)
@@ -238,7 +237,7 @@ def _assemble(run: Run, resume: bool) -> Any:
             raise InputError(f"{run.foundation} has changed since {run.folder} began; start a new run on it.")
         run.foundation_hash = foundation.hash
     contexts = None
-    if getattr(s, "context", None):
+    if kind.contexts and s.context:
         from .context import read_contexts
 
         s.context = _absolute(s.context)
@@ -255,46 +254,17 @@ def _assemble(run: Run, resume: bool) -> Any:
     run.data_hash = content
     log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
 
-    if run.stage == "autoencoder":
-        from .autoencoder import AutoencoderStage
-
-        stage = AutoencoderStage(model, s, train, held)
-    elif run.stage == "backbone":
-        from .backbone import BackboneStage
-
-        stage = BackboneStage(model, s, foundation, train, held, cache)
-    elif run.stage == "decoder":
-        from .decoder import DecoderStage
-
-        stage = DecoderStage(s, foundation, train, held)
-    elif run.stage == "mean":
-        from .mean import MeanStage
-
-        stage = MeanStage(model, s, foundation, train, held, cache, given=bool(run.init or checkpoints(run.folder)))
-    elif run.stage == "demist":
-        from .demist import DemistStage
-
-        mean = None
-        if run.mean:
-            from .mean import read_mean
-
-            mean = read_mean(run.mean_source, foundation)
-        stage = DemistStage(model, s, foundation, train, held, cache, contexts, mean)
-    elif run.stage == "segmentation":
-        from .segmentation import SegmentationStage
-
-        stage = SegmentationStage(s, train, held)
-    else:
-        from .regression import RegressionStage
-
-        stage = RegressionStage(s, train, held)
+    begun = bool(checkpoints(run.folder))
+    stage = kind.build(
+        Task(run, s, model, train, held, cache, foundation, contexts, given=begun or bool(run.init))
+    )  # fmt: skip
     # The model as it really is (the foundation decides its own part), so that config.yaml alone says it.
-    if hasattr(stage, "model"):
+    if stage.model is not None:
         run.settings.model = stage.model.to_dict()
-    if run.init and not checkpoints(run.folder):
-        from .foundation import initialise
+    if run.init and not begun:
+        from .initial import initialize
 
-        initialise(stage, run.stage, run.init)
+        initialize(stage, kind, run.init)
     return stage
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..networks.filters import STRIDE
 from .data import Prepared
-from .settings import WarpSettings
+from .groups import WarpSettings
 
 _KNOTS = 16  # voxels between the knots of the bend
 
