@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ..diffusion import NoiseSchedule
     from ..networks.config import BackboneConfig
     from ..training.checkpoint import Run
     from ..training.foundation import Foundation

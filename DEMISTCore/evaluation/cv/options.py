@@ -81,7 +81,7 @@ class Options:
 
     def words(self, stage: str) -> list[str]:
         """Settings of a stage: how scans are prepared, the seed, the device, and what the user gave."""
-        from ...training.settings import STAGES
+        from ...training.stages import STAGES
 
         given = [*PREPARED_AS[self.preprocess], f"seed={self.seed}", f"device={self.device.partition(':')[0]}"]
         if self.precision != "auto":
