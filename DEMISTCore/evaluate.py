@@ -5,6 +5,9 @@ linear model of ten local features, the T1w/FLAIR ratio and a regression network
 input and stream is worth, whether error bars hold; tables (CSV, Markdown) and figures. A stopped evaluation goes on
 with the same command.
 
+`cv` is the whole experiment, from training in every fold to significance; `pair` compares measured and synthesized
+maps that are there already: `python -m DEMISTCore.evaluate cv --help`, `... pair --help`.
+
 With --t1w, --flair and --lesions, one real patient without measured PSR: median PSR by tissue, and how well lesions
 stand out from distant white matter, beside the T1w and the FLAIR themselves and the linear model.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,8 +83,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, call, report."""
-    args = parser().parse_args(argv)
+    """Parse, call, report; ``cv`` and ``pair`` are command lines of their own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["cv"], ["pair"]):
+        from importlib import import_module
+
+        return int(import_module(f".evaluate_{words[0]}", __package__).main(words[1:]))
+    args = parser().parse_args(words)
     images = [args.t1w, args.flair, args.lesions]
     if bool(args.data) == any(images):
         raise InputError("Give either --data, or --t1w, --flair and --lesions.")

@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     maps.add_argument("--sampler", default="ddim", metavar="NAME", help="of all that sample: ddpm, ddim or dpmpp_2m "
                       "(default: %(default)s)")  # fmt: skip
     maps.add_argument("--sampling-steps", type=int, default=50, metavar="N", help="default: %(default)s")
-    maps.add_argument("--seeds", type=int, default=4, metavar="N", help="samples that DEMIST's mean is taken over where "
-                      "the model has no mean network (default: %(default)s)")  # fmt: skip
+    maps.add_argument("--seeds", type=int, default=4, metavar="N", help="samples that DEMIST's mean is taken over "
+                      "where the model has no mean network (default: %(default)s)")  # fmt: skip
     scans = p.add_argument_group("scans")
     scans.add_argument("--preprocess", default="masked", metavar="MODE", help="simulated: true brain mask, no "
                        "registration, no N4; masked: true brain mask; full: as synthesize (default: %(default)s)")

@@ -44,7 +44,7 @@ def mae(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 
 def nmse(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Squared error over the truth's sum of squares inside ``mask``: 0 is perfect, 1 is a map of zeros; NaN for none."""
+    """Squared error over the truth's sum of squares inside ``mask``: 0 is perfect, 1 a map of zeros; NaN for none."""
     power = float(np.sum(np.asarray(truth, np.float64)[_inside(mask)] ** 2))
     return float(np.sum(_difference(prediction, truth, mask) ** 2)) / power if power > 0 else math.nan
 

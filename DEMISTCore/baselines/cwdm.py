@@ -3,8 +3,8 @@
 P. Friedrich, A. Durrer, J. Wolleb, P. C. Cattin, *cWDM: Conditional Wavelet Diffusion Models for Cross-Modality 3D
 Medical Image Synthesis*, arXiv 2411.17203, after WDM (arXiv 2402.19043). As published: one level of the 3-D Haar
 transform, low bands divided by three, the eight bands of each scan concatenated to the eight noisy ones of the map, a
-U-Net of residual blocks (64 channels, times 1, 2, 2, 4, 4, two blocks a level, no attention) that predicts the clean bands,
-mean squared error over all bands alike, 1000 linear steps, AdamW at 1e-5, one volume a batch.
+U-Net of residual blocks (64 channels, times 1, 2, 2, 4, 4, two blocks a level, no attention) that predicts the clean
+bands, mean squared error over all bands alike, 1000 linear steps, AdamW at 1e-5, one volume a batch.
 
 Here the U-Net is MONAI's, whose middle block attends, and windows of the training's patch stand for whole volumes where
 memory is short: the estimate of every step is blended over them, so that a sample has no seams.

@@ -1,7 +1,8 @@
 """The 3-D Haar wavelet transform: a volume as eight sub-bands of half its extents, and back, without loss.
 
 Each axis is cut into the sum and the difference of neighbors over sqrt(2): an orthonormal transform, so white noise
-stays white noise. Bands come in the order LLL, LLH, LHL, LHH, HLL, HLH, HHL, HHH (L: sum, H: difference, along x, y, z).
+stays white noise. Bands come in the order LLL, LLH, LHL, LHH, HLL, HLH, HHL, HHH (L: sum, H: difference, along x, y,
+z).
 
 >>> x = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
 >>> bool(torch.allclose(inverse(transform(x)), x))
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 
 BANDS = 8
-#: The low band is this many times larger than it is shown to a network, which brings it near the others' order (Friedrich
-#: et al., WDM, arXiv 2402.19043, and cWDM, arXiv 2411.17203, with their published code).
+#: The low band is this many times larger than it is shown to a network, which brings it near the others' order
+#: (Friedrich et al., WDM, arXiv 2402.19043, and cWDM, arXiv 2411.17203, with their published code).
 LOW_SCALE = 3.0
 
 

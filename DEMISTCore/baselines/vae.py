@@ -1,8 +1,8 @@
 """Latent regression: from the condition's latents straight to the PSR latents, between variational autoencoders.
 
 What remains of latent diffusion without diffusion: the same KL autoencoders (Kingma and Welling, ICLR 2014; Rombach et
-al., CVPR 2022), the same U-Net, asked once, without noise and at time 0, trained with the squared error of the latents. Its
-answer is the mean of what the scans leave possible, decoded.
+al., CVPR 2022), the same U-Net, asked once, without noise and at time 0, trained with the squared error of the latents.
+Its answer is the mean of what the scans leave possible, decoded.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def evaluate(
     context = Context(
         model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
         knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, rivals=rivals,
-        lookup_from=lookup_from, linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
+        lookup_from=lookup_from, linear=linear, preprocess=preprocess, already_aligned=already_aligned,
+        progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
     settings = {

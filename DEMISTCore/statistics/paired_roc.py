@@ -2,8 +2,8 @@
 
 Both maps are asked about the same lesion and white matter voxels, so their areas are correlated, and the difference is
 surer than either. The placements of a map (:func:`.delong.placements`) are what its area is the mean of, and so the
-difference of two areas is the mean of differences of placements: DeLong's covariance formula for two correlated curves is
-DeLong's variance of these differences, and Obuchowski's for clusters likewise.
+difference of two areas is the mean of differences of placements: DeLong's covariance formula for two correlated curves
+is DeLong's variance of these differences, and Obuchowski's for clusters likewise.
 
 E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44:837 (1988); N. A. Obuchowski, Biometrics 53:567 (1997);
 B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993.

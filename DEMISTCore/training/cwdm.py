@@ -54,8 +54,9 @@ class CwdmStage(PatchStage):
     def __init__(self, settings: CwdmSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
         multiple = 2 ** len(settings.channels)
         if any(n % multiple for n in settings.patch):
-            raise InputError(f"patch={list(settings.patch)} must be multiples of {multiple}: the wavelets and the U-Net "
-                             "halve it.")  # fmt: skip
+            raise InputError(
+                f"patch={list(settings.patch)} must be multiples of {multiple}: wavelets and U-Net halve it."
+            )
         if any(n % settings.groups for n in settings.channels):
             raise InputError(f"channels={list(settings.channels)} must be multiples of groups={settings.groups}.")
         super().__init__(settings, train, held)

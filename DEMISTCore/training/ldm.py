@@ -49,7 +49,8 @@ class LdmStage(PairedLatentStage):
         """A short sample."""
         noise = SeededNoise([seed] * len(c))
         start = noise((len(c), self.model.psr.latent_channels, *c.shape[2:])).to(c.device)
-        return ddim(conditioned(self.objective.network, c), start, self.schedule, self.settings.preview_steps, noise=noise)
+        model = conditioned(self.objective.network, c)
+        return ddim(model, start, self.schedule, self.settings.preview_steps, noise=noise)
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time, on fixed crops with fixed noise."""

@@ -23,7 +23,8 @@ class VaeObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Loss of a batch: z (B, Cz, x, y, z), c (B, Cc, x, y, z), scaled; ``known`` (B, 1, x, y, z): how far z is."""
-        return {"loss": known_mean((regress(self.network, batch["c"]).float() - batch["z"]).square(), batch.get("known"))}
+        error = (regress(self.network, batch["c"]).float() - batch["z"]).square()
+        return {"loss": known_mean(error, batch.get("known"))}
 
 
 class VaeStage(PairedLatentStage):

@@ -184,8 +184,10 @@ def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, 
     truth = scan["truth"].astype(np.float32)
     contours = [np.zeros(mask.shape, bool), _same_size(lesions[box].astype(np.float32), mask.shape) > 0.5]
     shared = {"contours": contours, "row_titles": ["slice", "zoom"], "aspect": float(scan["aspect"])}
-    columns = [Column.image("T1w", both(scan["t1w"])), Column.image("FLAIR", both(scan["flair"])),
-               Column.psr("measured", map_of(truth)), *(Column.psr(row, map_of(made[row])) for row in rows)]  # fmt: skip
+    columns = [
+        Column.image("T1w", both(scan["t1w"])), Column.image("FLAIR", both(scan["flair"])),
+        Column.psr("measured", map_of(truth)), *(Column.psr(row, map_of(made[row])) for row in rows),
+    ]  # fmt: skip
     differences = [Column.psr("measured", map_of(truth)),
                    *(Column.difference(row, map_of(made[row] - truth)) for row in rows)]  # fmt: skip
     footer = "Outlined in the zoom: lesions."

@@ -82,7 +82,7 @@ def read_folds(path: str | Path, sessions: Sequence[Session]) -> list[Fold]:
     for row in rows:
         name = subject_name(row[key])
         if placed.setdefault(name, row["fold"]) != row["fold"]:
-            raise InputError(f"{path} puts {name} into fold {placed[name]} and into fold {row['fold']}; leave it in one.")
+            raise InputError(f"{path} puts {name} into the folds {placed[name]} and {row['fold']}; leave it in one.")
     strange, left = sorted(set(placed) - set(people)), sorted(set(people) - set(placed))
     if strange:
         raise InputError(f"{path} names {strange[0]}, whom the data set does not have (with T1w, FLAIR and PSR).")
@@ -184,7 +184,9 @@ def fold_rows(folds: Sequence[Fold], sessions: Sequence[Session], strata: Mappin
     ]
 
 
-def fold_summary(folds: Sequence[Fold], sessions: Sequence[Session], strata: Mapping[str, str]) -> list[dict[str, object]]:
+def fold_summary(
+    folds: Sequence[Fold], sessions: Sequence[Session], strata: Mapping[str, str]
+) -> list[dict[str, object]]:
     """One row a fold: subjects and scans of either side, and tested subjects of each class."""
     scans = Counter(s.subject for s in sessions)
     classes = sorted(set(strata.values()))

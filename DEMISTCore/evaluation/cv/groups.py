@@ -1,8 +1,8 @@
 """What a neurologist would conclude from the maps: diagnoses and regions compared, and repeat scans.
 
-The same questions are put to the measured and to every synthesized map: a map is as good as the conclusions that it leads
-to. Mixed linear models have a random intercept for each person, since several scans, and several regions, are of one person
-(N. M. Laird, J. H. Ware, Biometrics 38:963, 1982), fitted by restricted maximum likelihood with statsmodels.
+The same questions are put to the measured and to every synthesized map: a map is as good as the conclusions that it
+leads to. Mixed linear models have a random intercept for each person, since several scans, and several regions, are of
+one person (N. M. Laird, J. H. Ware, Biometrics 38:963, 1982), fitted by restricted maximum likelihood with statsmodels.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def diagnoses(table: pd.DataFrame, strata: Mapping[str, str]) -> pd.DataFrame:
         base = reference(people.to_dict())
         for name in (klass for klass in people.index if klass != base):
             pair = own[own["klass"].isin((name, base))]
-            fit = _fit(pair["mean"].to_numpy(float), (pair["klass"] == name).to_numpy(float), pair["subject"].to_numpy())
+            is_class = (pair["klass"] == name).to_numpy(float)
+            fit = _fit(pair["mean"].to_numpy(float), is_class, pair["subject"].to_numpy())
             means = pair.groupby("klass")["mean"].mean()
             told.append({
                 "source": source, "region": region, "class": name, "reference": base, "people": int(people[name]),

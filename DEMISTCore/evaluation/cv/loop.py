@@ -1,8 +1,9 @@
 """The whole experiment: folds, trainings, maps, numbers, tables and figures; a killed one goes on where it was.
 
-What is on disk is the state: run folders of the stages, one result for each scan and row, and ``cv.json``, which says what
-was asked. Nothing that is there is computed again, and tables are made of results alone: those of a run that was killed
-and went on are those of one that was not, byte for byte. What hangs on a clock (seconds) stands in ``costs.csv``.
+What is on disk is the state: run folders of the stages, one result for each scan and row, and ``cv.json``, which says
+what was asked. Nothing that is there is computed again, and tables are made of results alone: those of a run that was
+killed and went on are those of one that was not, byte for byte. What hangs on a clock (seconds) stands in
+``costs.csv``.
 """
 
 from __future__ import annotations
@@ -178,10 +179,12 @@ def _fitting(recipes: list[Recipe], options: Options) -> tuple[list[Recipe], dic
 
         below = read_foundation(options.foundation)
         if below.spacing is not None and not math.isclose(below.spacing, spacing, rel_tol=1e-3):
-            raise InputError(f"The foundation {options.foundation} works on a grid of {below.spacing:g} mm and these "
-                             f"trainings on one of {spacing:g} mm; give preprocess.spacing={below.spacing:g}.")  # fmt: skip
+            raise InputError(
+                f"The foundation {options.foundation} works on a grid of {below.spacing:g} mm and these trainings on "
+                f"one of {spacing:g} mm; give preprocess.spacing={below.spacing:g}."
+            )
         if below.backbone is None and any(recipe.name == "demist" for recipe in recipes):
-            raise InputError(f"{options.foundation} holds autoencoders only; DEMIST takes a foundation with a backbone.")
+            raise InputError(f"{options.foundation} holds autoencoders only; DEMIST needs a backbone, too.")
         multiple = below.model.multiple
     else:
         multiple = model.multiple

@@ -42,8 +42,8 @@ def markdown(
             for recipe in recipes for row in recipe.rows
         )), "",
         "## Results", "",
-        "Mean ± SD over folds of the folds' means over subjects. Bold: best. Stars: DEMIST better than the best baseline, "
-        "Wilcoxon's signed rank test over subjects, p after Holm below 0.05 (*), 0.01 (**), 0.001 (***).", "",
+        "Mean ± SD over folds of the folds' means over subjects. Bold: best. Stars: DEMIST better than the best "
+        "baseline, Wilcoxon's signed rank test over subjects, p after Holm below 0.05 (*), 0.01 (**), 0.001 (***).", "",
         main_table(tables, rows, by_kind), "",
         *_wins(tables, by_kind),
         "## Errors by tissue", "", by_group(tables, rows), "",
@@ -51,8 +51,8 @@ def markdown(
         "Means over subjects of both, and p after Holm over all comparisons of the measure.", "",
         _significance(tables["significance"]), "",
         "## Lesions against normal-appearing white matter", "",
-        "Area under the ROC curve over all scans, of the map and of the measured PSR in the same voxels; the difference "
-        "with 95 % intervals: by DeLong with patients as clusters, and by a bootstrap over patients.", "",
+        "Area under the ROC curve over all scans, of the map and of the measured PSR in the same voxels; the "
+        "difference with 95 % intervals: by DeLong with patients as clusters, and by a bootstrap over patients.", "",
         _roc(tables["roc"]), "",
         *_further(tables),
         "## Folds", "", _frame(tables["folds"]), "",
@@ -75,13 +75,14 @@ def main_table(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind:
 def latex(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind: Mapping[str, str]) -> str:
     """The same as a LaTeX table for ``\\usepackage{booktabs}``."""
     measures = [m for m in MAIN if f"{m.key}_mean" in tables["summary"]]
+    arrows = {1: "$\\uparrow$", -1: "$\\downarrow$"}
     lines = [
         "% \\usepackage{booktabs}", "\\begin{table}", "  \\centering", "  \\small",
         "  \\caption{Mean $\\pm$ SD over folds. Bold: best. Stars: better than the best baseline, Wilcoxon's signed "
         "rank test over subjects, Holm: * $p<0.05$, ** $p<0.01$, *** $p<0.001$.}",
         f"  \\begin{{tabular}}{{l{'c' * len(measures)}}}", "    \\toprule",
         "    Method & " + " & ".join(
-            f"{_tex(m.title)} ${'\\uparrow' if m.better > 0 else '\\downarrow'}$" for m in measures
+            f"{_tex(m.title)} {arrows[m.better]}" for m in measures
         ) + " \\\\", "    \\midrule",
     ]  # fmt: skip
     ours = [row for row in rows if by_kind.get(row) == OURS]
@@ -198,8 +199,8 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         ]  # fmt: skip
     if len(tables["repeatability"]):
         parts += [
-            "## Repeat scans", "", "SD within persons (1e-3 PSR), the coefficient of repeatability (1.96 √2 of it), the "
-            "coefficient of variation, and the share of the variance that is between persons.", "",
+            "## Repeat scans", "", "SD within persons (1e-3 PSR), the coefficient of repeatability (1.96 √2 of it), "
+            "the coefficient of variation, and the share of the variance that is between persons.", "",
             _table(["Region", "Map", "People", "Scans", "Within", "Coefficient", "CV (%)", "ICC"], (
                 [row["region"], str(row["source"]), str(row["people"]), str(row["scans"]),
                  _number(1e3 * row["within_sd"], 2), _number(1e3 * row["coefficient"], 2),

@@ -65,8 +65,9 @@ class Places:
     def regions(self) -> dict[str, np.ndarray]:
         """Regions whose means are compared, by the name in the tables."""
         return {
-            "lesion": self.groups["lesions"], "proximal NAWM": self.nawm["proximal"], "distal NAWM": self.nawm["distal"],
-            "NAWM": self.nawm["nawm"], "white matter": self.groups["white"], "grey matter": self.groups["grey"],
+            "lesion": self.groups["lesions"], "proximal NAWM": self.nawm["proximal"],
+            "distal NAWM": self.nawm["distal"], "NAWM": self.nawm["nawm"],
+            "white matter": self.groups["white"], "grey matter": self.groups["grey"],
         }  # fmt: skip
 
 

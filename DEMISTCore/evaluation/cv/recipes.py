@@ -1,8 +1,8 @@
 """What is compared: each method as the stages that train it, their shares of its budget, and the rows of the tables.
 
-Budgets are equal over methods. One that stands on autoencoders pays for them out of its own budget (they are trained once
-a fold, and every method that uses them is charged), unless ``--foundation`` declares them external: then all of the budget
-goes to what is trained here.
+Budgets are equal over methods. One that stands on autoencoders pays for them out of its own budget (they are trained
+once a fold, and every method that uses them is charged), unless ``--foundation`` declares them external: then all of
+the budget goes to what is trained here.
 """
 
 from __future__ import annotations

@@ -83,7 +83,9 @@ def check_external(source: str | None, data: str | Path, folds: list[Fold]) -> s
     if source is None:
         return None
     if not (Path(source) / "config.yaml").is_file():
-        return f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared, not shown."
+        return (
+            f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared, not shown."
+        )
     from ...training.checkpoint import Run
     from ...training.data import index, subject_name
 

@@ -1,7 +1,7 @@
 """Means over folds, and whether two methods differ: Wilcoxon's signed rank test over subjects, Holm's correction.
 
-Scans of one person are not independent: they are averaged first, and persons are what is counted. F. Wilcoxon, Biometrics
-Bulletin 1:80 (1945), as :func:`scipy.stats.wilcoxon` has it; S. Holm, Scand J Stat 6:65 (1979), as
+Scans of one person are not independent: they are averaged first, and persons are what is counted. F. Wilcoxon,
+Biometrics Bulletin 1:80 (1945), as :func:`scipy.stats.wilcoxon` has it; S. Holm, Scand J Stat 6:65 (1979), as
 :func:`statsmodels.stats.multitest.multipletests` has it, over all comparisons of one measure.
 """
 
@@ -37,7 +37,8 @@ class Measure:
     better: int
 
 
-#: The main table: errors over the brain, sharpness as its distance from 1, and lesions' AUC as its distance from the truth's.
+#: The main table: errors over the brain, sharpness as its distance from 1, and lesions' AUC as its distance from the
+#: truth's.
 MAIN = (
     *(Measure(f"{key}_brain", title, factor, digits, better) for key, title, factor, digits, better in ERRORS),
     Measure("sharpness_error", "|sharpness - 1|", 1, 3, -1),
@@ -52,14 +53,15 @@ MEASURES = (
 #: Further columns of which means are reported.
 _FURTHER = (
     "sharpness", "scale_error_percent", "coverage", "interval_coverage",
-    *(f"{kind}_{name}{end}" for name in AGAINST for kind, end in (("auc", ""), ("truth_auc", ""), ("auc", "_difference"))),
+    *(f"{what}_{name}" for name in AGAINST for what in ("auc", "truth_auc")),
+    *(f"auc_{name}_difference" for name in AGAINST),
 )  # fmt: skip
 
 
 def fold_means(results: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
     """One row a method and fold: means over its subjects, scans of a subject averaged first."""
-    keys = [*dict.fromkeys([m.key for m in MEASURES] + [k for k in _FURTHER] + [c for c in results if c.startswith("bias_")])]
-    keys = [key for key in keys if key in results]
+    biases = [column for column in results if column.startswith("bias_")]
+    keys = [key for key in dict.fromkeys([*(m.key for m in MEASURES), *_FURTHER, *biases]) if key in results]
     per_subject = results.groupby(["method", "fold", "subject"], observed=True)[keys].mean()
     folds = per_subject.groupby(["method", "fold"], observed=True).mean().reset_index()
     return _ordered(folds, rows)
@@ -127,7 +129,7 @@ def _pair(table: pd.DataFrame, first: str, second: str, measure: Measure) -> dic
 
 
 def wilcoxon(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Statistic and two-sided p of paired samples (n,); p is NaN with fewer than :data:`LEAST_PAIRS`, 1 if all equal."""
+    """Statistic and two-sided p of paired samples (n,); p is NaN below :data:`LEAST_PAIRS` pairs, 1 if all equal."""
     from scipy.stats import wilcoxon as signed_rank
 
     if a.size < LEAST_PAIRS:
@@ -166,6 +168,6 @@ def stars(p: float) -> str:
 def _ordered(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    table["method"] = pd.Categorical(table["method"], [row for row in rows], ordered=True)
+    table["method"] = pd.Categorical(table["method"], list(rows), ordered=True)
     by = ["method", "fold"] if "fold" in table else ["method"]
     return table.sort_values(by).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""A rival: a plain conditional latent diffusion model, the condition concatenated; see :mod:`DEMISTCore.training.ldm`."""
+"""A rival: plain conditional latent diffusion, the condition concatenated; see :mod:`DEMISTCore.training.ldm`."""
 
 from __future__ import annotations
 
