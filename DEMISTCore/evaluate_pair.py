@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m DEMISTCore.evaluate pair", description=__doc__.partition("\n\n")[2], epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    p.add_argument("--measured", required=True, type=Path, metavar="FILE|DIR", help="measured PSR, fractions or percent")
+    p.add_argument("--measured", required=True, type=Path, metavar="FILE|DIR", help="measured PSR, in fractions or "
+                   "percent")  # fmt: skip
     p.add_argument("--synthesized", required=True, type=Path, metavar="FILE|DIR", help="synthesized PSR, in the same "
                    "space")  # fmt: skip
     p.add_argument("--labels", type=Path, metavar="FILE|DIR", help="tissue labels (1 CSF, 2 grey, 3 white matter, or "

@@ -88,7 +88,7 @@ def compare_pairs(
     import pandas as pd
 
     from ..statistics.comparison import agreement
-    from .cv.figures import _bland_altman, _scatter, region_figure, roc_figure
+    from .cv.figures import bland_altman, region_figure, roc_figure, scatter
     from .cv.numbers import numbers, region_rows
     from .cv.places import AGAINST, Places
     from .cv.pooled import Pool, table
@@ -126,8 +126,8 @@ def compare_pairs(
     results, by_region, roc = pd.DataFrame(rows), pd.DataFrame(regions), table(pool, [ROW])
     figures = {}
     if len(by_region):
-        figures["scatter.png"] = region_figure(by_region, [ROW], _scatter, "Region means")
-        figures["bland_altman.png"] = region_figure(by_region, [ROW], _bland_altman, "Region means")
+        figures["scatter.png"] = region_figure(by_region, [ROW], scatter, "Region means")
+        figures["bland_altman.png"] = region_figure(by_region, [ROW], bland_altman, "Region means")
     if any(pool.curve(None, region) is not None for region in AGAINST):
         figures["roc.png"] = roc_figure(pool, [ROW])
     from ..preview import save_figure
@@ -263,7 +263,7 @@ def _stem(path: Path) -> str:
 def _page(results: Any, regions: Any, roc: Any, notes: Sequence[str], figures: Sequence[str]) -> str:
     """``summary.md``."""
     from .cv.numbers import ERRORS, GROUPS
-    from .cv.page import _number, _plus_minus, _roc, _signed, _table
+    from .cv.text import number, plus_minus, roc_table, signed, table_of
 
     lines = ["# Measured and synthesized maps", "", f"{len(results)} scans of {results['subject'].nunique()} subjects. "
              "Mean ± SD over scans.", "", *(f"- {note}" for note in notes), *([""] if notes else [])]  # fmt: skip
@@ -271,20 +271,21 @@ def _page(results: Any, regions: Any, roc: Any, notes: Sequence[str], figures: S
     for group in GROUPS:
         by = {key: results[f"{key}_{group}"] for key, *_ in ERRORS}
         if by["mae"].notna().any():
-            rows.append([group, *(_plus_minus(f * by[k].mean(), f * by[k].std(), d, " ± ") for k, _, f, d, _ in ERRORS)])
-    lines += [_table(["Where", *(title for _, title, *_ in ERRORS)], rows), ""]
-    lines += [_table(["Sharpness", "Bias (1e-3)", "Limits of agreement (1e-3)", "Correlation", "Concordance"], [[
-        _number(results["sharpness"].mean(), 3), _signed(1e3 * results["bias"].mean(), 2),
-        f"{_signed(1e3 * results['limit_low'].mean(), 1)} to {_signed(1e3 * results['limit_high'].mean(), 1)}",
-        _number(results["pearson"].mean(), 3), _number(results["concordance"].mean(), 3),
+            cells = (plus_minus(f * by[k].mean(), f * by[k].std(), d, " ± ") for k, _, f, d, _ in ERRORS)
+            rows.append([group, *cells])
+    lines += [table_of(["Where", *(title for _, title, *_ in ERRORS)], rows), ""]
+    lines += [table_of(["Sharpness", "Bias (1e-3)", "Limits of agreement (1e-3)", "Correlation", "Concordance"], [[
+        number(results["sharpness"].mean(), 3), signed(1e3 * results["bias"].mean(), 2),
+        f"{signed(1e3 * results['limit_low'].mean(), 1)} to {signed(1e3 * results['limit_high'].mean(), 1)}",
+        number(results["pearson"].mean(), 3), number(results["concordance"].mean(), 3),
     ]]), ""]  # fmt: skip
     if len(regions):
         by_region = regions.groupby("region", sort=False)
-        lines += ["## Region means (1e-3 PSR)", "", _table(["Region", "Scans", "Measured", "Synthesized", "Bias"], (
-            [name, str(len(own)), _number(1e3 * own["truth"].mean(), 1), _number(1e3 * own["synthesized"].mean(), 1),
-             _plus_minus(1e3 * own["bias"].mean(), 1e3 * own["bias"].std(), 2, " ± ")] for name, own in by_region
+        lines += ["## Region means (1e-3 PSR)", "", table_of(["Region", "Scans", "Measured", "Synthesized", "Bias"], (
+            [name, str(len(own)), number(1e3 * own["truth"].mean(), 1), number(1e3 * own["synthesized"].mean(), 1),
+             plus_minus(1e3 * own["bias"].mean(), 1e3 * own["bias"].std(), 2, " ± ")] for name, own in by_region
         )), ""]  # fmt: skip
     if len(roc):
-        lines += ["## Lesions against normal-appearing white matter", "", _roc(roc), ""]
+        lines += ["## Lesions against normal-appearing white matter", "", roc_table(roc), ""]
     lines += [line for name in figures for line in (f"![{name.rpartition('.')[0]}]({name})", "")]
     return "\n".join(lines).rstrip() + "\n"

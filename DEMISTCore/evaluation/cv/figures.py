@@ -49,9 +49,9 @@ def draw(
     if example is not None:
         figures |= panel(*example, rows, out)
     if len(tables["regions"]):
-        figures["scatter.png"] = region_figure(tables["regions"], rows, _scatter, "Region means: map against truth")
+        figures["scatter.png"] = region_figure(tables["regions"], rows, scatter, "Region means: map against truth")
         figures["bland_altman.png"] = region_figure(
-            tables["regions"], rows, _bland_altman, "Region means: map minus truth against their mean"
+            tables["regions"], rows, bland_altman, "Region means: map minus truth against their mean"
         )
     return figures
 
@@ -139,7 +139,8 @@ def region_figure(
     return figure
 
 
-def _scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
+def scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
+    """Map against truth, with the line of identity."""
     ends = (min(truth.min(), made.min()), max(truth.max(), made.max()))
     axes.plot(ends, ends, color="0.6", linewidth=0.8)
     for name, color in _REGIONS.items():
@@ -151,7 +152,8 @@ def _scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray
     axes.set_ylabel("synthesized PSR", fontsize=_SMALL)
 
 
-def _bland_altman(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
+def bland_altman(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
+    """Map minus truth against their mean, with bias and limits of agreement."""
     for name, color in _REGIONS.items():
         here = region == name
         axes.plot((truth[here] + made[here]) / 2, made[here] - truth[here], "o", markersize=2.2, alpha=0.6, color=color)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .groups import TRUTH
 from .numbers import ERRORS, GROUPS
 from .recipes import OURS, Recipe, kinds
 from .significance import MAIN, Measure
+from .text import MINUS, interval, number, p_value, plus_minus, roc_table, signed, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MINUS = "−"
 
 
 def markdown(
@@ -37,7 +37,7 @@ def markdown(
         f"{options['sampling_steps']} steps, seed {options['seed']}.", "",
         *(f"- {note}" for note in settings["notes"]), *([""] if settings["notes"] else []),
         "## Methods", "",
-        _table(["Method", "Kind", "Trained stages (share of the budget)", "Source"], (
+        table_of(["Method", "Kind", "Trained stages (share of the budget)", "Source"], (
             [row, by_kind[row], _shares(recipe, options["foundation"] is not None), recipe.source]
             for recipe in recipes for row in recipe.rows
         )), "",
@@ -53,7 +53,7 @@ def markdown(
         "## Lesions against normal-appearing white matter", "",
         "Area under the ROC curve over all scans, of the map and of the measured PSR in the same voxels; the "
         "difference with 95 % intervals: by DeLong with patients as clusters, and by a bootstrap over patients.", "",
-        _roc(tables["roc"]), "",
+        roc_table(tables["roc"]), "",
         *_further(tables),
         "## Folds", "", _frame(tables["folds"]), "",
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def main_table(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind:
     lines = []
     for row in rows:
         lines.append([row, *(_cell(tables, row, m, rows, by_kind, "**{}**", " ± ") for m in measures)])
-    return _table(header, lines)
+    return table_of(header, lines)
 
 
 def latex(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind: Mapping[str, str]) -> str:
@@ -89,7 +89,7 @@ def latex(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind: Mapp
     for part in ([row for row in rows if row not in ours], ours):
         for row in part:
             cells = [_cell(tables, row, m, rows, by_kind, "\\textbf{{{}}}", " $\\pm$ ") for m in measures]
-            lines.append("    " + " & ".join([_tex(row), *(c.replace(_MINUS, "$-$") for c in cells)]) + " \\\\")
+            lines.append("    " + " & ".join([_tex(row), *(c.replace(MINUS, "$-$") for c in cells)]) + " \\\\")
         if part and part is not ours and ours:
             lines.append("    \\midrule")
     return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])
@@ -103,12 +103,12 @@ def by_group(tables: Mapping[str, pd.DataFrame], rows: Sequence[str]) -> str:
     for group in GROUPS:
         for row in rows:
             cells = [
-                _plus_minus(factor * told.loc[row, f"{key}_{group}_mean"], factor * told.loc[row, f"{key}_{group}_sd"],
+                plus_minus(factor * told.loc[row, f"{key}_{group}_mean"], factor * told.loc[row, f"{key}_{group}_sd"],
                             digits, " ± ")
                 for key, _, factor, digits, _ in ERRORS
             ]  # fmt: skip
             lines.append([group, row, *cells])
-    return _table(header, lines)
+    return table_of(header, lines)
 
 
 def _cell(
@@ -118,7 +118,7 @@ def _cell(
     told = tables["summary"].set_index("method")
     means = {name: m.better * float(told.loc[name, f"{m.key}_mean"]) for name in rows}
     known = {name: mean for name, mean in means.items() if math.isfinite(mean)}
-    text = _plus_minus(m.factor * told.loc[row, f"{m.key}_mean"], m.factor * told.loc[row, f"{m.key}_sd"], m.digits,
+    text = plus_minus(m.factor * told.loc[row, f"{m.key}_mean"], m.factor * told.loc[row, f"{m.key}_sd"], m.digits,
                        between)  # fmt: skip
     if known and row in known and known[row] == max(known.values()):
         text = bold.format(text)
@@ -140,7 +140,7 @@ def _wins(tables: Mapping[str, pd.DataFrame], by_kind: Mapping[str, str]) -> lis
     lines = []
     names = {m.key: m.title for m in MAIN}
     for _, row in table[table["measure"].isin(names) & (table["better"] == table["against"])].iterrows():
-        sure = f"p {_p(row['p_holm'])} after Holm"
+        sure = f"p {p_value(row['p_holm'])} after Holm"
         lines.append(f"- {names[row['measure']]}: {row['against']} is ahead of {row['method']} ({sure}).")
     return [*(["Where a baseline is ahead:", ""] if lines else ["No baseline is ahead in any of these."]), *lines, ""]
 
@@ -154,24 +154,11 @@ def _significance(table: pd.DataFrame) -> str:
         m = names[row["measure"]]
         lines.append([
             m.title, row["method"], row["against"] + (" (best baseline)" if row["best"] else ""), str(row["subjects"]),
-            _number(m.factor * row["mean_method"], m.digits), _number(m.factor * row["mean_against"], m.digits),
-            row["better"] or "–", _p(row["p"]), _p(row["p_holm"]),
+            number(m.factor * row["mean_method"], m.digits), number(m.factor * row["mean_against"], m.digits),
+            row["better"] or "–", p_value(row["p"]), p_value(row["p_holm"]),
         ])  # fmt: skip
-    return _table(["Measure", "Method", "Against", "Subjects", "Method's mean", "Against's mean", "Better", "p",
+    return table_of(["Measure", "Method", "Against", "Subjects", "Method's mean", "Against's mean", "Better", "p",
                    "p (Holm)"], lines)  # fmt: skip
-
-
-def _roc(table: pd.DataFrame) -> str:
-    if not len(table):
-        return "There are no lesions with white matter at these distances."
-    return _table(
-        ["White matter", "Method", "Patients", "AUC", "AUC of the truth", "Difference", "DeLong, by patients", "p",
-         "Bootstrap"],
-        ([row["against"], row["method"], str(row["patients"]), _number(row["auc"], 3), _number(row["truth_auc"], 3),
-          _signed(row["difference"], 3), _interval(row["patients_low"], row["patients_high"], 3),
-          _p(row["patients_p"]), _interval(row["bootstrap_low"], row["bootstrap_high"], 3)]
-         for _, row in table.iterrows()),
-    )  # fmt: skip
 
 
 def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -180,10 +167,10 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         parts += [
             "## Diagnoses", "", "Mean PSR (1e-3) of a class less that of the reference, with its 95 % interval: mixed "
             f"linear model, random intercept for each person. `{TRUTH}` is what the maps should say.", "",
-            _table(["Region", "Class", "Reference", "Map", "People", "Difference", "95 %", "p"], (
+            table_of(["Region", "Class", "Reference", "Map", "People", "Difference", "95 %", "p"], (
                 [row["region"], row["class"], row["reference"], str(row["source"]),
-                 f"{row['people']} / {row['reference_people']}", _signed(1e3 * row["difference"], 2),
-                 _interval(1e3 * row["low"], 1e3 * row["high"], 2), _p(row["p"])]
+                 f"{row['people']} / {row['reference_people']}", signed(1e3 * row["difference"], 2),
+                 interval(1e3 * row["low"], 1e3 * row["high"], 2), p_value(row["p"])]
                 for _, row in tables["diagnoses"].sort_values(["region", "class", "source"], kind="stable").iterrows()
             )), "",
         ]  # fmt: skip
@@ -191,9 +178,10 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         parts += [
             "## Regions of the same people", "", "Mean PSR (1e-3) of a region less that of distal NAWM, mixed linear "
             "model.", "",
-            _table(["Class", "Region", "Map", "People", "Difference", "95 %", "p"], (
+            table_of(["Class", "Region", "Map", "People", "Difference", "95 %", "p"], (
                 [row["class"], row["region"], str(row["source"]), str(row["people"]),
-                 _signed(1e3 * row["difference"], 2), _interval(1e3 * row["low"], 1e3 * row["high"], 2), _p(row["p"])]
+                 signed(1e3 * row["difference"], 2), interval(1e3 * row["low"], 1e3 * row["high"], 2),
+                 p_value(row["p"])]
                 for _, row in tables["contrasts"].sort_values(["class", "region", "source"], kind="stable").iterrows()
             )), "",
         ]  # fmt: skip
@@ -201,10 +189,10 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         parts += [
             "## Repeat scans", "", "SD within persons (1e-3 PSR), the coefficient of repeatability (1.96 √2 of it), "
             "the coefficient of variation, and the share of the variance that is between persons.", "",
-            _table(["Region", "Map", "People", "Scans", "Within", "Coefficient", "CV (%)", "ICC"], (
+            table_of(["Region", "Map", "People", "Scans", "Within", "Coefficient", "CV (%)", "ICC"], (
                 [row["region"], str(row["source"]), str(row["people"]), str(row["scans"]),
-                 _number(1e3 * row["within_sd"], 2), _number(1e3 * row["coefficient"], 2),
-                 _number(row["within_cv_percent"], 2), _number(row["icc"], 3)]
+                 number(1e3 * row["within_sd"], 2), number(1e3 * row["coefficient"], 2),
+                 number(row["within_cv_percent"], 2), number(row["icc"], 3)]
                 for _, row in tables["repeatability"].sort_values(["region", "source"], kind="stable").iterrows()
             )), "",
         ]  # fmt: skip
@@ -216,39 +204,11 @@ def _shares(recipe: Recipe, external: bool) -> str:
 
 
 def _frame(table: pd.DataFrame) -> str:
-    return _table([str(name).replace("_", " ") for name in table], ([str(v) for v in row] for row in table.to_numpy()))
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(h.replace("|", "\\|") for h in header) + " |", "|---" * len(header) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows)])
+    header = [str(name).replace("_", " ") for name in table]
+    return table_of(header, ([str(value) for value in row] for row in table.to_numpy()))
 
 
 def _tex(text: str) -> str:
     for plain, escaped in (("&", "\\&"), ("%", "\\%"), ("_", "\\_"), ("|", "$|$")):
         text = text.replace(plain, escaped)
     return text
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", _MINUS) if value is not None and math.isfinite(value) else "–"
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", _MINUS) if math.isfinite(value) else "–"
-
-
-def _interval(low: float, high: float, digits: int) -> str:
-    return f"{_signed(low, digits)} to {_signed(high, digits)}" if math.isfinite(low) and math.isfinite(high) else "–"
-
-
-def _plus_minus(mean: float, sd: float, digits: int, between: str) -> str:
-    if not math.isfinite(mean):
-        return "–"
-    return _number(mean, digits) + (f"{between}{_number(sd, digits)}" if math.isfinite(sd) else "")
-
-
-def _p(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

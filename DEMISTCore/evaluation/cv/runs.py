@@ -84,7 +84,7 @@ def check_external(source: str | None, data: str | Path, folds: list[Fold]) -> s
         return None
     if not (Path(source) / "config.yaml").is_file():
         return (
-            f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared, not shown."
+            f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared."
         )
     from ...training.checkpoint import Run
     from ...training.data import index, subject_name
