@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
                    "(default: that of groups or diagnoses, if there is one)")  # fmt: skip
     p.add_argument("--foundation", metavar="BUNDLE|RUN", help="autoencoders and backbone trained elsewhere, on nobody "
                    "who is tested (default: trained inside each fold)")  # fmt: skip
+    p.add_argument("--backbone", metavar="FOLDER|ID", help="published diffusion model that DEMIST freezes (preset "
+                   "brats or brain_ldm); the autoencoders are trained inside each fold")  # fmt: skip
+    p.add_argument("--init", metavar="BUNDLE|FOLDER|ID", help="what these autoencoders start from")
     budget = p.add_argument_group("budget of each method and fold (default: the preset's own lengths)")
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
@@ -83,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .evaluation.cv import Options, cross_validate
 
     options = Options(
-        config=args.config, overrides=tuple(overrides), foundation=args.foundation, minutes=args.minutes,
-        steps=args.steps, seed=args.seed, seeds=args.seeds, sampler=args.sampler, sampling_steps=args.sampling_steps,
-        preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter, already_aligned=args.already_aligned,
-        device=args.device, precision=args.precision,
+        config=args.config, overrides=tuple(overrides), foundation=args.foundation, backbone=args.backbone,
+        init=args.init, minutes=args.minutes, steps=args.steps, seed=args.seed, seeds=args.seeds, sampler=args.sampler,
+        sampling_steps=args.sampling_steps, preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
+        already_aligned=args.already_aligned, device=args.device, precision=args.precision,
     )  # fmt: skip
     methods = [name.strip() for name in args.methods.split(",") if name.strip()]
     out = cross_validate(args.data, args.out, methods=methods, folds=folds, stratify=args.stratify, options=options)

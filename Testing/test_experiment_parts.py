@@ -354,8 +354,8 @@ def test_methods_by_name() -> None:
         with pytest.raises(InputError, match=words):
             choose(names)
     for recipe in RECIPES.values():
-        for external in (False, True):
-            shares = recipe.stages(external)
+        for origin in ({}, {"foundation": "a bundle"}, {"backbone": "a published model"}):
+            shares = recipe.stages(**origin)
             assert not shares or sum(shares.values()) == pytest.approx(1)
 
 

@@ -86,8 +86,10 @@ def steps(config: str) -> dict[str, tuple[int, Callable[[], tuple[int, int, floa
 
             def step() -> Tensor:
                 y = network(x)
-                pair = torch.cat([x, y], 1)
-                return y.mean() + gan.generator_loss(pair) + gan.discriminator_loss(pair, pair)
+                fake = torch.cat([x, y], 1)
+                seen = (fake, fake.detach(), torch.cat([x, x[:, :1]], 1))
+                judged = [gan.discriminator(pair)[-1].mean() for pair in seen]
+                return y.mean() + sum(judged)
 
             return traced([network, gan], step)
 

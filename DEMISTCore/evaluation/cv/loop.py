@@ -71,7 +71,8 @@ def cross_validate(
 
     out = Path(out)
     table = folds if not isinstance(folds, int) else None
-    protect_folder(out, (data, table, options.foundation, options.bids_filter), "folder of the results")
+    given = (data, table, options.foundation, options.backbone, options.init, options.bids_filter)
+    protect_folder(out, given, "folder of the results")
     sessions = index(data, read_filters(options.bids_filter))
     if isinstance(folds, int):
         strata, column, notes = of_folds.find_strata(data, sessions, folds, stratify)

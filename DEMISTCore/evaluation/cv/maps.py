@@ -69,7 +69,7 @@ def _bundle(trained: Trained, out: Path, options: Options) -> Bundle:
     base = options.foundation
     external_run = base is not None and (Path(base) / "config.yaml").is_file()
     runs = [trained.folder["demist"]]
-    if base is None:
+    if base is None and options.backbone is None:
         runs.insert(0, trained.folder["backbone"])
     elif external_run:
         runs.insert(0, Path(base))

@@ -26,6 +26,8 @@ class Options:
         config: preset or YAML file of all trainings.
         overrides: ``key=value`` for all stages, or ``stage.key=value`` for one.
         foundation: backbone run or foundation bundle made elsewhere; None: trained inside each fold.
+        backbone: published diffusion model that DEMIST's streams steer; None: a backbone of each fold.
+        init: bundle or published model that the autoencoders of each fold start from; None: from nothing.
         minutes, steps: budget of each method and fold; neither: the preset's own lengths, which are not equal.
         seed: of folds, trainings and samples.
         seeds: samples that DEMIST's mean is taken over where the model has no mean network.
@@ -38,6 +40,8 @@ class Options:
     config: str = "small"
     overrides: tuple[str, ...] = ()
     foundation: str | None = None
+    backbone: str | None = None
+    init: str | None = None
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
@@ -68,6 +72,8 @@ class Options:
                             ("--sampling-steps", self.sampling_steps)):  # fmt: skip
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, not {value}.")
+        if self.foundation is not None and (self.backbone is not None or self.init is not None):
+            raise InputError("--foundation brings autoencoders and backbone; leave out --backbone and --init.")
         if self.seed < 0:
             raise InputError(f"--seed must be 0 or more, not {self.seed}.")
         if self.sampler not in SAMPLERS:

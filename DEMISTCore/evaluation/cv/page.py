@@ -38,7 +38,7 @@ def markdown(
         *(f"- {note}" for note in settings["notes"]), *([""] if settings["notes"] else []),
         "## Methods", "",
         table_of(["Method", "Kind", "Trained stages (share of the budget)", "Source"], (
-            [row, by_kind[row], _shares(recipe, options["foundation"] is not None), recipe.source]
+            [row, by_kind[row], _shares(recipe, options), recipe.source]
             for recipe in recipes for row in recipe.rows
         )), "",
         "## Results", "",
@@ -199,8 +199,9 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     return parts
 
 
-def _shares(recipe: Recipe, external: bool) -> str:
-    return ", ".join(f"{stage} {share:.0%}" for stage, share in recipe.stages(external).items()) or "least squares"
+def _shares(recipe: Recipe, options: Mapping[str, Any]) -> str:
+    shares = recipe.stages(options["foundation"], options["backbone"])
+    return ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items()) or "least squares"
 
 
 def _frame(table: pd.DataFrame) -> str:

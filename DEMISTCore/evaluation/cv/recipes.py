@@ -29,7 +29,8 @@ class Recipe:
         rows: names of its maps in the tables.
         kind: one of :data:`OURS` and so on.
         shares: of the budget, by stage, in the order of training; they add up to 1. Empty: nothing is trained.
-        external: the same where the foundation comes from elsewhere; None: as ``shares``.
+        external: the same where autoencoders and backbone come from elsewhere; None: as ``shares``.
+        published: the same where a published backbone does; None: as ``shares``.
         source: where the method is from.
     """
 
@@ -39,10 +40,13 @@ class Recipe:
     shares: Mapping[str, float] = field(default_factory=dict)
     external: Mapping[str, float] | None = None
     source: str = ""
+    published: Mapping[str, float] | None = None
 
-    def stages(self, external: bool) -> Mapping[str, float]:
-        """Shares of the budget by stage."""
-        return self.external if external and self.external is not None else self.shares
+    def stages(self, foundation: str | None = None, backbone: str | None = None) -> Mapping[str, float]:
+        """Shares of the budget by stage, with what comes from elsewhere."""
+        if foundation is not None:
+            return self.shares if self.external is None else self.external
+        return self.published if backbone is not None and self.published is not None else self.shares
 
 
 #: The autoencoders' share of the budget, alike for all that stand on them: they are trained once.
@@ -53,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe("demist", (DEMIST_MEAN, DEMIST_SAMPLE), OURS,
                {"autoencoder": _CODED, "backbone": 0.15, "mean": 0.4, "demist": 0.2}, {"mean": 0.65, "demist": 0.35},
-               "Wang et al., arXiv 2511.12396"),
+               "Wang et al., arXiv 2511.12396", {"autoencoder": _CODED, "mean": 0.45, "demist": 0.3}),
         Recipe("vae", ("VAE (latent regression)",), REGRESSION, {"autoencoder": _CODED, "vae": 1 - _CODED},
                {"vae": 1.0}, "Kingma and Welling 2014; Rombach et al. 2022"),
         Recipe("pix2pix", ("pix2pix",), GAN, {"pix2pix": 1.0}, None, "Isola et al. 2017, in 3-D"),
@@ -91,7 +95,7 @@ def without_mean(recipe: Recipe) -> Recipe:
     if recipe.name != "demist":
         return recipe
     return Recipe(recipe.name, recipe.rows, recipe.kind, {"autoencoder": _CODED, "backbone": 0.35, "demist": 0.4},
-                  {"demist": 1.0}, recipe.source)  # fmt: skip
+                  {"demist": 1.0}, recipe.source, {"autoencoder": _CODED, "demist": 1 - _CODED})  # fmt: skip
 
 
 def kinds(recipes: Sequence[Recipe]) -> dict[str, str]:

@@ -13,6 +13,8 @@ contrasts.csv               lesions and proximal NAWM against distal NAWM of the
 repeatability.csv           repeat scans of one person
 costs.csv                   seconds, steps, parameters, network passes; the only table that a clock has a part in
 ==========================  ===========================================================================
+
+The measures by fold, and the figures, are in ``tensorboard`` as well.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...commit import staging
 from . import folds as of_folds
+from .board import write_board
 from .folds import Fold
 from .groups import diagnoses, long_table, regions_within, repeatability
 from .page import latex, markdown
@@ -58,6 +61,7 @@ def report(
         (hidden / "summary.md").write_text(text, encoding="utf-8", newline="\n")
         for name, figure in figures.items():
             save_figure(figure, hidden / name)
+    write_board(out / "tensorboard", tables["fold_means"], figures)
 
 
 def make_tables(

@@ -48,7 +48,7 @@ def train(recipe: Recipe, fold: Fold, data: str, out: Path, options: Options) ->
     folders: dict[str, Path] = {}
     seconds: dict[str, float] = {}
     steps: dict[str, int] = {}
-    for stage, share in recipe.stages(options.foundation is not None).items():
+    for stage, share in recipe.stages(options.foundation, options.backbone).items():
         folder = out / stage
         found = _finished(folder)
         if found is None:
@@ -109,9 +109,11 @@ def _links(stage: str, folders: Mapping[str, Path], options: Options) -> dict[st
         below = folders.get("backbone", folders.get("autoencoder")) if stage == "mean" else folders.get("autoencoder")
         return {"foundation": options.foundation or str(below)}
     if stage == "demist":
-        links = {"foundation": options.foundation or str(folders["backbone"])}
+        links = {"foundation": options.foundation or str(folders.get("backbone", folders["autoencoder"]))}
+        if options.backbone is not None:
+            links["backbone"] = options.backbone
         return links | ({"mean": str(folders["mean"])} if "mean" in folders else {})
-    return {}
+    return {"init": options.init} if stage == "autoencoder" and options.init is not None else {}
 
 
 def _run(
