@@ -145,7 +145,7 @@ def test_killed_three_times_and_gone_on_with_it_is_the_same_to_the_byte(
     bids: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    assert killed(bids, out, loop.Reporter, "train", 4)  # in the second stage, after a step
+    assert killed(bids, out, loop.Reporter, "train", 4)  # while the streams are trained, between two steps
     assert killed(bids, out, store, "write_json", 3)  # between a scan's numbers and their place
     assert killed(bids, out, report, "markdown", 1)  # while tables are written aside
     assert not (out / "summary.md").exists()
