@@ -34,7 +34,8 @@ def traced(modules: list[nn.Module], step: Callable[[], Tensor]) -> tuple[int, i
 
     def keep(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
-            kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()  # its wrapper in Python is a new one every time
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):

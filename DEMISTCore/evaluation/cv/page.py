@@ -89,7 +89,8 @@ def latex(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], by_kind: Mapp
     for part in ([row for row in rows if row not in ours], ours):
         for row in part:
             cells = [_cell(tables, row, m, rows, by_kind, "\\textbf{{{}}}", " $\\pm$ ") for m in measures]
-            lines.append("    " + " & ".join([_tex(row), *(c.replace(MINUS, "$-$") for c in cells)]) + " \\\\")
+            plain = [cell.replace(MINUS, "$-$").replace("\\*", "*") for cell in cells]
+            lines.append("    " + " & ".join([_tex(row), *plain]) + " \\\\")
         if part and part is not ours and ours:
             lines.append("    \\midrule")
     return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])

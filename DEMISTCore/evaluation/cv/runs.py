@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, Terminated
 from ...files import write_json
 from ...schema import read_json
 from .folds import Fold
@@ -43,7 +43,8 @@ def train(recipe: Recipe, fold: Fold, data: str, out: Path, options: Options) ->
         options: of the cross-validation; ``cache`` lies beside the folds and is shared: it holds scans, no weights.
 
     Raises:
-        InputError: a stage was stopped, or cannot be begun; the sentence says why.
+        InputError: a stage cannot be begun or gone on with; the sentence says why.
+        Terminated: a signal asked to stop; the same call goes on from there.
     """
     folders: dict[str, Path] = {}
     seconds: dict[str, float] = {}
@@ -129,6 +130,8 @@ def _run(
             f"exclude_subjects={json.dumps(list(fold.test))}",
         ]  # fmt: skip
         code = start(stage, out=folder, data=data, config=options.config, overrides=words, **links)
+    if code > 128:  # by a signal, which the loop has obeyed after a step
+        raise Terminated(code - 128)
     if code:
         raise InputError(f"The training {folder} was stopped; the same command goes on from there.")
 
