@@ -287,8 +287,12 @@ class Case:
 
     def to_grid(self, array: np.ndarray) -> np.ndarray:
         """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""
-        here = self.prepared.grid
-        inside = (self.prepared.mask.array > 0).astype(np.float32)
-        weight = Volume(inside, here.affine).resampled_to(self.grid, "bspline").array
-        moved = Volume(array * inside, here.affine).resampled_to(self.grid, "bspline").array
+        inside, weight = self._weight
+        moved = Volume(array * inside, self.prepared.grid.affine).resampled_to(self.grid, "bspline").array
         return np.where(self.mask & (weight > 1e-3), moved / np.maximum(weight, 1e-3), 0).astype(np.float32)
+
+    @cached_property
+    def _weight(self) -> tuple[np.ndarray, np.ndarray]:
+        """The brain on the model grid, and interpolated onto the comparison grid: the same for every map."""
+        inside = (self.prepared.mask.array > 0).astype(np.float32)
+        return inside, Volume(inside, self.prepared.grid.affine).resampled_to(self.grid, "bspline").array

@@ -19,7 +19,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ def evaluate(
     shifted: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     regression_from: str | Path | None = None,
+    rivals: Sequence[str | Path] = (),
     compare: Mapping[str, str | Path] | None = None,
     seeds: int = 4,
     steps: int | None = None,
@@ -81,6 +82,7 @@ def evaluate(
         shifted: a second data set, made by another physics, measured beside the first.
         bundle: DEMIST bundle; None takes the default one.
         regression_from: training run of the regression network.
+        rivals: runs of further rivals (stages vae, pix2pix, ldm, cwdm), one map each.
         compare: further bundles by name, one seed each: what other trainings give.
         seeds: samples per subject, 0 to seeds - 1.
         steps, sampler: None takes the bundle's recommendation.
@@ -112,7 +114,7 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     protect_folder(
-        out, (data, shifted, bundle, regression_from, compare, lookup_from, linear, bids_filter),
+        out, (data, shifted, bundle, regression_from, rivals, compare, lookup_from, linear, bids_filter),
         "folder of the results",
     )
     _check_folder(out)
@@ -126,8 +128,9 @@ def evaluate(
 
     context = Context(
         model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
-        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, lookup_from=lookup_from,
-        linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
+        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, rivals=rivals,
+        lookup_from=lookup_from, linear=linear, preprocess=preprocess, already_aligned=already_aligned,
+        progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
     if seen:
