@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from .templates import Template
 
-#: Voxel size (mm) of the registration, and of the fields that are kept.
+#: Voxel size (mm) of the registration, and of the fields that are kept; a coarser template's own is enough.
 _SPACING, _KEPT = 2.0, 3.0
 #: Shrink factor and smoothing (mm) of the affine levels; shrink factor and iterations of the deformation's.
 _AFFINE_LEVELS = ((4, 4.0), (2, 2.0))
 _LEVELS = ((4, 60), (2, 40), (1, 20))
+#: Fewer voxels along an axis are no level.
+_LEAST = 16
 #: Smoothness of the deformation, voxels of each level.
 _SIGMA = 1.6
 _SEED = 20251112
@@ -85,10 +87,11 @@ def match(brain: Volume, mask: Volume, template: Template) -> Match:
     """
     import SimpleITK
 
-    grid = template.image.grid.isotropic(_SPACING)
+    spacing = max(_SPACING, min(template.image.spacing))
+    grid = template.image.grid.isotropic(spacing)
     fixed_brain = template.image.resampled_to(grid)
     fixed_mask = template.mask.resampled_to(grid)
-    moving_grid = brain.grid.isotropic(_SPACING)
+    moving_grid = brain.grid.isotropic(spacing)
     moving, moving_mask = (to_sitk(volume.resampled_to(moving_grid)) for volume in (brain, _binary(mask)))
     fixed = to_sitk(fixed_brain)
     inside = fixed_mask.array >= 0.5
@@ -96,7 +99,7 @@ def match(brain: Volume, mask: Volume, template: Template) -> Match:
     near = SimpleITK.Resample(moving, fixed, affine, SimpleITK.sitkLinear, 0.0)
     near = SimpleITK.HistogramMatching(near, fixed, 256, 16, True)
     field = _deformation(fixed, near)
-    kept = _kept(field, template.image.grid)
+    kept = _kept(field, template.image.grid, spacing)
     inverse = SimpleITK.InvertDisplacementField(kept, maximumNumberOfIterations=50, meanErrorToleranceThreshold=0.001,
                                                 maxErrorToleranceThreshold=0.1)  # fmt: skip
     way = _composite(affine, kept)
@@ -118,13 +121,14 @@ def _affine(fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.Affine
     start = SimpleITK.CenteredTransformInitializer(fixed, moving, SimpleITK.Euler3DTransform(), kind)
     rigid = SimpleITK.Euler3DTransform(start)
     found: Any = rigid
-    for shrink, sigma in _AFFINE_LEVELS:
+    levels = [level for level in _AFFINE_LEVELS if _has(fixed, level[0])] or [(1, 0.0)]
+    for shrink, sigma in levels:
         found = SimpleITK.Euler3DTransform(_optimized(fixed, moving, found, shrink, sigma))
     affine = SimpleITK.AffineTransform(3)
     affine.SetCenter(found.GetCenter())
     affine.SetMatrix(found.GetMatrix())
     affine.SetTranslation(found.GetTranslation())
-    for shrink, sigma in _AFFINE_LEVELS:
+    for shrink, sigma in levels:
         affine = SimpleITK.AffineTransform(_optimized(fixed, moving, affine, shrink, sigma))
     return affine
 
@@ -144,8 +148,9 @@ def _optimized(
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=True)
-    images = [SimpleITK.Shrink(SimpleITK.SmoothingRecursiveGaussian(image, sigma), [shrink] * 3)
-              for image in (fixed, moving)]  # fmt: skip
+    images = [fixed, moving]
+    if shrink > 1:
+        images = [SimpleITK.Shrink(SimpleITK.SmoothingRecursiveGaussian(one, sigma), [shrink] * 3) for one in images]
     try:
         return method.Execute(*images)
     except RuntimeError:  # hardly any point of the one lies in the other: the start is the best there is
@@ -157,7 +162,7 @@ def _deformation(fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.I
     import SimpleITK
 
     field = None
-    for shrink, iterations in _LEVELS:
+    for shrink, iterations in [level for level in _LEVELS if level[0] == 1 or _has(fixed, level[0])]:
         pair = [_shrunk(image, shrink) for image in (fixed, moving)]
         if field is None:
             field = SimpleITK.Image(pair[0].GetSize(), SimpleITK.sitkVectorFloat64, 3)
@@ -177,16 +182,22 @@ def _shrunk(image: SimpleITK.Image, factor: int) -> SimpleITK.Image:
 
     if factor == 1:
         return image
-    return SimpleITK.Shrink(SimpleITK.SmoothingRecursiveGaussian(image, 0.5 * factor * _SPACING), [factor] * 3)
+    sigma = 0.5 * factor * image.GetSpacing()[0]
+    return SimpleITK.Shrink(SimpleITK.SmoothingRecursiveGaussian(image, sigma), [factor] * 3)
 
 
-def _kept(field: SimpleITK.Image, grid: Grid) -> SimpleITK.Image:
+def _has(image: SimpleITK.Image, shrink: int) -> bool:
+    """Whether an image has voxels enough for a level."""
+    return min(image.GetSize()) // shrink >= _LEAST
+
+
+def _kept(field: SimpleITK.Image, grid: Grid, spacing: float) -> SimpleITK.Image:
     """The field at :data:`_KEPT` mm: it is smooth, and a thousand people's are kept."""
     import SimpleITK
 
-    coarse = grid.isotropic(_KEPT)
+    coarse = grid.isotropic(max(_KEPT, spacing))
     reference = to_sitk(Volume(np.zeros(coarse.shape, np.float32), coarse.affine))
-    smooth = SimpleITK.SmoothingRecursiveGaussian(field, 0.5 * _SPACING)
+    smooth = SimpleITK.SmoothingRecursiveGaussian(field, 0.5 * spacing)
     return SimpleITK.Resample(smooth, reference, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
 
 
