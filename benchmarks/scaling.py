@@ -73,7 +73,7 @@ def whole(scans: int, constants: Mapping[str, float], workers: int, gpus: int) -
 def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]]) -> str:
     """Markdown: a row a size."""
     lines = [
-        "| scans | CPU workers | GPUs | time | core hours | GPU hours | cost | busiest | use of CPU, GPU, storage, hand |",
+        "| scans | CPU workers | GPUs | time | core hours | GPU hours | cost | busiest | CPU, GPU, storage, hand |",
         "|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for scans, workers, gpus in sizes:
