@@ -102,6 +102,7 @@ def match(brain: Volume, mask: Volume, template: Template) -> Match:
     kept = _kept(field, template.image.grid, spacing)
     inverse = SimpleITK.InvertDisplacementField(kept, maximumNumberOfIterations=50, meanErrorToleranceThreshold=0.001,
                                                 maxErrorToleranceThreshold=0.1)  # fmt: skip
+    inverse = SimpleITK.Cast(inverse, SimpleITK.sitkVectorFloat64)
     way = _composite(affine, kept)
     there = from_sitk(SimpleITK.Resample(moving_mask, fixed, way, SimpleITK.sitkLinear, 0.0)).resampled_to(grid)
     image = from_sitk(SimpleITK.Resample(moving, fixed, way, SimpleITK.sitkLinear, 0.0)).resampled_to(grid)
@@ -169,6 +170,7 @@ def _deformation(fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.I
             field.CopyInformation(pair[0])
         else:
             field = SimpleITK.Resample(field, pair[0], SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
+            field = SimpleITK.Cast(field, SimpleITK.sitkVectorFloat64)
         demons = SimpleITK.DiffeomorphicDemonsRegistrationFilter()
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
@@ -198,7 +200,8 @@ def _kept(field: SimpleITK.Image, grid: Grid, spacing: float) -> SimpleITK.Image
     coarse = grid.isotropic(max(_KEPT, spacing))
     reference = to_sitk(Volume(np.zeros(coarse.shape, np.float32), coarse.affine))
     smooth = SimpleITK.SmoothingRecursiveGaussian(field, 0.5 * spacing)
-    return SimpleITK.Resample(smooth, reference, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
+    kept = SimpleITK.Resample(smooth, reference, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
+    return SimpleITK.Cast(kept, SimpleITK.sitkVectorFloat64)
 
 
 def _composite(affine: SimpleITK.AffineTransform, field: SimpleITK.Image) -> SimpleITK.CompositeTransform:
