@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SIZES = ((100, 2, 0), (100, 8, 0), (100, 8, 1), (10_000, 64, 0), (10_000, 256, 0), (10_000, 64, 2),
          (1_000_000, 1000, 0), (1_000_000, 4000, 0), (1_000_000, 1000, 16), (1_000_000, 4000, 64))  # fmt: skip
 #: Sessions simulated at most for each worker; of more, the rate in between is what counts.
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 def read_constants(path: Path | None) -> tuple[dict[str, float], dict[str, str]]:

@@ -13,7 +13,7 @@ from ..guards import protect_folder
 from ..schema import read_json
 
 BIDS_VERSION = "1.10.0"
-#: PSR is in no schema of BIDS yet, nor are tables of regions and reports (docs/cohorts.md proposes them).
+#: PSR is in no schema of BIDS yet, nor are tables of regions and reports (docs/bids-psrmap.md proposes the map).
 IGNORED = (
     "*_PSRmap.*", "*_PSRuncertainty.*", "*_regions.tsv", "*_statistics.json", "*.html", "sub-*/figures",
     "*_xfm.*", "status.tsv", "group", "sourcedata",
