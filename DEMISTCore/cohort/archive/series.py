@@ -96,7 +96,9 @@ def kind_of(
     if _NO_BRAIN.search(text) or types & _NOT_TAKEN:
         return "", OTHER
     kind = ""
-    if _IS_FLAIR.search(text) and not _IS_T1_FLAIR.search(text):
+    if _IS_T1_FLAIR.search(text):
+        return "", OTHER
+    if _IS_FLAIR.search(text):
         if inversion_ms is None or _FLUID[0] <= inversion_ms <= _FLUID[1]:
             kind = "FLAIR"
     elif _IS_T1W.search(text) and not _IS_OTHER.search(text):
