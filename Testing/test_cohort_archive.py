@@ -164,8 +164,9 @@ def test_names_of_studies_and_the_better_of_two_series(tmp_path):
     write_series(tmp_path / "a", flair, one, FLAIR)
     write_series(tmp_path / "b", flair, study_of("P1", time="113000"), FLAIR)
     for number in ("Q-1", "Q1"):
-        write_series(tmp_path / number, t1w, study_of(number), MPRAGE)
-        write_series(tmp_path / number, flair, study_of(number), FLAIR)
+        shared = study_of(number)
+        write_series(tmp_path / number, t1w, shared, MPRAGE)
+        write_series(tmp_path / number, flair, shared, FLAIR)
     listed = {session.name: session for session in sessions_of(read_archive(tmp_path), tmp_path / "out")}
     first = listed["sub-P1_ses-20200131T090000"]
     assert first.series["T1w"].number == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -48,7 +49,9 @@ def read_archive(folder: Path, leave_out: Path | None = None) -> list[Series]:
     files: dict[str, dict[str, str]] = {}
     frames: dict[str, int] = {}
     for path in _files(folder, leave_out):
-        header = _header(path)
+        with warnings.catch_warnings():  # of what is odd in a header, nothing matters here
+            warnings.simplefilter("ignore")
+            header = _header(path)
         if header is None or str(header.get("Modality", "")) != "MR" or not header.get("StudyInstanceUID"):
             continue
         uid = str(header.SeriesInstanceUID)
