@@ -47,7 +47,7 @@ def sleeper(seconds: Mapping[str, float], log: Path) -> Callable[..., Any]:
                     time.sleep(seconds.get(stage, 0.0))
                     at(target).write_text("slept\n", encoding="ascii")
                     with open(log / str(os.getpid()), "a", encoding="ascii") as stream:
-                        stream.write(f"{stage} {begin:.4f} {time.time():.4f} {session.name}\n")
+                        stream.write(f"{stage} {begin:.4f} {time.time():.4f} {time.process_time():.4f}\n")
 
             return sleep
 
@@ -59,7 +59,7 @@ def sleeper(seconds: Mapping[str, float], log: Path) -> Callable[..., Any]:
 
 
 def measure(
-    sessions: int, seconds: Mapping[str, float], *, workers: int, gpus: int = 0, folder: Path | None = None
+    sessions: int, seconds: Mapping[str, float], *, workers: int, gpus: int = 0, scheduler: str | None = None
 ) -> dict[str, float]:
     """Run the engine on sessions that sleep.
 
@@ -67,11 +67,12 @@ def measure(
         sessions: how many.
         seconds: of sleep by stage (``prepare``, ``map``, ``regions``, ``report``).
         workers, gpus: processes, and further ones for the map alone.
-        folder: where to work; None: a temporary one.
+        scheduler: address of a cluster of as many that runs already.
 
     Returns:
         ``share`` (slept over workers times time), ``span_s`` (first begin to last end), ``start_s`` (until the first
-        begins), ``wall_s``, ``overhead_ms`` (a session, of a worker's time), ``slept_s``.
+        begins), ``wall_s``, ``overhead_ms`` (a session, of a worker's time), ``slept_s``, and what does not depend on
+        who else uses the machine: ``worker_cpu_ms`` and ``main_cpu_ms``, processor time a session.
     """
     from cohort_data import write_bids
 
@@ -82,24 +83,29 @@ def measure(
     from DEMISTCore.cohort.options import Options
     from DEMISTCore.cohort.workers import Engine
 
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory() as place:
         log, out = Path(place, "log"), Path(place, "out")
         log.mkdir()
         listed = index_bids(write_bids(Path(place, "bids"), [f"sub-{i:05d}" for i in range(sessions)]))
         options = Options(DEFAULT_BUNDLE, device="cpu", regions="regions" in seconds)
         begin = time.time()
         ledger = Ledger(out, listed)
-        run_cluster(listed, options, out, ledger, Engine(workers, gpus), sleeper(seconds, log))
-        end = time.time()
+        engine = Engine(workers, gpus) if scheduler is None else Engine(scheduler=scheduler)
+        own = time.process_time()
+        run_cluster(listed, options, out, ledger, engine, sleeper(seconds, log))
+        own, end = time.process_time() - own, time.time()
         undone = [one.name for one in ledger.rows() if one.state != "done"]
         if undone:
             raise SystemExit(f"{len(undone)} sessions are not done, such as {undone[0]}: {ledger.rows()[0].message}")
-        lines = [line.split() for path in log.iterdir() for line in path.read_text(encoding="ascii").splitlines()]
+        by_worker = [[line.split() for line in path.read_text(encoding="ascii").splitlines()] for path in log.iterdir()]
+    lines = [line for worker in by_worker for line in worker]
     first, last = min(float(line[1]) for line in lines), max(float(line[2]) for line in lines)
     # Of the sleep that was asked for, so that a loaded machine's late waking counts as the engine's, too.
     slept = sum(seconds.get(line[0], 0.0) for line in lines)
     span = last - first
+    used = sum(float(worker[-1][3]) - float(worker[0][3]) for worker in by_worker)
     return {
+        "worker_cpu_ms": 1000 * used / max(1, sessions - len(by_worker)), "main_cpu_ms": 1000 * own / sessions,
         "share": slept / (span * (workers + gpus)), "span_s": span, "start_s": first - begin, "wall_s": end - begin,
         "overhead_ms": 1000 * (span * (workers + gpus) - slept) / sessions, "slept_s": slept,
     }  # fmt: skip

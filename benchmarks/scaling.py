@@ -99,16 +99,28 @@ def _time(seconds: float) -> str:
 
 def validate(most_off: float) -> int:
     """Compare the simulation with the engine itself, on stages that sleep."""
+    from contextlib import closing
+
     from engine_overhead import measure
 
-    first = measure(12, {"map": 1.0}, workers=2)
+    from DEMISTCore.cohort.workers import Engine, processes
+
+    alike, kinds = (closing(processes(Engine(*count), None)) for count in ((2, 0), (1, 1)))
+    with alike as plain, kinds as mixed:
+        return _validate(most_off, measure, plain.scheduler_address, mixed.scheduler_address)
+
+
+def _validate(most_off: float, measure: Any, plain: str, mixed: str) -> int:
+    first = measure(12, {"map": 1.0}, workers=2, scheduler=plain)
     own = max(0.0, first["overhead_ms"] / 1000)
     constants, _ = read_constants(None)
     # Nothing but sleep: what storage, hand-out and records take is in the overhead of a session already.
     constants |= {"spread": 0.0, "deaths_per_hour": 0.0, "input_mb": 0.0, "output_mb": 0.0, "handoff_mb": 0.0,
                   "dispatch_s": 0.0, "ledger_s": 0.0, "index_s": 0.0, "start_s": 0.0, "session_s": own,
                   "report_s": 0.0}  # fmt: skip
-    print(f"One run of 12 sessions on 2 workers: {own * 1000:.0f} ms a session beyond its sleep of 1 s.")
+    print(f"One run of 12 sessions on 2 workers: {own * 1000:.0f} ms a session beyond its sleep of 1 s, of which "
+          f"{first['worker_cpu_ms']:.0f} ms processor of the worker; {first['main_cpu_ms']:.0f} ms of the one that "
+          f"hands out. Share of work {first['share']:.0%}.")  # fmt: skip
     worst = 0.0
     print("| sessions | workers | GPU workers | sleeps (s) | simulated (s) | measured (s) | off |\n"
           "|--:|--:|--:|---|--:|--:|--:|")  # fmt: skip
@@ -121,7 +133,8 @@ def validate(most_off: float) -> int:
         slept = {f"{name}_s": seconds.get(name, 0.0) for name in ("prepare", "regions")}
         slept |= {"map_cpu_s": seconds["map"], "map_gpu_s": seconds["map"]}
         told = simulate(sessions, {**constants, **slept}, workers=workers, gpus=gpus).worked
-        found = measure(sessions, seconds, workers=workers, gpus=gpus)["span_s"]
+        address = mixed if gpus else plain
+        found = measure(sessions, seconds, workers=workers, gpus=gpus, scheduler=address)["span_s"]
         off = found / told - 1
         worst = max(worst, abs(off))
         sleeps = ", ".join(f"{name} {value:g}" for name, value in seconds.items())

@@ -97,7 +97,7 @@ def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Mend]
             with _closing(Client(engine.scheduler, timeout="30s", set_as_default=False), 5) as client:
                 yield _ready_client(client, engine), lambda: None
             return
-        cluster, mend = _jobs(engine, scratch) if engine.cluster else _processes(engine, scratch)
+        cluster, mend = _jobs(engine, scratch) if engine.cluster else (processes(engine, scratch), lambda: None)
         with _closing(cluster, 10), _closing(Client(cluster, set_as_default=False), 5) as client:
             yield _ready_client(client, engine), mend
 
@@ -119,8 +119,16 @@ def _ready_client(client: Client, engine: Engine) -> Client:
     return client
 
 
-def _processes(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
-    """Processes of this machine, which end with this one; each a session at a time."""
+def processes(engine: Engine, scratch: str | None) -> Any:
+    """Processes of this machine, which end with this one; each a session at a time.
+
+    Args:
+        engine: how many, of which kinds.
+        scratch: folder for what is not kept.
+
+    Returns:
+        The cluster (``distributed.SpecCluster``).
+    """
     from distributed import Nanny, Scheduler, SpecCluster
 
     # Memory is watched by the records, not by pausing workers.
@@ -130,7 +138,7 @@ def _processes(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
     if engine.gpus:
         kinds = [{"resources": {"CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}} for _ in range(engine.workers)]
         kinds += [{"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": name}} for name in _gpus(engine.gpus)]
-    cluster = SpecCluster(
+    return SpecCluster(
         workers={i: {"cls": Nanny, "options": {**common, **kind}} for i, kind in enumerate(kinds)},
         scheduler={"cls": Scheduler, "options": {
             "host": "127.0.0.1", "port": 0, "dashboard": engine.dashboard,
@@ -138,7 +146,6 @@ def _processes(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
         }},
         silence_logs=logging.CRITICAL,
     )  # fmt: skip
-    return cluster, lambda: None
 
 
 def _gpus(count: int) -> list[str]:
