@@ -37,7 +37,7 @@ def readiness(parameters: Any, confirmed: bool = True) -> list[tuple[str, bool, 
                 "checkedButton",
                 unchecked,
                 _("You have checked and corrected the suggested lesions: outputs no longer call them suggested."),
-                _("The lesions chosen under Inputs are no suggestion."),
+                _("The lesions chosen are no suggestion."),
             ),
             (
                 "statisticsButton",

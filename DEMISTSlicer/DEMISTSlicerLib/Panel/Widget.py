@@ -28,6 +28,7 @@ from .Parameters import DEMISTParameters
 from .ProgressPanel import ProgressPanel
 from .Readiness import readiness
 from .SamplingPanel import SamplingPanel
+from .Sketch import Sketch
 from .StatisticsPanel import StatisticsPanel
 
 
@@ -64,6 +65,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui, self.bundles, lambda: self._parameterNode, self.logic.expectedSeconds, self.updateFromParameters
         )
         self.progress = ProgressPanel(self.ui)
+        self.sketch = Sketch(self.ui.sketchLabel)
         self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
         self.statistics = StatisticsPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
         self.environment = EnvironmentPanel(
@@ -183,6 +185,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.sampling.update()
             self.display.update()
             self.statistics.update()
+            self.sketch.update(parameters.gapMm, parameters.proximalMm, parameters.distalMm, parameters.depthMm)
             self.progress.update(parameters.psr, parameters.unit)
             self._updateButtons()
         finally:
