@@ -13,6 +13,7 @@ from ..Logic import DEMISTSlicerLogic
 from ..Nodes.Placement import VOLUME_REFERENCE
 from ..Nodes.Segmentation import acceptSuggestion
 from ..Nodes.Volumes import t1wOf
+from ..Run.Visits import STATISTICS
 from ..RunError import RunError
 from .ProgressPanel import ProgressPanel
 from .SamplingPanel import SamplingPanel
@@ -165,7 +166,10 @@ class Actions:
             return
         # Measured again, a map's table is made anew; that of another map stays.
         table = parameters.statisticsTable
-        if table is not None and table.GetNodeReference(VOLUME_REFERENCE) is not parameters.psr:
+        if table is not None and (
+            table.GetAttribute("DEMIST.Table") != STATISTICS
+            or table.GetNodeReference(VOLUME_REFERENCE) is not parameters.psr
+        ):
             table = None
         self._run(
             lambda: self.logic.computeStatistics(

@@ -24,6 +24,7 @@ from .Choice import Choice
 from .Confirmation import Confirmation
 from .DisplayPanel import DisplayPanel
 from .EnvironmentPanel import EnvironmentPanel
+from .FollowUpPanel import FollowUpPanel
 from .Parameters import DEMISTParameters
 from .ProgressPanel import ProgressPanel
 from .Readiness import readiness
@@ -68,6 +69,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.sketch = Sketch(self.ui.sketchLabel)
         self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
         self.statistics = StatisticsPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
+        self.followUp = FollowUpPanel(
+            self.ui, lambda: self._parameterNode, self.logic.compareVisits, self._report, self._onCompared
+        )
         self.environment = EnvironmentPanel(
             self.ui, self.installer, lambda: self.logic is not None and self.logic.isRunning, self._releaseEnvironment,
             self._updateButtons,
@@ -93,7 +97,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        parts = ("actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "environment")
+        parts = (
+            "actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "followUp", "environment",
+        )  # fmt: skip
         for part in parts:
             if hasattr(self, part):
                 getattr(self, part).disconnect()
@@ -185,6 +191,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.sampling.update()
             self.display.update()
             self.statistics.update()
+            self.followUp.update()
             self.sketch.update(parameters.gapMm, parameters.proximalMm, parameters.distalMm, parameters.depthMm)
             self.progress.update(parameters.psr, parameters.unit)
             self._updateButtons()
@@ -312,6 +319,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 parameters.lesions = result.segmentation
         self._updateButtons()
         self.updateFromParameters()
+
+    def _onCompared(self, made: Any) -> None:
+        """The differences of two visits are shown in the place of the statistics."""
+        self._parameterNode.statisticsTable = made.table
+        for note in made.notes:
+            self.progress.log(note)
 
     def _onFailed(self, kind: str, message: str) -> None:
         self.progress.stopped(_("Failed"))
