@@ -130,7 +130,7 @@ def test_every_node_selector_is_told_of_the_scene():
         and c.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
     }
     assert selectors == told
-    assert len(selectors) == 7
+    assert len(selectors) == 9
 
 
 def test_every_parameter_named_in_the_ui_exists_and_none_twice():
@@ -145,8 +145,8 @@ def test_every_parameter_named_in_the_ui_exists_and_none_twice():
 def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
-        "Inputs", "Display", "Lesions and regions", "Statistics", "Advanced", "Model", "How the map is made",
-        "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
+        "Inputs", "Display", "Lesions and regions", "Statistics", "Follow-up", "Many patients", "Advanced", "Model",
+        "How the map is made", "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
     ]  # fmt: skip
 
 

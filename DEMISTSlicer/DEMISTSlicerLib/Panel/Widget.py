@@ -19,6 +19,7 @@ from ..Nodes.Inputs import guess, hint
 from ..Views.Overlay import Overlay
 from . import SampleData
 from .Actions import Actions
+from .BatchPanel import BatchPanel
 from .BundleChooser import BundleChooser
 from .Choice import Choice
 from .Confirmation import Confirmation
@@ -83,6 +84,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui, self.logic, self.installer, lambda: self._parameterNode, self.sampling, self.progress,
             self._report, self._updateButtons,
         )  # fmt: skip
+        self.batch = BatchPanel(
+            self.ui, self.logic, self.actions.run, self.sampling.options, self._report, self._useAsInputs,
+            self._updateButtons,
+        )  # fmt: skip
+        self.actions.onCancel = self.batch.run.cancel
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -98,7 +104,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             signal.disconnect(handle)
         self._handles.clear()
         parts = (
-            "actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "followUp", "environment",
+            "actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "followUp", "batch",
+            "environment",
         )  # fmt: skip
         for part in parts:
             if hasattr(self, part):
@@ -221,7 +228,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
-        busy = self.logic is not None and (self.logic.isRunning or self.installer.isRunning)
+        busy = self.logic is not None and (
+            self.logic.isRunning or self.installer.isRunning or self._isBatch
+        )
         chosen = (parameters.t1, parameters.flair) if parameters else (None, None)
         sentence = hint(*chosen) if parameters else ""
         self.ui.inputsHintLabel.text = sentence
@@ -232,6 +241,17 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             button.toolTip = _("Wait for the run to end, or cancel it.") if busy else tip
         self.ui.cancelButton.enabled = busy
         self.environment.enable()
+        if hasattr(self, "batch"):
+            self.batch.update(busy)
+
+    @property
+    def _isBatch(self) -> bool:
+        return hasattr(self, "batch") and self.batch.isRunning
+
+    def _useAsInputs(self, t1: Any, flair: Any) -> None:
+        if self._parameterNode is not None:
+            with slicer.util.NodeModify(self._parameterNode.parameterNode):
+                self._parameterNode.t1, self._parameterNode.flair = t1, flair
 
     def _releaseEnvironment(self) -> None:
         """The worker ends: its files are about to be replaced."""
@@ -290,13 +310,13 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
-        made = kind == "synthesis"
+        made = kind == "synthesis" and not self._isBatch
         self.progress.done(result.seconds, result.how if made else "", result.notes if made else ())
         if made:
             self.progress.tell(result.psr, result.sanity, parameters.unit)
         for note in result.notes:
             self.progress.log(note)
-        if kind == "synthesis":
+        if kind == "synthesis" and not self._isBatch:
             with slicer.util.NodeModify(parameters.parameterNode):
                 parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
             if self._parameterNode is not None:
@@ -329,7 +349,10 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onFailed(self, kind: str, message: str) -> None:
         self.progress.stopped(_("Failed"))
         self._updateButtons()
-        self._report(message)
+        if self._isBatch:  # told in its table; a box would hold up the others
+            self.progress.log(message)
+        else:
+            self._report(message)
 
     def _onCancelled(self, *_why: object) -> None:
         self.progress.stopped(_("Cancelled"))
