@@ -194,7 +194,7 @@ def test_a_folder_from_the_panel(panel, head, tmp_path, monkeypatch):
     ui.batchFolderEdit.text, ui.batchOutputEdit.text = str(tmp_path / "in"), str(out)
     panel.batch.update()
     click(ui.findBatchButton)
-    assert ui.batchLabel.text == "2 pairs found; 1 studies cannot be used."
+    assert ui.batchLabel.text == "Pairs: 2. Without a pair: 1."
     click(ui.batchButton)
     assert not ui.applyButton.enabled
     assert ui.cancelButton.enabled
@@ -203,7 +203,8 @@ def test_a_folder_from_the_panel(panel, head, tmp_path, monkeypatch):
     first, second, third = states(panel)
     assert first.startswith("done in"), states(panel)
     assert "has no FLAIR beside it" in second
-    assert third.startswith("failed:") and "empty file" in third
+    assert third.startswith("failed:")
+    assert "empty file" in third
     assert ui.batchLabel.text == "1 done, 0 there already, 2 failed, 0 not begun."
     assert (out / "sub-1" / "sub-1_PSR.nii.gz").is_file()
     assert boxes == []  # a box would have held up the others

@@ -142,7 +142,7 @@ class BatchPanel:
             self._report(str(error))
             return
         usable = sum(not study.problem for study in self._studies)
-        self.ui.batchLabel.text = _("{count} pairs found; {odd} studies cannot be used.").format(
+        self.ui.batchLabel.text = _("Pairs: {count}. Without a pair: {odd}.").format(
             count=usable, odd=len(self._studies) - usable
         )
 
