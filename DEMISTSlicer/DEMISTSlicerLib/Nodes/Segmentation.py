@@ -164,6 +164,13 @@ def segmentationToLabelmap(
     return labels
 
 
+def regionSegments(segmentationNode: vtkMRMLSegmentationNode | None) -> dict[str, str]:
+    """IDs of the segments that this module made, by region."""
+    segmentation = None if segmentationNode is None else segmentationNode.GetSegmentation()
+    found = {} if segmentation is None else {regionOf(segmentation.GetSegment(i)): i for i in _ids(segmentation)}
+    return {key: found[key] for key in STYLES if key in found}
+
+
 def lesionSegments(segmentationNode: vtkMRMLSegmentationNode) -> list[str]:
     """The segments that hold lesions: those marked by DEMIST or named so; in any other segmentation, all of them."""
     segmentation = segmentationNode.GetSegmentation()

@@ -160,7 +160,8 @@ class Actions:
         if folder:
             self.run(
                 lambda: self.logic.exportDicom(
-                    parameters.psr, folder, parameters.lesions, parameters.uncertainty, wait=False
+                    parameters.psr, folder, parameters.lesions, parameters.uncertainty,
+                    parameters.statisticsTable, wait=False,
                 )
             )
 

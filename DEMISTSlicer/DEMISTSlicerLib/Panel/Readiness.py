@@ -54,7 +54,7 @@ def readiness(parameters: Any, confirmed: bool = True) -> list[tuple[str, bool, 
             (
                 "dicomButton",
                 psr,
-                _("Write the map and its uncertainty as DICOM Parametric Maps, lesions as DICOM Segmentation."),
+                _("Write DICOM: map and uncertainty as Parametric Maps, regions as Segmentation, table as report."),
                 _("Choose a PSR map under Advanced > Outputs, or press Apply to make one."),
             ),
             ("generateButton", True, _("Make the synthetic T1w."), ""),
