@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -223,9 +223,11 @@ def test_the_indexs_own_checks_pass(tmp_path, monkeypatch):
     that these are in the repository is looked at instead.
     """
     script = Path(os.environ["DEMIST_INDEX_SOURCE"]) / "scripts" / "check_description_files.py"
-    spec = importlib.util.spec_from_file_location("check_description_files", script)
-    index = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(index)
+    index = types.ModuleType("check_description_files")
+    text = script.read_text(encoding="utf-8")
+    # A helper that is not used here is written for Python 3.12; the checks themselves run on any.
+    text = re.sub(r"(?m)^def print_categories\(.*?(?=^def )", "", text, flags=re.S | re.M)
+    exec(compile(text, str(script), "exec"), index.__dict__)
     clone = tmp_path / "SlicerDEMIST"
     entry = json.loads((ROOT / "DEMIST.json").read_text(encoding="utf-8"))
     index.check_clone_repository("DEMIST", {"scm_url": f"file://{ROOT}"}, str(clone))
