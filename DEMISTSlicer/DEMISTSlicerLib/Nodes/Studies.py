@@ -13,7 +13,9 @@ from . import Placement
 from .Inputs import candidates, describe, instanceTags, number, scores
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScene
+    from pathlib import Path
+
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 #: What is asked of a series' first instance.
 _TAGS = {
@@ -35,8 +37,8 @@ class Study:
     """
 
     name: str
-    t1: Any = None
-    flair: Any = None
+    t1: vtkMRMLScalarVolumeNode | Path | str | None = None
+    flair: vtkMRMLScalarVolumeNode | Path | str | None = None
     images: str = ""
     problem: str = ""
     isDicom: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -32,6 +32,9 @@ from .Readiness import readiness
 from .SamplingPanel import SamplingPanel
 from .Sketch import Sketch
 from .StatisticsPanel import StatisticsPanel
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -248,7 +251,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _isBatch(self) -> bool:
         return hasattr(self, "batch") and self.batch.isRunning
 
-    def _useAsInputs(self, t1: Any, flair: Any) -> None:
+    def _useAsInputs(self, t1: vtkMRMLScalarVolumeNode, flair: vtkMRMLScalarVolumeNode) -> None:
         if self._parameterNode is not None:
             with slicer.util.NodeModify(self._parameterNode.parameterNode):
                 self._parameterNode.t1, self._parameterNode.flair = t1, flair
