@@ -86,7 +86,7 @@ def sceneStudies(scene: vtkMRMLScene) -> list[Study]:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return []
-    level = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyLevelStudy()
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
     groups: dict[int, list[Candidate]] = {}
     for node in candidates(scene):
         item = Placement.itemOf(hierarchy, node)
