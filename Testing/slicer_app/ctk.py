@@ -19,6 +19,8 @@ _Widget = flavoured(QtWidgets.QWidget)
 class ctkCollapsibleButton(_Widget):
     """A titled section; a click on its title folds it."""
 
+    # PySide6 finds these in the class itself only.
+    connect, disconnect = _Widget.connect, _Widget.disconnect
     _HEAD = 24
     toggled = QtCore.Signal(bool)
     clicked = QtCore.Signal(bool)
