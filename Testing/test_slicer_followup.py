@@ -49,7 +49,7 @@ def test_two_visits_by_click(panel):
     table = ui.statisticsTable
     heads = [table.horizontalHeaderItem(i).text() for i in range(table.columnCount)]
     assert heads[:6] == ["region", "before", "after", "diff.", "90 % interval", "diff. %"]
-    assert [table.item(0, i).text() for i in range(5)] == ["lesion", "0.08", "0.09", "0.01", "0.007-0.013"]
+    assert [table.item(0, i).text() for i in range(5)] == ["lesion", "0.080", "0.090", "0.01", "0.007-0.013"]
     assert table.item(1, 4).text() == "-0.007 to 0.005"
     assert "1 of 2 differences" in ui.followUpLabel.text
     parameters.unit = "percent"

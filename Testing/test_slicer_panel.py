@@ -943,7 +943,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
         titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
         cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
         assert titles[:3] == ["region", "mL", "mean"]
-        assert cells[:3] == ["NAWM", "312.5", "0.12"]
+        assert cells[:3] == ["NAWM", "312.5", "0.120"]
         if known:
             assert (titles[3], cells[3]) == ("90 % interval", "0.110-0.131")
             assert not any("seeds" in title for title in titles)
@@ -951,7 +951,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
             assert titles[3] == "SD over seeds (no error bar)"
             assert not any("90 %" in title for title in titles)
     panel._parameterNode.unit = "percent"
-    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12")
+    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12.0")
     assert panel.ui.unitComboBox.currentText.startswith("Percent")
 
 

@@ -50,7 +50,8 @@ class ctkCollapsibleButton(_Widget):
         if collapsed:
             self._hidden = [c for c in children if not c.isHidden()]
         for child in self._hidden if not collapsed else children:
-            child.setVisible(not collapsed)
+            own = QtCore.QObject.property(child, "visibilityToParent")
+            child.setVisible(not collapsed and own is not False)
         self.setMaximumHeight(self._HEAD if collapsed else 16777215)
         self.update()
         self.contentsCollapsed.emit(collapsed)

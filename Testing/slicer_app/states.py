@@ -116,6 +116,15 @@ def picture(parent: Any, width: int) -> np.ndarray:
     return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
 
+def widest(parent: Any) -> list[str]:
+    """The widgets that want most room across, to find what does not fit."""
+    from PySide6.QtWidgets import QWidget
+
+    seen = [w for w in parent.findChildren(QWidget) if w.isVisible() and not w.findChildren(QWidget)]
+    seen.sort(key=lambda w: -w.minimumSizeHint().width())
+    return [f"{w.objectName} {w.minimumSizeHint().width()}" for w in seen[:6]]
+
+
 def _rgb() -> Any:
     from PySide6.QtGui import QImage
 
@@ -149,7 +158,7 @@ def main(demo: Path, out: Path) -> None:
             image = picture(parent, width)
             Image.fromarray(image).save(out / f"{name}_{width}.png")
             if image.shape[1] > width:
-                print(f"{name}: {image.shape[1]} px wide, not {width}")
+                print(f"{name}: {image.shape[1]} px wide, not {width}; widest: {widest(parent)}")
 
     walk(demo, save)
 

@@ -10,8 +10,8 @@ from ..I18n import _
 from ..RegionColors import REGION_COLORS
 
 #: Size in pixels; fits the narrowest panel that Slicer has.
-WIDTH, HEIGHT = 372, 54
-_STRIP = 30
+WIDTH, HEIGHT = 328, 48
+_STRIP = 26
 _PAPER, _INK, _PLAIN = "#ffffff", "#202020", "#e4e4e4"
 _WHITE_INK = "#ffffff"
 
@@ -42,13 +42,13 @@ def pieces(gap: float, proximal: float, distal: float, depth: float) -> list[tup
     """
     between = distal > proximal
     found = [
-        (_("lesion"), 58, REGION_COLORS["lesion"], _INK, "0"),
-        (_("gap"), 40, _PLAIN, _INK, f"{gap:g}"),
-        (_("proximal"), 82, REGION_COLORS["nawm_proximal"], _INK, f"{proximal:g}"),
-        ("", 42, _PLAIN, _INK, f"{distal:g} mm"),
+        (_("lesion"), 50, REGION_COLORS["lesion"], _INK, "0"),
+        (_("gap"), 34, _PLAIN, _INK, f"{gap:g}"),
+        (_("proximal"), 68, REGION_COLORS["nawm_proximal"], _INK, f"{proximal:g}"),
+        ("", 38, _PLAIN, _INK, f"{distal:g} mm"),
         (_("distal"), 0, REGION_COLORS["nawm_distal"], _WHITE_INK, ""),
-        (_("depth"), 46, _PLAIN, _INK, f"{depth:g} mm"),
-        (_("cortex"), 52, REGION_COLORS["grey_matter"], _WHITE_INK, ""),
+        (_("depth"), 42, _PLAIN, _INK, f"{depth:g} mm"),
+        (_("cortex"), 48, REGION_COLORS["grey_matter"], _WHITE_INK, ""),
     ]
     left_out = {1: gap <= 0, 3: not between, 5: depth <= 0}
     if not between:  # distal begins where proximal ends, or before: what is told is where it begins
@@ -66,7 +66,7 @@ def _strip(*distances: float) -> Any:
     painter = qt.QPainter(pixmap)
     painter.scale(scale, scale)
     font = painter.font()
-    font.setPixelSize(12)
+    font.setPixelSize(11)
     painter.setFont(font)
     left, centered = 0, int(qt.Qt.AlignCenter)
     ends = pieces(*distances)
@@ -77,10 +77,10 @@ def _strip(*distances: float) -> Any:
         left += width
         painter.setPen(qt.QColor(_INK))
         if distance and index == len(ends) - 2:  # the depth is a width of its own, not a distance from the lesion
-            painter.drawText(qt.QRectF(left - width - 10, _STRIP + 4, width + 20, 18), centered, distance)
+            painter.drawText(qt.QRectF(left - width - 10, _STRIP + 4, width + 20, 16), centered, distance)
         elif distance:
             painter.drawLine(qt.QPointF(left, _STRIP), qt.QPointF(left, _STRIP + 4))
-            painter.drawText(qt.QRectF(left - 35, _STRIP + 4, 70, 18), centered, distance)
+            painter.drawText(qt.QRectF(left - 35, _STRIP + 4, 70, 16), centered, distance)
     painter.end()
     pixmap.setDevicePixelRatio(scale)
     return pixmap

@@ -21,6 +21,10 @@ INTERVAL = "interval"
 ENDS = (("mean_ci90_low", "mean_ci90_high"), ("difference_ci90_low", "difference_ci90_high"))
 
 
+#: Widest column of names, pixels: volume, mean and interval fit beside it in a panel of 400.
+NAMES = 116
+
+
 class StatisticsPanel:
     """Shows a statistics table node in the panel.
 
@@ -57,6 +61,8 @@ class StatisticsPanel:
         table.setAlternatingRowColors(True)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(22)
+        table.horizontalHeader().setHighlightSections(False)  # bold headings would not fit their columns
+        table.setWordWrap(False)
         table.connect("itemSelectionChanged()", self._onRow)
         ui.rocButton.connect("clicked()", self.showRoc)
         ui.boxPlotButton.connect("clicked()", self.showBoxPlot)
@@ -104,6 +110,8 @@ class StatisticsPanel:
         table.horizontalHeader().setSortIndicator(-1, qt.Qt.AscendingOrder)
         table.setSortingEnabled(True)
         table.resizeColumnsToContents()
+        if len(columns) > 1:  # the numbers are seen beside the names in the narrowest panel; tooltips have whole names
+            table.setColumnWidth(0, min(table.columnWidth(0), NAMES))
         table.horizontalHeader().setStretchLastSection(True)
 
     def _columns(self, node: vtkMRMLTableNode) -> list[str]:
@@ -127,17 +135,22 @@ class StatisticsPanel:
         if name == INTERVAL:
             low, high = (self._number(self._cell(node, row, end)) for end in self._ends(node))
             between = "-" if low is None or low >= 0 else _(" to ")  # a minus sign and a dash look alike
-            item.setText("" if low is None or high is None else f"{self._short(low)}{between}{self._short(high)}")
+            ends = "" if low is None or high is None else f"{self._padded(low)}{between}{self._short(high)}"
+            item.setText(ends)
         elif name == "name" or self._number(self._cell(node, row, name)) is None:
             text = self._cell(node, row, name)
             item.setText("" if text == "nan" else text)
         else:
             number = self._number(self._cell(node, row, name))
-            item.setData(qt.Qt.DisplayRole, float(self._short(number) if name in PSR_COLUMNS else f"{number:.4g}"))
+            if name in PSR_COLUMNS and name != "difference":
+                item.setText(self._padded(number))
+            else:
+                item.setData(qt.Qt.DisplayRole, float(self._short(number) if name in PSR_COLUMNS else f"{number:.4g}"))
         if name != "name":
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         item.setData(qt.Qt.UserRole, row)
-        item.setToolTip(_("Click to see it in the slice views.") if Jump.lesionOfRow(node, row) else "")
+        hint = _("Click to see it in the slice views.") if Jump.lesionOfRow(node, row) else ""
+        item.setToolTip("\n".join(part for part in (item.text() if name == "name" else "", hint) if part))
         return item
 
     @staticmethod
@@ -147,6 +160,10 @@ class StatisticsPanel:
     def _short(self, value: float) -> str:
         """PSR as people read it, in the unit chosen."""
         return f"{100 * value:.1f}" if self._percent else f"{value:.3f}"
+
+    def _padded(self, value: float) -> str:
+        """The same as long as any other of its column, so that texts sort as numbers do; never without its last 0."""
+        return self._short(value).rjust(4 if self._percent else 5)
 
     @property
     def _percent(self) -> bool:
