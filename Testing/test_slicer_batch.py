@@ -188,7 +188,10 @@ def test_a_folder_from_the_panel(panel, head, tmp_path, monkeypatch):
 
     usual = panel.sampling.options
     # The small head has no skull to be taken away.
-    quick = {"register": False, "bias_correct": False, "skull_strip": "none", "mode": "sample", "seeds": (0,)}
+    quick = {
+        "register": False, "bias_correct": False, "skull_strip": "none", "any_brain_volume": True, "mode": "sample",
+        "seeds": (0,),
+    }  # fmt: skip
     monkeypatch.setattr(panel.batch, "_options", lambda: replace(usual(), **quick))
     assert not ui.batchButton.enabled
     ui.batchFolderEdit.text, ui.batchOutputEdit.text = str(tmp_path / "in"), str(out)
