@@ -173,8 +173,13 @@ def test_what_is_made_aside_is_hidden_and_goes(tmp_path):
         assert hidden.name.startswith(commit.temporary_prefix())
         (hidden / "weights").write_text("w")
         commit.commit([(hidden, target)])
-    with pytest.raises(RuntimeError, match="half way"), commit.aside(target) as hidden:
-        (hidden / "weights").write_text("half")
-        raise RuntimeError("half way")
+
+    def stop_half_way() -> None:
+        with commit.aside(target) as hidden:
+            (hidden / "weights").write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
     assert [path.name for path in target.parent.iterdir()] == ["model"]
     assert (target / "weights").read_text() == "w"
