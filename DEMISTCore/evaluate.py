@@ -5,6 +5,9 @@ linear model of ten local features, the T1w/FLAIR ratio and a regression network
 input and stream is worth, whether error bars hold; tables (CSV, Markdown) and figures. A stopped evaluation goes on
 with the same command.
 
+`cv` is the whole experiment, from training in every fold to significance; `pair` compares measured and synthesized
+maps that are there already: `python -m DEMISTCore.evaluate cv --help`, `... pair --help`.
+
 With --t1w, --flair and --lesions, one real patient without measured PSR: median PSR by tissue, and how well lesions
 stand out from distant white matter, beside the T1w and the FLAIR themselves and the linear model.
 """
@@ -12,6 +15,7 @@ stand out from distant white matter, beside the T1w and the FLAIR themselves and
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
     cohort.add_argument("--shifted", metavar="BIDS", help="a second data set, of another physics, beside the first")
     cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
+    cohort.add_argument("--rivals", nargs="+", default=[], metavar="RUN",
+                        help="training runs of further rivals: vae, pix2pix, ldm, cwdm")
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
     cohort.add_argument("--knock-outs", action="store_true",
                         help="that, and each input flat and a wrong protocol, with confidence intervals")
@@ -76,8 +82,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, call, report."""
-    args = parser().parse_args(argv)
+    """Parse, call, report; ``cv`` and ``pair`` are command lines of their own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["cv"], ["pair"]):
+        from importlib import import_module
+
+        return int(import_module(f".evaluate_{words[0]}", __package__).main(words[1:]))
+    args = parser().parse_args(words)
     images = [args.t1w, args.flair, args.lesions]
     if bool(args.data) == any(images):
         raise InputError("Give either --data, or --t1w, --flair and --lesions.")
@@ -102,7 +113,7 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
         compare[name] = source
     out = evaluate(
         args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,
-        compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
+        rivals=args.rivals, compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
         subjects=args.subjects, lookup_from=args.lookup_from, linear=args.linear, prepared=args.prepared,
         preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
         already_aligned=args.already_aligned, **sampling,

@@ -43,6 +43,12 @@ def mae(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return float(np.mean(np.abs(_difference(prediction, truth, mask))))
 
 
+def nmse(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """Squared error over the truth's sum of squares inside ``mask``: 0 is perfect, 1 a map of zeros; NaN for none."""
+    power = float(np.sum(np.asarray(truth, np.float64)[_inside(mask)] ** 2))
+    return float(np.sum(_difference(prediction, truth, mask) ** 2)) / power if power > 0 else math.nan
+
+
 def psnr(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio inside ``mask`` in dB, peak :data:`DATA_RANGE`; infinite for equal maps."""
     error = mse(prediction, truth, mask)
@@ -54,14 +60,22 @@ def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
     Both maps are set to 0 outside the mask first: no method gains or loses by what it draws out there.
     """
+    inside = _inside(mask)
+    return float(ssim_map(prediction, truth, inside)[inside].mean())
+
+
+def ssim_map(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Structural similarity of each voxel, float64 (X, Y, Z), see :func:`ssim`; NaN outside ``mask``'s box."""
     from skimage.metrics import structural_similarity
 
     inside = _inside(mask)
-    # Windows centred in the mask reach 5 voxels beyond its box, where all is 0. The same result as on the whole image.
+    # Windows centered in the mask reach 5 voxels beyond its box, where all is 0. The same result as on the whole image.
     box = _box(inside)
     maps = [np.pad(np.where(inside, a, 0)[box].astype(np.float64), _SSIM_RADIUS) for a in (prediction, truth)]
     _, image = structural_similarity(*maps, full=True, **SSIM_SETTINGS)
-    return float(image[np.pad(inside[box], _SSIM_RADIUS)].mean())
+    result = np.full(inside.shape, np.nan)
+    result[box] = image[(slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * 3]
+    return result
 
 
 def gradient(array: np.ndarray) -> np.ndarray:

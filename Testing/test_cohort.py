@@ -20,7 +20,7 @@ from DEMISTCore.cohort.engine import shard
 from DEMISTCore.cohort.index import index_bids
 from DEMISTCore.cohort.session import Session
 from DEMISTCore.cohort.sidecars import find_sidecars, read_sidecars
-from DEMISTCore.cohort.stages import itk_transform
+from DEMISTCore.cohort.spaces.xfm import rigid_text
 from DEMISTCore.cohort.table import read_table
 from DEMISTCore.cohort.validate import find_validator, validate
 from DEMISTCore.errors import InputError
@@ -274,7 +274,7 @@ def test_the_transform_is_the_one_that_itk_applies(tmp_path):
     motion = np.eye(4)
     motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     motion[:3, 3] = 3, -5, 7
-    (tmp_path / "xfm.txt").write_text(itk_transform(motion))
+    (tmp_path / "xfm.txt").write_text(rigid_text(motion))
     transform = sitk.ReadTransform(str(tmp_path / "xfm.txt"))
     flair = np.array([10.0, 20.0, 30.0])
     t1w = (motion @ [*flair, 1])[:3]

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from DEMISTCore.dicom import export, read_series, write_parametric_map, write_segmentation
+from DEMISTCore.dicom import export, read_series, write_parametric_map, write_report, write_segmentation
 from DEMISTCore.dicom.study import made_up
 from DEMISTCore.errors import InputError
 from DEMISTCore.volume import Volume
@@ -152,6 +152,77 @@ def test_all_of_a_subject_is_exported_with_and_without_a_series(tmp_path, series
     if shutil.which("dcmdump"):
         shown = subprocess.run(["dcmdump", str(alone["psr"])], capture_output=True, text=True, check=True).stdout
         assert "ParametricMapStorage" in shown
+
+
+def measured(region: str, mean: float, lesion: int | None = None) -> dict:
+    return {
+        "region": region, "lesion": lesion, "volume_ml": 3.25, "mean": mean, "mean_ci90_low": mean - 0.01,
+        "mean_ci90_high": mean + 0.02, "sd": float("nan"), "median": mean + 0.001, "min": 0.01, "max": None,
+    }  # fmt: skip
+
+
+def numbers_of(report) -> dict[str, dict[tuple[str, str], float]]:
+    """What a report says, by what it is about: value by name and derivation."""
+    found = {}
+    for group in highdicom.sr.srread(report).content.get_volumetric_roi_measurement_groups():
+        told = found.setdefault(group.tracking_identifier, {})
+        for measurement in group.get_measurements():
+            derived = measurement.derivation.meaning if measurement.derivation else ""
+            told[measurement.name.meaning, derived] = measurement.value
+        told["segment"] = group.reference_type and group.referenced_segment
+    return found
+
+
+def test_the_table_is_a_report_about_the_segments(tmp_path, series):
+    psr = a_map(oblique())
+    lesion = Volume((psr.array > 0.2).astype(np.uint8), psr.affine)
+    near = Volume((psr.array < 0.1).astype(np.uint8), psr.affine)
+    rows = [measured("lesion", 0.08), measured("nawm_proximal", 0.12), measured("csf", 0.001)]
+    rows.append(measured("lesion", 0.07, 1))
+    masks = {"lesion": lesion, "nawm_proximal": near}
+    written = export(tmp_path / "out", psr=psr, masks=masks, rows=rows, series=series, suggested=True)
+    header, scan = pydicom.dcmread(written["report"]), pydicom.dcmread(series / "1.dcm")
+    assert header.SOPClassUID.name == "Comprehensive SR Storage"
+    assert (header.StudyInstanceUID, header.PatientID) == (scan.StudyInstanceUID, scan.PatientID)
+    assert header.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    found = numbers_of(written["report"])
+    assert list(found) == ["MS lesions (suggested)", "Proximal NAWM"]
+    told = found["MS lesions (suggested)"]
+    assert told["Volume", ""] == pytest.approx(3.25)
+    assert told["Pool size ratio", "Mean"] == pytest.approx(0.08, abs=1e-6)
+    assert told["Pool size ratio", "Median"] == pytest.approx(0.081, abs=1e-6)
+    assert ("Pool size ratio", "Standard Deviation") not in told  # it is not known
+    regions = pydicom.dcmread(written["regions"])
+    assert told["segment"].referenced_sop_instance_uid == regions.SOPInstanceUID
+    text = str(header)
+    for reach in ("0.01", "0.02"):
+        assert f"'{reach}" in text or f" {reach}" in text
+    with pytest.raises(InputError, match="no row about a region"):
+        write_report([measured("csf", 0.0)], tmp_path / "x.dcm", read_series(series), written["regions"])
+    if shutil.which("dsrdump"):
+        shown = subprocess.run(["dsrdump", str(written["report"])], capture_output=True, text=True, check=True).stdout
+        assert "Imaging Measurement Report" in shown
+        assert "Pool size ratio" in shown
+
+
+@pytest.mark.skipif(not shutil.which("dcmdump"), reason="dcmtk is not installed")
+def test_dcmtk_reads_the_same_numbers(tmp_path, series):
+    """DCMTK knows nothing of this package or of pydicom; values and segments as it prints them."""
+    psr = a_map(oblique((-1, -1, 1)))
+    lesion = Volume((psr.array > 0.2).astype(np.uint8), psr.affine)
+    written = export(tmp_path / "out", psr=psr, masks={"lesion": lesion}, series=series)
+
+    def dumped(path, *more: str) -> str:
+        return subprocess.run(["dcmdump", *more, str(path)], capture_output=True, text=True, check=True).stdout
+
+    shown = dumped(written["psr"], "+L", "+P", "7fe0,0008")
+    values = np.array([float(v) for v in shown.split("OF ")[1].split("#")[0].strip().split("\\")], np.float32)
+    assert values.size == psr.array.size
+    assert np.abs(np.sort(values) - np.sort(psr.array.ravel())).max() < 1e-6
+    assert "[1]" in dumped(written["psr"], "+P", "0040,9225") or " 1 " in dumped(written["psr"], "+P", "0040,9225")
+    frames = dumped(written["regions"], "+P", "0062,0004")
+    assert "MS lesions" in dumped(written["regions"], "+P", "0062,0005")
+    assert frames.count("(0062,0004)") == 1
 
 
 def test_what_cannot_be_written_is_told(tmp_path, series):

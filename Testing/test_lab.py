@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from training_data import write_mini_bids
 
-from DEMISTCore import train
+from DEMISTCore import evaluate, evaluation, train
 from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import InputError
@@ -240,10 +241,55 @@ def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, mon
         told = json.loads((tmp_path / "runs" / name / "finetune.json").read_text(encoding="utf-8"))
         assert told["people"] == len(TROUBLES) + 2
         assert told["trained"] + told["held_out"] == told["people"]
+        listed = bundle.info["training"]["finetune"]["scans"]
+        assert len(listed["trained"]) == (told["trained"] if name == "mine" else 0)
+        assert len(listed["trained"]) + len(listed["held_out"]) == told["people"]
         assert abs(told["metrics_after"]["scale_error_percent"]) < abs(told["metrics_before"]["scale_error_percent"])
     assert (tmp_path / "psr.nii.gz").is_file()
     # The same folder again is refused before anything is done.
     assert run_cli(train.main, ["finetune", "--data", "my-data", "--out", "runs/mine", *here]) == 2
+
+
+def test_scans_that_were_learnt_are_no_test(tiny_mean_bundle, source, tmp_path):
+    from DEMISTCore.bundle import description_hash
+    from DEMISTCore.bundle.seen import check_unseen, scan_marks
+
+    scans = {s.name: s.t1w for s in data.index(source)}
+    [first, second, *others] = scans
+    assert check_unseen(load_bundle(tiny_mean_bundle), scans) is None
+    folder = _as_shipped(tiny_mean_bundle, tmp_path) / "demist-sim"
+    told = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    told["training"] = {"finetune": {"scans": scan_marks([scans[first]], [scans[second]])}}
+    told["hash"] = description_hash(told)
+    (folder / "bundle.json").write_text(json.dumps(told), encoding="utf-8")
+    bundle = load_bundle(folder)
+    with pytest.raises(InputError, match=f"was trained on {first};"):
+        check_unseen(bundle, scans)
+    assert f"calibrated on {second}:" in check_unseen(bundle, {second: scans[second]})
+    assert check_unseen(bundle, {name: scans[name] for name in others}) is None
+    moved = tmp_path / "another_name.nii.gz"
+    moved.write_bytes(scans[first].read_bytes())
+    with pytest.raises(InputError, match="was trained on x;"):
+        check_unseen(bundle, {"x": moved})
+    out = tmp_path / "results"
+    words = ["--data", str(source), "--bundle", str(folder), "--out", str(out)]
+    assert run_cli(evaluate.main, words) == 2
+    assert not (out / "summary.md").exists()
+
+
+def test_measured_maps_without_labels_are_judged_by_own_ones(tiny_mean_bundle, source, tmp_path):
+    root = tmp_path / "lab"
+    make_lab(source, root, STILL)
+    for path in root.glob("derivatives/masks/sub-*/anat/*dseg*"):
+        path.unlink()
+    evaluation.evaluate(
+        root, tmp_path / "out", bundle=tiny_mean_bundle, subjects=1, seeds=1, preprocess="simulated",
+        already_aligned=True, progress=False,
+    )  # fmt: skip
+    warnings = pandas.read_csv(tmp_path / "out" / "warnings.csv")["warning"]
+    assert any("no tissue segmentation: tissue is what demist-regions" in told for told in warnings)
+    regions = pandas.read_csv(tmp_path / "out" / "regions.csv")
+    assert {"White matter", "Cortex", "Lesion"} <= set(regions["region"]), set(regions["region"])
 
 
 def test_what_cannot_be_fitted(troubled, tiny_bundle, tmp_path, capsys):

@@ -214,8 +214,10 @@ def test_documented_options_exist():
     for command in COMMANDS:
         stages = ("",)
         if command.endswith(".train"):
-            stages = ("autoencoder", "backbone", "mean", "demist", "decoder", "segmentation", "regression", "calibrate",
-                      "export", "check", "finetune")  # fmt: skip
+            stages = ("autoencoder", "backbone", "mean", "demist", "decoder", "segmentation", "regression", "pix2pix",
+                      "vae", "ldm", "cwdm", "calibrate", "export", "check", "finetune")  # fmt: skip
+        elif command.endswith(".evaluate"):
+            stages = ("", "cv", "pair")
         for stage in stages:
             argv = [sys.executable, "-m", command, *([stage] if stage else []), "--help"]
             helps[f"{command} {stage}".strip()] = subprocess.run(
@@ -226,7 +228,8 @@ def test_documented_options_exist():
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for module, rest in re.findall(r"python -m (DEMISTCore\.\w+)([^\n`|]*)", text):
             words = rest.split()
-            name = f"{module} {words[0]}" if module.endswith(".train") and words and words[0].isalpha() else module
+            of_several = module.endswith((".train", ".evaluate")) and words and words[0].isalpha()
+            name = f"{module} {words[0]}" if of_several else module
             assert name in helps or rest.strip() in ("", "..."), f"{page.name}: {module}{rest}"
             for option in (word for word in words if word.startswith("--")):
                 assert re.search(re.escape(option) + r"(?![\w-])", helps[name]), f"{page.name}: {name} {option}"

@@ -13,10 +13,11 @@ import slicer
 from DEMISTSlicerLib.Nodes import Charts, Tables
 from slicer_plots import column, draw, series_of
 
+from DEMISTCore.colors import REGION_COLORS
 from DEMISTCore.errors import InputError
 from DEMISTCore.metrics import json_ready
 from DEMISTCore.regions import Lesions, Regions, RegionSettings
-from DEMISTCore.statistics import contrasts, figures, region_table, roc
+from DEMISTCore.statistics import contrasts, region_table, roc
 from DEMISTCore.statistics.report import _contrast, _roc
 from DEMISTCore.statistics.table import COLUMNS
 from DEMISTCore.volume import Volume
@@ -174,11 +175,6 @@ def test_error_bars_as_drawn(scene, brain):
     assert not between.any()
 
 
-def test_colours_are_those_of_the_figures(scene):
-    told = {key: colour for key, colour in Charts.COLORS.items() if key != "lesion"}
-    assert told == {key: colour for key, colour in figures.COLOURS.items() if key != "lesion"}
-
-
 def test_a_chart_made_again_replaces_its_parts(scene, brain):
     rows, summary, _found = brain
     chart = Charts.rocChart(summary)
@@ -206,7 +202,7 @@ def test_charts_as_drawn(scene, brain):
         image = draw(chart, (500, 400)).reshape(-1, 3).astype(int)
         assert (image.min(1) > 250).mean() > 0.5  # a white ground
         for key in keys:
-            colour = [int(Charts.COLORS[key][i : i + 2], 16) for i in (1, 3, 5)]
+            colour = [int(REGION_COLORS[key][i : i + 2], 16) for i in (1, 3, 5)]
             assert (np.abs(image - colour).max(1) < 12).sum() > 60, key
 
 

@@ -45,6 +45,33 @@ def test_a_map_and_drawn_lesions_are_written_by_the_worker(psr, tmp_path):
     assert highdicom.seg.segread(result.files["regions"]).number_of_segments == 1
 
 
+def test_a_measured_map_comes_with_its_regions_and_a_report(psr, tmp_path):
+    import highdicom
+    from DEMISTSlicerLib.Nodes import Placement, Segmentation, Tables
+    from slicer_runs import logic_with
+
+    masks = {key: np.zeros((10, 8, 6), np.uint8) for key in Segmentation.STYLES}  # I, J, K
+    masks["lesion"][4:7, 3:5, 2:4] = masks["nawm_proximal"][4:7, 5:7, 2:4] = masks["nawm_distal"][0:2, 0:3, 1:3] = 1
+    regions = Segmentation.regionsToSegmentation(masks, psr)
+    rows = [{"region": key, "lesion": None, "name": key, "volume_ml": 1.5, "mean": 0.1 + 0.01 * i}
+            for i, key in enumerate(masks)]  # fmt: skip
+    table = Tables.statisticsTable(rows, list(rows[0]), volumeNode=psr)
+    table.SetNodeReferenceID(Placement.SEGMENTATION_REFERENCE, regions.GetID())
+    with logic_with(tmp_path) as logic:
+        result = logic.exportDicom(psr, tmp_path / "out", table=table)
+        assert set(result.files) == {"psr", "regions", "report"}
+        logic._statistics._stamps[regions.GetID()] = ()  # as if somebody had drawn in it since it was measured
+        assert "report" not in logic.exportDicom(psr, tmp_path / "edited", table=table).files
+    segments = highdicom.seg.segread(result.files["regions"])
+    assert segments.number_of_segments == 3
+    for number, key in enumerate(masks, start=1):
+        array = segments.get_volume(segment_numbers=[number]).array
+        assert (array > 0).sum() == masks[key].sum()
+    groups = highdicom.sr.srread(result.files["report"]).content.get_volumetric_roi_measurement_groups()
+    told = [m.value for group in groups for m in group.get_measurements() if m.derivation is not None]
+    assert told == pytest.approx([0.10, 0.11, 0.12])
+
+
 def test_slicers_own_export_refuses_maps_and_nothing_else(psr, monkeypatch):
     exported = []
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import struct
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -211,3 +213,37 @@ def test_a_clone_of_one_commit_is_small_enough_for_the_index(tmp_path):
     weights, total = megabytes(clone / "DEMISTCore" / "bundles"), megabytes(clone)
     assert weights < WEIGHTS_MB
     assert total < INDEX_LIMIT_MB
+
+
+@pytest.mark.skipif(not os.environ.get("DEMIST_INDEX_SOURCE"), reason="DEMIST_INDEX_SOURCE names no Extensions Index")
+def test_the_indexs_own_checks_pass(tmp_path, monkeypatch):
+    """``scripts/check_description_files.py`` of a checkout of Slicer/ExtensionsIndex, over a clone of one commit.
+
+    Left out is what asks the network: the repository's topics, the schema (see above), and whether pictures answer;
+    that these are in the repository is looked at instead.
+    """
+    script = Path(os.environ["DEMIST_INDEX_SOURCE"]) / "scripts" / "check_description_files.py"
+    index = types.ModuleType("check_description_files")
+    text = script.read_text(encoding="utf-8")
+    # A helper that is not used here is written for Python 3.12; the checks themselves run on any.
+    text = re.sub(r"(?m)^def print_categories\(.*?(?=^def )", "", text, flags=re.S | re.M)
+    exec(compile(text, str(script), "exec"), index.__dict__)
+    clone = tmp_path / "SlicerDEMIST"
+    entry = json.loads((ROOT / "DEMIST.json").read_text(encoding="utf-8"))
+    index.check_clone_repository("DEMIST", {"scm_url": f"file://{ROOT}"}, str(clone))
+    seen = []
+
+    def in_repository(url: str, *_about: str) -> None:
+        seen.append(url)
+        assert (clone / url.split("/main/", 1)[1]).is_file(), url
+
+    monkeypatch.setattr(index, "validate_image_url", in_repository)
+    index.check_json_file_format("DEMIST", entry, str(ROOT / "DEMIST.json"))
+    index.check_category("DEMIST", entry)
+    index.check_scm_url_syntax("DEMIST", entry)
+    index.check_extension_name("DEMIST", entry)
+    index.check_git_repository_name("DEMIST", entry)
+    index.check_cmakelists_content("DEMIST", entry, str(clone))
+    index.check_repository_size("DEMIST", entry, str(clone))
+    index.check_license_file("DEMIST", entry, str(clone))
+    assert seen

@@ -130,7 +130,7 @@ def test_every_node_selector_is_told_of_the_scene():
         and c.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
     }
     assert selectors == told
-    assert len(selectors) == 7
+    assert len(selectors) == 9
 
 
 def test_every_parameter_named_in_the_ui_exists_and_none_twice():
@@ -145,8 +145,8 @@ def test_every_parameter_named_in_the_ui_exists_and_none_twice():
 def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
-        "Inputs", "Display", "Lesions and regions", "Statistics", "Advanced", "Model", "How the map is made",
-        "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
+        "Inputs", "Display", "Lesions and regions", "Statistics", "Follow-up", "Many patients", "Advanced", "Model",
+        "How the map is made", "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
     ]  # fmt: skip
 
 
@@ -943,7 +943,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
         titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
         cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
         assert titles[:3] == ["region", "mL", "mean"]
-        assert cells[:3] == ["NAWM", "312.5", "0.12"]
+        assert cells[:3] == ["NAWM", "312.5", "0.120"]
         if known:
             assert (titles[3], cells[3]) == ("90 % interval", "0.110-0.131")
             assert not any("seeds" in title for title in titles)
@@ -951,7 +951,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
             assert titles[3] == "SD over seeds (no error bar)"
             assert not any("90 %" in title for title in titles)
     panel._parameterNode.unit = "percent"
-    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12")
+    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12.0")
     assert panel.ui.unitComboBox.currentText.startswith("Percent")
 
 

@@ -17,9 +17,9 @@ from DEMISTSlicerLib.Nodes import Segmentation, Tables, Voxels
 from DEMISTSlicerLib.Views import Jump
 from slicer_views import grid, rigid, transform, volume, worldOf
 
+from DEMISTCore.colors import REGION_COLORS
 from DEMISTCore.errors import InputError
 from DEMISTCore.regions import REGIONS
-from DEMISTCore.statistics import figures
 from DEMISTCore.statistics.table import COLUMNS, write_table
 
 SHAPE = (20, 22, 18)
@@ -75,7 +75,7 @@ def test_names_colours_and_terminology(psr):
     for key, segment in segments(node).items():
         assert segment.GetName() == REGIONS[key]
         hexed = "#" + "".join(f"{round(v * 255):02x}" for v in segment.GetColor())
-        assert hexed == figures.OUTLINED[key]
+        assert hexed == REGION_COLORS[key]
         entry = slicer.vtkSlicerTerminologyEntry()
         assert logic.DeserializeTerminologyEntry(segment.GetTerminology(), entry)
         for code in (entry.GetCategoryObject(), entry.GetTypeObject(), entry.GetAnatomicRegionObject()):

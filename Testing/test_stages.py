@@ -100,7 +100,8 @@ def own_stage(tmp_path, monkeypatch):
 
 def test_what_a_registered_stage_says():
     assert list(stages.STAGES) == [
-        "autoencoder", "backbone", "mean", "demist", "decoder", "regression", "segmentation"
+        "autoencoder", "backbone", "mean", "demist", "decoder", "regression", "pix2pix", "vae", "ldm", "cwdm",
+        "segmentation",
     ]  # fmt: skip
     for name, kind in stages.STAGES.items():
         assert kind.name == name

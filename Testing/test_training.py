@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from DEMISTCore.training import checkpoint, data, latents, loop, prepare
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.groups import AugmentSettings
+from DEMISTCore.training.previews import draw
 from DEMISTCore.training.settings import _tree, build, presets, read_yaml, resolve, to_dict
 from DEMISTCore.training.stages import STAGES
 
@@ -362,8 +364,7 @@ class LineStage:
         return {"loss": float(self.objectives["line"].layer.weight.detach().sub(2).abs().mean())}
 
     def preview(self, path, device):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
+        pass
 
 
 def line_run(folder: Path, *words: str) -> Run:
@@ -439,11 +440,35 @@ def test_nan_is_exit_code_2(bids, tmp_path, monkeypatch, capsys):
 
 
 def test_time_budget_ends_the_run_and_drives_the_cosine(tmp_path):
-    run = line_run(tmp_path / "run", "steps=null", "max_minutes=0.02", "log_every=1")
+    run = line_run(
+        tmp_path / "run", "steps=null", "max_minutes=0.03", "log_every=1", "validate_every=1000000",
+        "preview_every=1000000",
+    )  # fmt: skip
     assert loop.fit(LineStage(), run) == 0
     rates = [float(value) for _, _, tag, value in read_metrics(run.folder) if tag == "train/lr"]
     assert len(rates) > 5
     assert rates[-1] < 0.2 * max(rates)
+
+
+def test_what_follows_the_last_step_is_part_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(LineStage, "validate", lambda self, device: time.sleep(0.5) or {"loss": 1.0})
+    run = line_run(tmp_path / "run", "steps=null", "max_minutes=0.05", "validate_every=3", "preview_every=1000000")
+    began = time.monotonic()
+    assert loop.fit(LineStage(), run) == 0
+    assert time.monotonic() - began < 3.3  # 3 s, and what a machine may dawdle
+
+
+def test_previews_are_images_of_the_board(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def preview(self, path, device):
+        draw(path, [("psr", np.full((8, 8, 8), 0.1), "psr")])
+
+    monkeypatch.setattr(LineStage, "preview", preview)
+    run = line_run(tmp_path / "run", "preview_every=4", "validate_every=100")
+    assert loop.fit(LineStage(), run) == 0
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert [image.step for image in board.Images("preview")] == [4, 8]
 
 
 def test_metrics_checkpoints_and_best(tmp_path):

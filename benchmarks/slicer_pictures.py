@@ -21,7 +21,7 @@ import slicer_views  # isort: skip  # puts slicer in place
 
 import slicer
 from DEMISTSlicerLib.Nodes import Charts, Segmentation, Tables, Volumes
-from DEMISTSlicerLib.Views import Jump, Overlay
+from DEMISTSlicerLib.Views import Jump, Note, Overlay
 from PIL import Image, ImageDraw, ImageFont
 from slicer_plots import draw
 
@@ -57,6 +57,7 @@ def main() -> None:
         summary["regions"], COLUMNS, positions=Jump.lesionPositions(numbers.array, numbers.affine), volumeNode=psr
     )
     overlay = Overlay.Overlay()
+    overlay._note = Note.Note(lambda: [(renderer(view), view.get_view_node()) for view in views.values()])
     point = Jump.jumpToLesion(1, table, centre=False)
 
     def row(heading: str) -> np.ndarray:
@@ -86,6 +87,11 @@ def main() -> None:
     save(row("Lesions, proximal and distal NAWM"), told.out / "slicer_regions.png")
     charts = [Charts.rocChart(summary), Charts.boxPlotChart(table)]
     save(np.concatenate([draw(chart, (800, 600)) for chart in charts], 1), told.out / "slicer_charts.png")
+
+
+def renderer(view: object) -> object:
+    """What a view draws slices into; there is no layout manager to ask."""
+    return view.render_window().GetRenderers().GetItemAsObject(0)
 
 
 def titled(image: np.ndarray, text: str) -> np.ndarray:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .trained import channels_last, count_parameters, counted, in_windows
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -39,12 +41,19 @@ class Regression:
     network: nn.Module
     patch: tuple[int, int, int]
     hash: str
+    passes: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """How many there are."""
+        return count_parameters(self.network)
 
     def predict(
         self,
         array: np.ndarray,
         mask: np.ndarray | None = None,
         *,
+        seed: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         overlap: float = 0.5,
@@ -54,18 +63,15 @@ class Regression:
         Windows of the training patch, blended by a Gaussian: instance norms see what they saw in training.
         """
         import torch
-        from monai.inferers import SlidingWindowInferer
 
+        from ..devices import autocast
         from ..networks.config import PSR_RANGE
 
         device = torch.device(device)
         network = self.network.to(device).eval()
-        infer = SlidingWindowInferer(self.patch, 1, overlap, mode="gaussian", cache_roi_weight_map=True)
-        x = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(device)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        half = dtype in (torch.bfloat16, torch.float16)
-        with torch.no_grad(), torch.autocast(device.type, dtype if half else torch.bfloat16, enabled=half):
-            y = infer(x, lambda patch: network(patch).float())
+        with torch.no_grad(), autocast(device, dtype or torch.float32), counted(network) as passes:
+            y = in_windows(network, channels_last(array, device), self.patch, overlap)
+        self.passes = passes[0]
         psr = y[0, 0].cpu().numpy() * np.float32(PSR_RANGE)
         return psr if mask is None else np.where(np.asarray(mask) > 0, psr, np.float32(0))
 
@@ -76,14 +82,19 @@ def load_regression(source: str | Path) -> Regression:
     Raises:
         InputError: no such run, no checkpoint yet, or a run of another stage.
     """
+    return load_unet(source, "regression")
+
+
+def load_unet(source: str | Path, stage: str) -> Regression:
+    """As :func:`load_regression`, of any ``stage`` whose network this is."""
     from ..errors import InputError
     from ..training.checkpoint import Run, part
     from ..training.foundation import load
     from ..training.loop import frozen_hash
 
     run = Run.read(source)
-    if run.stage != "regression":
-        raise InputError(f"{source} is a run of {run.stage}; give a run of regression.")
+    if run.stage != stage:
+        raise InputError(f"{source} is a run of {run.stage}; give a run of {stage}.")
     network = build_regression(run.settings.channels)
     load(network, part(run.weights(), "network"), source)
     return Regression(network.requires_grad_(False).eval(), tuple(run.settings.patch), frozen_hash(network))

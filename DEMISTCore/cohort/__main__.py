@@ -16,7 +16,10 @@ from ..guards import protect_folder
 if TYPE_CHECKING:
     from .options import Options
     from .session import Session
+    from .workers import Engine
 
+#: See :data:`.workers.QUEUES`; here, so that --help loads nothing.
+QUEUES = ("slurm", "pbs", "sge", "lsf", "oar", "htcondor", "local")
 _DESCRIPTION = """\
 Synthesize myelin (PSR) maps of all sessions of a BIDS data set, measure them, and compare groups. "participant" makes
 maps, region masks, tables and a report a session; "group" makes tables, comparisons and a report of all of them.
@@ -40,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m DEMISTCore.cohort", description=_DESCRIPTION, epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    p.add_argument("bids_dir", type=Path, metavar="BIDS_DIR", help="BIDS data set, or a table of paths (.csv, .tsv)")
+    p.add_argument("bids_dir", type=Path, metavar="BIDS_DIR",
+                   help="BIDS data set, a table of paths (.csv, .tsv), or a folder of DICOM studies")  # fmt: skip
     p.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder of the results, a BIDS derivative data set")
     p.add_argument("level", choices=("participant", "group"), help="what to do")
     which = p.add_argument_group("which sessions")
@@ -49,11 +53,20 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--bids-filter-file", metavar="FILE", help="entities that images must have, as JSON")
     which.add_argument("--derivatives", nargs="+", default=[], type=Path, metavar="DIR",
                        help="data sets with brain masks, lesion masks, tissue labels in the T1w's space")  # fmt: skip
+    which.add_argument("--dicom", action="store_true", help="BIDS_DIR holds DICOM studies, whatever it looks like")
     which.add_argument("--skip-bids-validator", action="store_true", help="do not validate BIDS_DIR first")
     which.add_argument("--shard", metavar="i/n", help="only every n-th session from the i-th on, for job arrays")
     how = p.add_argument_group("engine")
-    how.add_argument("--workers", type=whole_number, default=1, metavar="N", help="processes side by side (default: 1)")
+    how.add_argument("--workers", type=whole_number, default=1, metavar="N",
+                     help="processes side by side, or jobs of a queue (default: 1)")  # fmt: skip
+    how.add_argument("--gpus", type=whole_number, default=0, metavar="N",
+                     help="further ones with a GPU each, for the networks; the others prepare images")  # fmt: skip
+    how.add_argument("--cluster", choices=QUEUES, help="the processes are jobs of this queue (dask-jobqueue)")
+    how.add_argument("--cluster-options", type=Path, metavar="FILE", help="what a job gets: queue, memory ... (YAML)")
     how.add_argument("--scheduler", metavar="tcp://..", help="workers of a Dask cluster that runs already")
+    how.add_argument("--dashboard", action="store_true", help="serve Dask's page of what goes on, and say where")
+    how.add_argument("--scratch", metavar="DIR",
+                     help="a disk of the worker's own for what is not kept, such as '$TMPDIR'")  # fmt: skip
     how.add_argument("--threads", type=whole_number, default=0, metavar="N",
                      help="threads of each worker (default: all cores, shared among the workers)")  # fmt: skip
     how.add_argument("--retry-failed", action="store_true", help="work again on what the same inputs failed for")
@@ -70,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto",
                        help="auto looks whether the skull is off already (default: %(default)s)")  # fmt: skip
     model.add_argument("--any-brain-volume", action="store_true", help="brains of impossible volume are right")
+    model.add_argument("--output-spaces", nargs="+", default=[], metavar="SPACE",
+                       help="results in these spaces, too: FLAIR, MNI152NLin2009cAsym, MNI152NLin2009aSym")  # fmt: skip
+    model.add_argument("--template", nargs="+", default=[], metavar="SPACE=FILE", help="the T1w template of a space")
     regions = p.add_argument_group("regions")
     regions.add_argument("--no-regions", action="store_true", help="maps only: no masks, tables, ROC curves")
     regions.add_argument("--no-suggestions", action="store_true", help="no suggested lesions where no mask is given")
@@ -104,7 +120,10 @@ def _group(args: argparse.Namespace, out: Path) -> int:
 
     if not args.bids_dir.exists():
         raise InputError(f"There is no {args.bids_dir}; give the BIDS data set, or the table of paths.")
-    done = run_group(out, args.bids_dir.absolute(), participants=args.participants, column=args.group_column,
+    from .archive.studies import RAW
+
+    source = out / RAW if _is_archive(args) and (out / RAW).is_dir() else args.bids_dir.absolute()
+    done = run_group(out, source, participants=args.participants, column=args.group_column,
                      controls=args.control_label)  # fmt: skip
     if not args.quiet:
         print(f"{done.sessions} sessions of {done.persons} people.")
@@ -118,25 +137,30 @@ def _participants(args: argparse.Namespace, out: Path) -> int:
     from .dataset import write_dataset
     from .engine import Ledger, run_here, shard
 
-    if args.workers < 1:
-        raise InputError(f"--workers takes a number of at least 1, not {args.workers}.")
+    engine = _engine(args)
     chosen = options(args)
     chosen.settings()
+    if chosen.spaces:
+        from .spaces.templates import check_spaces
+
+        check_spaces(chosen.spaces, chosen.templates)
     folder = find_folder(chosen.bundle)
     described = read_description(folder)
-    if not args.skip_bids_validator:
+    archive = _is_archive(args)
+    if not args.skip_bids_validator and not archive:
         from .validate import validate
 
         for sentence in validate(args.bids_dir):
             print(f"warning: {sentence}", file=sys.stderr)
-    sessions = shard(_sessions(args), args.shard)
-    write_dataset(out, args.bids_dir.absolute(), {"name": folder.name, "hash": described["hash"]})
+    sessions = shard(_studies(args, out) if archive else _sessions(args), args.shard)
+    write_dataset(out, args.bids_dir.absolute(), {"name": folder.name, "hash": described["hash"]},
+                  sessions[0].root if archive and sessions else None)  # fmt: skip
     with _Bar(len(sessions), args.quiet) as bar:
         ledger = Ledger(out, sessions, bar)
-        if args.workers > 1 or args.scheduler:
+        if engine.distributed:
             from .cluster import run_cluster
 
-            run_cluster(sessions, chosen, out, ledger, workers=args.workers, scheduler=args.scheduler)
+            run_cluster(sessions, chosen, out, ledger, engine)
         else:
             run_here(sessions, chosen, out, ledger)
     rows = ledger.rows()
@@ -144,6 +168,23 @@ def _participants(args: argparse.Namespace, out: Path) -> int:
     if failed or not args.quiet:
         print(status.summary(rows), file=sys.stderr if failed else sys.stdout)
     return 1 if failed else 0
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    """Which workers, of a command line."""
+    from .workers import Engine
+
+    if args.workers < 1:
+        raise InputError(f"--workers takes a number of at least 1, not {args.workers}.")
+    if args.cluster and args.scheduler:
+        raise InputError("--cluster starts workers, and --scheduler uses those of others; give one of them.")
+    if args.cluster_options and not args.cluster:
+        raise InputError("--cluster-options are those of a queue; give --cluster, too.")
+    if args.gpus and args.scheduler:
+        raise InputError("Workers of a cluster that runs already say themselves what they have (dask worker "
+                         "--resources GPU=1); leave --gpus out.")  # fmt: skip
+    return Engine(args.workers, args.gpus, args.scheduler, args.cluster, args.cluster_options, args.threads,
+                  args.dashboard)  # fmt: skip
 
 
 def options(args: argparse.Namespace) -> Options:
@@ -159,13 +200,14 @@ def options(args: argparse.Namespace) -> Options:
     }  # fmt: skip
     seeds = tuple(args.seeds) if isinstance(args.seeds, list) else args.seeds
     threads = args.threads
-    if not threads and args.workers > 1 and not os.environ.get("OMP_NUM_THREADS"):
-        threads = max(1, (os.cpu_count() or 1) // args.workers)
+    here = args.workers + args.gpus if not args.cluster and not args.scheduler else 1
+    if not threads and here > 1 and not os.environ.get("OMP_NUM_THREADS"):
+        threads = max(1, (os.cpu_count() or 1) // here)
     return Options(
         args.bundle or DEFAULT_BUNDLE, args.mode, seeds, args.steps, args.sampler, args.device, args.precision,
         not args.no_register, args.skull_strip, not args.no_bias_correct, args.any_brain_volume, not args.no_regions,
         not args.no_suggestions, {name: value for name, value in regions.items() if value is not None},
-        args.retry_failed, threads,
+        args.retry_failed, threads, tuple(args.output_spaces), _templates(args.template), args.scratch,
     )  # fmt: skip
 
 
@@ -180,6 +222,34 @@ def _sessions(args: argparse.Namespace) -> list[Session]:
 
     filters = read_filters(args.bids_filter_file)
     return index_bids(args.bids_dir, **labels, filters=filters, derivatives=args.derivatives)
+
+
+def _templates(given: Sequence[str]) -> dict[str, str]:
+    """``SPACE=FILE``, as a mapping."""
+    found = {}
+    for one in given:
+        space, equals, file = one.partition("=")
+        if not (space and equals and file):
+            raise InputError(f"--template takes SPACE=FILE, as in MNI152NLin2009cAsym=t1.nii.gz, not {one!r}.")
+        found[space] = str(Path(file).absolute())
+    return found
+
+
+def _is_archive(args: argparse.Namespace) -> bool:
+    from .archive.headers import is_archive
+
+    return bool(args.dicom or (args.bids_dir.is_dir() and is_archive(args.bids_dir)))
+
+
+def _studies(args: argparse.Namespace, out: Path) -> list[Session]:
+    from .archive.headers import read_archive
+    from .archive.people import write_people
+    from .archive.studies import sessions_of
+
+    found = read_archive(args.bids_dir.absolute(), leave_out=out)
+    sessions = sessions_of(found, out, participants=args.participant_label, sessions=args.session_label)
+    write_people(found, out)
+    return sessions
 
 
 class _Bar:

@@ -1,50 +1,50 @@
-"""All sessions on several workers, by Dask.distributed: processes of this machine, or a cluster that runs already."""
+"""All sessions on the workers of a Dask cluster: each session in one piece, or its phases on workers of their kinds."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from . import status
-from .engine import Ledger, full_disk
+from .engine import Ledger, collect
 from .options import ATTEMPTS, Options
+from .phases import Phase, phase_of, phases
 from .session import Session
 from .work import Outcome, work
+from .workers import Engine, connect
 
 if TYPE_CHECKING:
     from distributed import Client
 
-log = logging.getLogger(__name__)
-
 #: Sessions handed out for each worker: one that it works on, and one that waits, so that it never does.
 _AHEAD = 2
 _LOOK = 1.0
-#: What a session needs and takes long to load.
-_LARGE = ("torch", "monai.networks.nets", "SimpleITK", "scipy.ndimage", "scipy.stats", "nibabel", "matplotlib.figure",
-          "deepbet")  # fmt: skip
-#: Seconds without any worker at all before a run on a cluster gives up.
-_PATIENCE = 300.0
+#: Seconds without any worker at all before a run gives up. A queue may let jobs wait for long.
+_PATIENCE, _PATIENCE_OF_QUEUES = 300.0, 86400.0
+
+Task = Callable[[Session, Options, Path, Sequence[str]], Outcome]
 
 
 def run_cluster(
-    sessions: Sequence[Session], options: Options, out: Path, ledger: Ledger, *, workers: int, scheduler: str | None
+    sessions: Sequence[Session], options: Options, out: Path, ledger: Ledger, engine: Engine, task: Task = work
 ) -> None:
-    """Work on all sessions on ``workers`` processes, each with a model of its own that stays warm.
+    """Work on all sessions by several workers, each with a model of its own that stays warm.
 
-    A worker that dies is started anew (by Dask's nanny) and its session begun again; the locks and records of
-    :mod:`.work` see to it that a session which kills its workers ends as failed, and that nothing is done twice.
+    A worker that dies is started anew (by Dask's nanny, or by the queue) and its session begun again; the locks and
+    records of :mod:`.work` see to it that a session which kills its workers ends as failed, and that nothing is done
+    twice.
 
     Args:
         sessions, options, out, ledger: as for :func:`DEMISTCore.cohort.engine.run_here`.
-        workers: processes on this machine.
-        scheduler: address of a cluster instead, ``tcp://host:port``; its workers see the same files.
+        engine: which workers.
+        task: what is done with a session; another one measures the engine itself.
 
     Raises:
         InputError: Dask is missing, the cluster cannot be reached or is lost, or the disk is full.
@@ -55,60 +55,101 @@ def run_cluster(
         raise InputError(
             'Several workers need Dask, which is not installed; pip install "demist[cohort]", or use --workers 1.'
         ) from error
-    running: dict[str, Session] = {}
+    pool = None
     try:
-        with _client(workers, scheduler) as client:
-            _drive(client, list(sessions), running, options, out, ledger)
+        with connect(engine, options.scratch) as (client, mend):
+            pool = _Workers(client, mend, options, out, task, engine)
+            collect(sessions, pool, ledger)
     except (OSError, TimeoutError, distributed.client.FutureCancelledError) as error:
         raise InputError(
             f"The cluster was lost ({' '.join(str(error).split()) or type(error).__name__}). What is done is kept; "
             "start it again and run the same command."
         ) from error
     finally:
-        if scheduler is None:
-            _interrupted(running.values(), out)
-        ledger.write()
+        if pool is not None and engine.own:
+            _interrupted(pool.sessions(), out)
+            ledger.write()
 
 
-def _drive(
-    client: Client, left: list[Session], running: dict[str, Session], options: Options, out: Path, ledger: Ledger
-) -> None:
-    """Hand out sessions as workers become free; those that another run holds come again at the end.
+class _Workers:
+    """The workers of a cluster, as a pool of sessions.
 
-    Args:
-        running: those handed out, by the key of their task; kept up to date for the caller.
+    At most :data:`_AHEAD` sessions for each worker are begun: where one kind of worker is slower than the others,
+    those wait, and no more images are prepared than can soon be used.
     """
-    from distributed import as_completed
 
-    finished = as_completed(loop=client.loop)
-    idle_since = time.monotonic()
-    busy: list[Session] = []
-    while left or running or busy:
-        ahead = _AHEAD * _workers(client)
-        if ahead:
-            idle_since = time.monotonic()
-        elif time.monotonic() - idle_since > _PATIENCE:
-            raise TimeoutError(f"no worker for {_PATIENCE:.0f} s")
-        while left and len(running) < ahead:
-            session = left.pop(0)
-            # Not pure: a session that was busy elsewhere is asked for again.
-            future = client.submit(_task, session, options, out, pure=False, retries=1)
-            running[future.key] = session
-            finished.add(future)
-        if not running:
+    def __init__(
+        self, client: Client, mend: Callable[[], None], options: Options, out: Path, task: Task, engine: Engine
+    ) -> None:
+        self._client, self._mend, self._options, self._out, self._task = client, mend, options, out, task
+        self._patience = _PATIENCE_OF_QUEUES if engine.cluster else _PATIENCE
+        self._running: dict[str, Session] = {}
+        self._ended: SimpleQueue[Any] = SimpleQueue()
+        self._phases: list[Phase] = []
+        if engine.own:  # else the workers say it, once they are there
+            self._phases = phases(options, {"CPU", "GPU"} if engine.gpus else set())
+        self._count, self._looked, self._since = 0, float("-inf"), time.monotonic()
+
+    def room(self) -> bool:
+        while not self._workers() and not self._running:  # the first ones are still on their way
             time.sleep(_LOOK)
-            left, busy = busy, []
-            continue
-        future = next(finished)
-        session = running.pop(future.key)
-        outcome = _outcome(future, session, out)
-        future.release()
-        if outcome.full:
-            raise full_disk(outcome)
-        if outcome.busy:
-            busy.append(session)
-        else:
-            ledger.add(outcome)
+        if not self._phases and self._count:
+            self._phases = phases(self._options, self._resources())
+        return bool(self._phases) and len(self._running) < _AHEAD * self._workers()
+
+    def hand(self, session: Session) -> None:
+        self._submit(session, self._phases[0])
+
+    def held(self) -> int:
+        return len(self._running)
+
+    def sessions(self) -> list[Session]:
+        """Those that were handed over and have not ended."""
+        return list(self._running.values())
+
+    def take(self) -> tuple[Session, Outcome]:
+        while True:
+            try:
+                future = self._ended.get(timeout=_LOOK)
+            except Empty:
+                self._workers()
+                continue
+            outcome = _outcome(future, self._running[future.key], self._out)
+            session = self._running.pop(future.key)
+            future.release()
+            if not outcome.left:
+                return session, outcome
+            self._submit(session, phase_of(outcome.left[0], self._phases))
+
+    def _submit(self, session: Session, phase: Phase) -> None:
+        options = replace(self._options, device="cpu") if phase.on_cpu else self._options
+        future = self._client.submit(
+            _run, self._task, session, options, self._out, phase.stages,
+            pure=False,  # a session that was busy elsewhere is asked for again
+            retries=1, priority=phase.rank, resources={phase.resource: 1} if phase.resource else None,
+        )  # fmt: skip
+        self._running[future.key] = session
+        future.add_done_callback(self._ended.put)
+
+    def _workers(self) -> int:
+        """How many there are, looked at once a second; the loss of all of them is no state to stay in."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return self._count
+        self._looked = now
+        self._count = len(self._listed())
+        if self._count:
+            self._since = now
+        elif now - self._since > self._patience:
+            raise TimeoutError(f"no worker for {self._patience:.0f} s")
+        self._mend()
+        return self._count
+
+    def _resources(self) -> set[str]:
+        return {name for told in self._listed().values() for name in told.get("resources") or ()}
+
+    def _listed(self) -> dict[str, Any]:
+        return self._client.scheduler_info(n_workers=-1)["workers"]
 
 
 def _interrupted(sessions: Iterable[Session], out: Path) -> None:
@@ -137,83 +178,11 @@ def _outcome(future: Any, session: Session, out: Path) -> Outcome:
         return Outcome(failed)
 
 
-def _task(session: Session, options: Options, out: Path) -> Outcome:
-    """A session, in a worker."""
+def _run(task: Task, session: Session, options: Options, out: Path, only: Sequence[str]) -> Outcome:
+    """A session, or a phase of it, in a worker."""
     import torch
 
     logging.getLogger("DEMISTCore").setLevel(logging.ERROR)
     if options.threads and torch.get_num_threads() != options.threads:
         torch.set_num_threads(options.threads)
-    return work(session, options, out)
-
-
-def _ready() -> None:
-    """Load the large libraries, in a worker's main thread.
-
-    A task runs in a thread of its own, beside the one that unpacks the next task. Two threads that load libraries at
-    once may wait for each other, one with the system loader's lock and one with the interpreter's; and the seconds that
-    loading takes are no part of the first session's.
-    """
-    for name in _LARGE:
-        importlib.import_module(name)
-    from . import pictures, stages  # noqa: F401
-
-
-def _plugin() -> Any:
-    from distributed import WorkerPlugin
-
-    class Ready(WorkerPlugin):
-        """Has each worker, those that replace dead ones too, ready before the first task."""
-
-        name = "demist-ready"
-
-        def setup(self, worker: Any) -> None:
-            _ready()
-
-    return Ready()
-
-
-def _workers(client: Client) -> int:
-    return len(client.scheduler_info(n_workers=-1)["workers"])
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A connection to a cluster: the given one, or processes of this machine, which end with this one."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    settings = {
-        # The records count attempts; Dask's own limit must not come before theirs.
-        "distributed.scheduler.allowed-failures": ATTEMPTS + 1,
-        "distributed.worker.daemon": True,
-        # Work that computes for minutes without a word is no sign of a dead worker.
-        "distributed.scheduler.worker-ttl": None,
-        "distributed.admin.tick.limit": "1h",
-        # Loading the libraries takes a busy machine longer than a greeting should.
-        "distributed.comm.timeouts.connect": "300s",
-        "distributed.comm.timeouts.tcp": "600s",
-    }
-    for name in logging.root.manager.loggerDict:  # what workers lose and find again is told by the records
-        if name.split(".")[0] in ("distributed", "tornado"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(settings):
-        if scheduler is not None:
-            with Client(scheduler, timeout="30s", set_as_default=False) as client:
-                client.register_plugin(_plugin())
-                yield client
-            return
-        # One thread a worker: a session at a time. Memory is watched by the records, not by pausing workers.
-        cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )  # fmt: skip
-        client = Client(cluster, set_as_default=False)
-        try:
-            client.register_plugin(_plugin())
-            yield client
-        finally:
-            with suppress(OSError, TimeoutError):
-                client.close(timeout=5)
-            with suppress(OSError, TimeoutError):
-                cluster.close(timeout=10)
+    return task(session, options, out, only)

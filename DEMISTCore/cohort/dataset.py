@@ -13,10 +13,10 @@ from ..guards import protect_folder
 from ..schema import read_json
 
 BIDS_VERSION = "1.10.0"
-#: PSR is in no schema of BIDS yet, nor are tables of regions and reports (docs/cohorts.md proposes them).
+#: PSR is in no schema of BIDS yet, nor are tables of regions and reports (docs/bids-psrmap.md proposes the map).
 IGNORED = (
     "*_PSRmap.*", "*_PSRuncertainty.*", "*_regions.tsv", "*_statistics.json", "*.html", "sub-*/figures",
-    "*_xfm.txt", "status.tsv", "group",
+    "*_xfm.*", "status.tsv", "group", "sourcedata",
 )  # fmt: skip
 _README = """\
 Myelin maps (pool size ratio, PSR; a fraction) synthesized from T1w and FLAIR by DEMIST. Research use only.
@@ -32,13 +32,14 @@ group/                                               tables and comparisons of a
 """
 
 
-def write_dataset(out: Path, source: Path, bundle: Mapping[str, Any]) -> None:
+def write_dataset(out: Path, source: Path, bundle: Mapping[str, Any], raw: Path | None = None) -> None:
     """Make the folder a BIDS derivative; what is there and right is left alone.
 
     Args:
         out: folder of the results; made if it is not there.
         source: the BIDS data set, or the table of paths.
         bundle: name and hash of the model.
+        raw: the data set that the images are in, where it is another than ``source``.
 
     Raises:
         InputError: it cannot be written, lies where an input is, or belongs to another program.
@@ -65,7 +66,7 @@ def write_dataset(out: Path, source: Path, bundle: Mapping[str, Any]) -> None:
             f"Model {bundle.get('name')} ({str(bundle.get('hash'))[:12]}). Research use only, not for clinical use.",
         }],
         "SourceDatasets": [{"URL": source.absolute().as_uri()}],
-        "DatasetLinks": {"raw": (source if source.is_dir() else source.parent).absolute().as_uri()},
+        "DatasetLinks": {"raw": (raw or (source if source.is_dir() else source.parent)).absolute().as_uri()},
     }  # fmt: skip
     if before != told:
         write_json(described, told)

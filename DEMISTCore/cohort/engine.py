@@ -1,11 +1,17 @@
-"""All sessions, one after the other in this process; what another run works on is waited for, so that both share."""
+"""All sessions through one loop, whoever works on them; what another run works on is waited for, so that both share.
+
+The loop (:func:`collect`) is the only one: a :class:`Pool` stands for those who work, this process alone
+(:func:`run_here`) or the workers of a cluster (:mod:`.cluster`).
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import DemistError, InputError
 from . import status
@@ -20,6 +26,49 @@ Tell = Callable[[Outcome], None]
 _LOOK, _WRITE = 1.0, 5.0
 #: Of a run's time, writing status.tsv may take one part in so many: a million records are not read every 5 seconds.
 _SHARE = 50
+
+
+class Pool(Protocol):
+    """Those who work on sessions."""
+
+    def room(self) -> bool:
+        """Whether one more session may be handed over now. False holds back what nobody could begin with."""
+
+    def hand(self, session: Session) -> None:
+        """Hand a session over."""
+
+    def held(self) -> int:
+        """Sessions that were handed over and have not been taken back."""
+
+    def take(self) -> tuple[Session, Outcome]:
+        """Wait for the next one that has ended."""
+
+
+def collect(sessions: Sequence[Session], pool: Pool, ledger: Ledger) -> None:
+    """Have all sessions worked on; those that another run holds come again at the end.
+
+    Raises:
+        InputError: the disk is full; what is done stays, and the same command goes on later.
+    """
+    left, busy = deque(sessions), []
+    try:
+        while left or busy or pool.held():
+            while left and pool.room():
+                pool.hand(left.popleft())
+            if not pool.held():
+                time.sleep(_LOOK)
+                left.extend(busy)
+                busy.clear()
+                continue
+            session, outcome = pool.take()
+            if outcome.full:
+                raise _full_disk(outcome)
+            if outcome.busy:
+                busy.append(session)
+            else:
+                ledger.add(outcome)
+    finally:
+        ledger.write()
 
 
 class Ledger:
@@ -75,36 +124,41 @@ def shard(sessions: Sequence[Session], part: str | None) -> list[Session]:
     return list(sessions)[i - 1 :: n]
 
 
+class _Here:
+    """This process, one session at a time."""
+
+    def __init__(self, options: Options, out: Path) -> None:
+        self._options, self._out = options, out
+        self._given: list[Session] = []
+
+    def room(self) -> bool:
+        return not self._given
+
+    def hand(self, session: Session) -> None:
+        self._given.append(session)
+
+    def held(self) -> int:
+        return len(self._given)
+
+    def take(self) -> tuple[Session, Outcome]:
+        session = self._given.pop()
+        return session, work(session, self._options, self._out)
+
+
 def run_here(sessions: Sequence[Session], options: Options, out: Path, ledger: Ledger) -> None:
     """Work on all sessions in this process.
 
     Raises:
-        InputError: the disk is full; what is done stays, and the same command goes on later.
+        InputError: see :func:`collect`.
     """
     if options.threads:
         import torch
 
         torch.set_num_threads(options.threads)
-    left = list(sessions)
-    try:
-        while left:
-            busy = []
-            for session in left:
-                outcome = work(session, options, out)
-                if outcome.full:
-                    raise full_disk(outcome)
-                if outcome.busy:
-                    busy.append(session)
-                else:
-                    ledger.add(outcome)
-            if len(busy) == len(left):
-                time.sleep(_LOOK)
-            left = busy
-    finally:
-        ledger.write()
+    collect(sessions, _Here(options, out), ledger)
 
 
-def full_disk(outcome: Outcome) -> InputError:
+def _full_disk(outcome: Outcome) -> InputError:
     """What a run says when it stops because nothing more can be written."""
     return InputError(
         f"The disk is full ({outcome.status.message.rstrip('.')}). What is done is kept; free some space and run the "

@@ -15,7 +15,7 @@ from .options import Options
 from .session import Session
 
 #: Of the files that a stage makes: a new number has them made again, because they are others now.
-LAYOUT = {"map": 1, "regions": 1, "report": 1}
+LAYOUT = {"prepare": 1, "map": 1, "regions": 1, "spaces": 1, "report": 1}
 
 
 class Contents:
@@ -46,7 +46,13 @@ class Contents:
 
 
 def stage_keys(
-    session: Session, options: Options, bundle: str, network: str, protocol: Mapping[str, Any], contents: Contents
+    session: Session,
+    options: Options,
+    bundle: str,
+    network: str,
+    protocol: Mapping[str, Any],
+    contents: Contents,
+    templates: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """One key a stage; each holds the one before, so that what is touched is what comes after.
 
@@ -57,20 +63,27 @@ def stage_keys(
         network: hash of the tissue network; "" where none is used.
         protocol: content of the sidecars, by image.
         contents: hashes of files.
+        templates: hash of the template by space, of those that have one.
 
     Raises:
         OSError: an image cannot be read.
     """
     images = {what: contents.of(path) for what, path in session.images.items()}
     first = {what: images.get(what) for what in ("T1w", "FLAIR", "brain mask")}
+    keys = {"prepare": _digest({"layout": LAYOUT["prepare"], "inputs": first, "options": options.preparation(),
+                                "bundle": bundle})}  # fmt: skip
     told = {"layout": LAYOUT["map"], "inputs": first, "protocol": protocol, "options": options.of_map(),
             "bundle": bundle}  # fmt: skip
-    keys = {"map": _digest(told)}
+    keys["map"] = _digest(told)
     if options.regions:
         more = {what: images.get(what) for what in ("lesion mask", "tissue map")}
         keys["regions"] = _digest({"layout": LAYOUT["regions"], "map": keys["map"], "inputs": more,
                                    "options": options.of_regions(), "network": network})  # fmt: skip
     last = keys.get("regions", keys["map"])
+    if options.spaces:
+        keys["spaces"] = _digest({"layout": LAYOUT["spaces"], "before": last, "spaces": sorted(options.spaces),
+                                  "templates": templates})  # fmt: skip
+        last = keys["spaces"]
     keys["report"] = _digest({"layout": LAYOUT["report"], "before": last, "shown": session.shown})
     return keys
 

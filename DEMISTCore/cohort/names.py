@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expandvars
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,8 +21,10 @@ class Places:
     'out/sub-01/ses-02/anat/sub-01_ses-02_desc-demist_PSRmap.nii.gz'
     """
 
-    def __init__(self, out: Path, session: Session) -> None:
+    def __init__(self, out: Path, session: Session, scratch: str | None = None) -> None:
         self.out, self.session = out, session
+        #: For what is not kept. One that is given may name the worker's variables ("$TMPDIR").
+        self.scratch = out / HIDDEN / "scratch" if scratch is None else Path(expandvars(scratch)).expanduser()
         self.folder = out / session.subject / session.session / "anat"
         self.figures = out / session.subject / "figures"
         self.records = hidden(out, session.subject)
@@ -52,6 +55,11 @@ class Places:
     def inputs(self) -> Path:
         """Hashes of the inputs as they were."""
         return self.record("inputs")
+
+    @property
+    def handoff(self) -> Path:
+        """The prepared images on their way from one worker to the next."""
+        return self.records / f"{safe(self.session.name)}.prepared.npz"
 
     @property
     def log(self) -> Path:

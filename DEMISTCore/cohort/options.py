@@ -23,6 +23,9 @@ class Options:
         region_settings: fields of :class:`DEMISTCore.regions.RegionSettings` that differ from the defaults.
         retry_failed: work again on what has failed for good.
         threads: of each worker; 0: as many as torch takes by itself.
+        spaces: further spaces that results are brought to, see :mod:`.spaces`.
+        templates: file of a space's template, where it is not the one that is found by itself.
+        scratch: folder for what is not kept, on a disk of the worker's own; None: in the folder of the results.
     """
 
     bundle: str
@@ -41,11 +44,15 @@ class Options:
     region_settings: Mapping[str, Any] = field(default_factory=dict)
     retry_failed: bool = False
     threads: int = 0
+    spaces: tuple[str, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)
+    scratch: str | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
         """What is made of each session, in order."""
-        return ("map", "regions", "report") if self.regions else ("map", "report")
+        wanted = {"map": True, "regions": self.regions, "spaces": bool(self.spaces), "report": True}
+        return tuple(name for name, there in wanted.items() if there)
 
     def preparation(self) -> dict[str, Any]:
         """Options of :func:`DEMISTCore.prepare`."""

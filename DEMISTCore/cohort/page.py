@@ -42,6 +42,9 @@ def session_page(session: Session, places: Places, told: Mapping[str, Any], meas
         "Regions": "desc-overlay_regions", "PSR by region": "desc-boxes_regions",
         "Lesions against NAWM": "desc-roc_regions",
     }  # fmt: skip
+    for path in sorted(places.figures.glob(f"{places.session.name}_space-*_desc-registration_T1w.png")):
+        space = path.name.split("_space-")[1].split("_")[0]
+        pictures[f"Does the brain lie on {space}?"] = f"space-{space}_desc-registration_T1w"
     for heading, name in pictures.items():
         path = places.figure(name)
         parts.append(f"<section><h2>{heading}</h2>")

@@ -9,20 +9,24 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..preprocess import Prepared
+    from ..volume import Volume
 
 
-def registration(prepared: Prepared) -> Figure:
-    """T1w and FLAIR in three directions; edges of the T1w over both (yellow), the brain mask's outline (cyan).
+def registration(
+    fixed: Volume, moving: Volume, brain: Volume, names: tuple[str, str] = ("T1w", "FLAIR")
+) -> Figure:
+    """Two images in three directions; edges of the first over both (yellow), the brain mask's outline (cyan).
 
     Args:
-        prepared: the pair on the model grid.
+        fixed, moving: values from 0 to 1, on one grid.
+        brain: > 0 inside, on the same grid.
+        names: what the two are.
     """
     from matplotlib.figure import Figure
 
-    t1w, flair, mask = (np.asarray(v.array, np.float32) for v in (prepared.t1w, prepared.flair, prepared.mask))
+    first, second, mask = (np.asarray(v.array, np.float32) for v in (fixed, moving, brain))
     inside = mask > 0
-    level = float(np.percentile(t1w[inside], 50)) if inside.any() else 0.5
+    level = float(np.percentile(first[inside], 50)) if inside.any() else 0.5
     centre = [int(np.median(part)) for part in np.nonzero(inside)] if inside.any() else [n // 2 for n in mask.shape]
     # Radiological convention in the axial and coronal panels: the patient's right is on the left.
     cuts = [
@@ -30,16 +34,17 @@ def registration(prepared: Prepared) -> Figure:
         lambda a: a[centre[0] + (4 if centre[0] + 4 < a.shape[0] else 0)].T,
     ]  # fmt: skip
     figure = Figure(figsize=(7.5, 5.0), facecolor="black")
-    for row, (name, image) in enumerate((("T1w", t1w), ("FLAIR", flair))):
+    for row, (name, image) in enumerate(zip(names, (first, second))):
         for column, cut in enumerate(cuts):
             axes = figure.add_axes((column / 3, 0.5 - row * 0.5, 1 / 3, 0.46))
             axes.set(xticks=[], yticks=[])  # off alone, they would still be made whenever texts are looked for
             axes.set_axis_off()
             axes.imshow(cut(image), cmap="gray", vmin=0, vmax=1, origin="lower")
-            for what, at, colour in ((t1w, level, "yellow"), (mask, 0.5, "cyan")):
+            for what, at, colour in ((first, level, "yellow"), (mask, 0.5, "cyan")):
                 here = cut(what)
                 if here.min() < at < here.max():
                     axes.contour(here, levels=[at], colors=colour, linewidths=0.4, origin="lower")
             if not column:
-                axes.set_title(f"{name}; T1w's edges yellow, brain mask cyan", color="white", fontsize=8, loc="left")
+                title = f"{name}; {names[0]}'s edges yellow, brain mask cyan"
+                axes.set_title(title, color="white", fontsize=8, loc="left")
     return figure

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .archive.series import Series
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Session:
         empty: it holds neither T1w nor FLAIR, which is no fault: a session of another kind.
         notes: sentences about the choice of files.
         sidecars: JSON files that hold for an image ("T1w", "FLAIR"), the more general ones first.
+        series: DICOM series that the images are still to be made of, by image ("T1w", "FLAIR").
     """
 
     subject: str
@@ -36,6 +41,7 @@ class Session:
     empty: bool = False
     notes: tuple[str, ...] = ()
     sidecars: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    series: Mapping[str, Series] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 from .. import __version__
 from ..files import write_json
 from ..schema import read_json
+from . import handoff, records
 from .names import Places
 from .options import Options
 from .session import Session
+from .spaces.xfm import rigid_text
 from .writer import results
 
 if TYPE_CHECKING:
@@ -48,19 +51,28 @@ class Job:
     prepared: Prepared | None = field(default=None, repr=False)
 
 
+def make_prepared(job: Job) -> None:
+    """The images as the model sees them, for another worker."""
+    with results(job.places, "prepare", job.keys["prepare"]) as at:
+        handoff.save(images(job), at(job.places.handoff))
+
+
 def make_map(job: Job) -> None:
     """PSR map, its uncertainty, brain mask, the way from the FLAIR to the T1w, two pictures."""
     from ..preview import save_figure
-    from ..synthesis import draw, synthesize
+    from ..synthesis import Reuse, draw, synthesize
     from .pictures import registration
 
     session, options, places = job.session, job.options, job.places
+    reuse = Reuse()
+    if (prepared := _handed_over(job)) is not None:
+        reuse.adopt(prepared)
     result = synthesize(
         session.t1w, session.flair, bundle=job.bundle(), mode=options.mode, seeds=options.seeds, steps=options.steps,
         sampler=options.sampler, protocol=job.protocol, device=options.device, precision=options.precision,
-        brain_mask=session.brain_mask, **options.preparation(),
+        brain_mask=session.brain_mask, reuse=reuse, **options.preparation(),
     )  # fmt: skip
-    job.prepared = result.prepared
+    job.prepared = seen = result.prepared
     told = _portable(result.provenance, session)
     told["warnings"] = list(dict.fromkeys([*job.notes, *told["warnings"]]))
     about = f"PSR (fraction) by DEMIST {__version__}; research estimate"
@@ -80,9 +92,9 @@ def make_map(job: Job) -> None:
         motion = (told.get("flair") or {}).get("motion_ras_mm")
         if motion is not None:
             way = at(places.anat("from-FLAIR_to-T1w_mode-image_xfm.txt"))
-            way.write_text(itk_transform(np.asarray(motion)), encoding="ascii")
+            way.write_text(rigid_text(np.asarray(motion)), encoding="ascii")
         save_figure(draw(result), at(places.figure("desc-preview_PSRmap")))
-        save_figure(registration(result.prepared), at(places.figure("desc-registration_T1w")))
+        save_figure(registration(seen.t1w, seen.flair, seen.mask), at(places.figure("desc-registration_T1w")))
 
 
 def make_regions(job: Job) -> None:
@@ -107,7 +119,7 @@ def make_regions(job: Job) -> None:
         for kind, name in _REGION_FILES.items():
             if (raw / kind).is_file():
                 final = places.figure(name) if kind.endswith(".png") else places.anat(name)
-                (raw / kind).replace(at(final))
+                shutil.move(raw / kind, at(final))  # scratch may be on another disk
                 outputs[kind.split(".")[0]] = final.name
         told["outputs"] = outputs
         write_json(at(places.anat("desc-demist_statistics.json")), told)
@@ -134,7 +146,16 @@ def make_report(job: Job) -> None:
         at(places.page).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-RUN: dict[str, Callable[[Job], None]] = {"map": make_map, "regions": make_regions, "report": make_report}
+def make_spaces(job: Job) -> None:
+    """Results in further spaces, and the transforms that lead there and back."""
+    from .spaces.outputs import make
+
+    make(job, images)
+
+
+RUN: dict[str, Callable[[Job], None]] = {
+    "prepare": make_prepared, "map": make_map, "regions": make_regions, "spaces": make_spaces, "report": make_report,
+}  # fmt: skip
 
 #: What an analysis writes, and what it is called here.
 _REGION_FILES = {
@@ -145,39 +166,35 @@ _REGION_FILES = {
 }  # fmt: skip
 
 
-def itk_transform(motion: np.ndarray) -> str:
-    """ITK's text of a transform for images: from T1w points to FLAIR points, in LPS.
-
-    Args:
-        motion: (4, 4) rigid motion, RAS mm, that takes FLAIR points onto the T1w.
-    """
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    back = flip @ np.linalg.inv(motion) @ flip
-    numbers = [*back[:3, :3].ravel(), *back[:3, 3]]
-    return (
-        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
-        f"Parameters: {' '.join(f'{value:.10g}' for value in numbers)}\nFixedParameters: 0 0 0\n"
-    )
-
-
 def _prepared(job: Job) -> Prepared | None:
     """The images as the model saw them, if they are fine enough to find tissue in: kept, or made as they were then.
 
     So regions are the same whether they follow a map or are made anew after another choice of settings. Where tissue
     is given, the images serve to tell black holes alone, and any grid will do.
     """
-    bundle, session = job.bundle(), job.session
-    if bundle.spacing > _FINE and session.tissue is None:
-        return None
+    return None if job.bundle().spacing > _FINE and job.session.tissue is None else images(job)
+
+
+def images(job: Job) -> Prepared:
+    """The images as the model sees them: kept, handed over, or made now."""
+    if job.prepared is None:
+        job.prepared = _handed_over(job)
     if job.prepared is None:
         from ..devices import pick_device
         from ..preprocess import prepare
 
+        session, bundle = job.session, job.bundle()
         job.prepared = prepare(
             session.t1w, session.flair, brain_mask=session.brain_mask, **job.options.preparation(),
             spacing=bundle.spacing, multiple=bundle.config.multiple, device=str(pick_device(job.options.device)),
         )  # fmt: skip
     return job.prepared
+
+
+def _handed_over(job: Job) -> Prepared | None:
+    if not records.is_done(job.places, "prepare", job.keys["prepare"]):
+        return None
+    return handoff.load(job.places.handoff, job.session.t1w)
 
 
 def _portable(told: Mapping[str, Any], session: Session) -> dict[str, Any]:

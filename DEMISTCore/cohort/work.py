@@ -6,7 +6,7 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,18 +40,24 @@ class Outcome:
     Attributes:
         status: its record.
         computed: stages that were made just now.
+        left: stages that are still to be done, by another worker; empty where the session has ended.
         busy: another process works on it.
         full: the disk is; nothing more can be done for any session.
     """
 
     status: Status
     computed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     busy: bool = False
     full: bool = False
 
 
-def work(session: Session, options: Options, out: Path) -> Outcome:
+def work(session: Session, options: Options, out: Path, only: Collection[str] = ()) -> Outcome:
     """Do what is left to do of a session.
+
+    Args:
+        session, options, out: what, how, and where to.
+        only: stages that may be done here, see :mod:`.phases`; empty: all.
 
     An error ends this session and no other. What ends the process (Ctrl-C, a signal) is passed on, after the record
     says "interrupted"; what leaves no time for that, a later run sees by the lock that is gone.
@@ -63,8 +69,9 @@ def work(session: Session, options: Options, out: Path) -> Outcome:
         return Outcome(_saved(out, before, now))
     while True:
         try:
-            with FolderLock(Places(out, session).lock, "these results"):
-                return _locked(session, options, Places(out, session))
+            places = Places(out, session, options.scratch)
+            with FolderLock(places.lock, "these results"):
+                return _locked(session, options, places, only)
         except FolderBusy:
             return Outcome(replace(before, state="running"), busy=True)
         except InputError as error:
@@ -75,15 +82,20 @@ def work(session: Session, options: Options, out: Path) -> Outcome:
             return Outcome(replace(before, state="interrupted", message=str(error)), full=True)
 
 
-def _locked(session: Session, options: Options, places: Places) -> Outcome:
+def _locked(session: Session, options: Options, places: Places, only: Collection[str]) -> Outcome:
     out = places.out
     before = replace(status.load(out, session.subject, session.session), shown=session.shown)
     clean(places)
     start, stage, key = time.perf_counter(), "files", ""
     computed: list[str] = []
+    left: tuple[str, ...] = ()
     job = None
     reset_peak()
     try:
+        if session.series:
+            stage = "convert"
+            session = _converted(session, places)
+            stage = "files"
         job_keys, protocol, notes = _keys(session, options, places)
         key = job_keys["report"]
         if before.state == "failed" and before.final and before.key == key and not options.retry_failed:
@@ -94,9 +106,14 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
                 f"Its process ended {attempts} times in the middle of {before.stage}, without an error (killed, or out "
                 "of memory?); give it more memory and run again with --retry-failed."
             )
-        for stage in options.stages:
-            if records.is_done(places, stage, job_keys[stage]):
-                continue
+        todo = [name for name in options.stages if not records.is_done(places, name, job_keys[name])]
+        if todo and "prepare" in only and not records.is_done(places, "prepare", job_keys["prepare"]):
+            todo.insert(0, "prepare")
+        for number, name in enumerate(todo):
+            if only and name not in only:
+                left = tuple(todo[number:])
+                break
+            stage = name
             at_work = replace(before, state="running", stage=stage, message="", key=key, final=False,
                               attempts=attempts + 1, seconds=None, peak_memory_mb=None)  # fmt: skip
             status.save(out, at_work)
@@ -104,7 +121,7 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
             _run(stage, job)
             computed.append(stage)
     except Exception as error:
-        used = {"seconds": _since(start), "peak_memory_mb": peak(), "attempts": 0}
+        used = {**_used(start, before, key), "attempts": 0}
         if is_full(error):
             now = replace(before, state="interrupted", stage=stage, message=_sentence(error), key="", **used)
             with suppress(DemistError, OSError):
@@ -112,20 +129,48 @@ def _locked(session: Session, options: Options, places: Places) -> Outcome:
             return Outcome(now, tuple(computed), full=True)
         now = replace(before, state="failed", stage=stage, message=_told(error, places), key=key,
                       final=is_final(error), **used)  # fmt: skip
+        _discard(places)
         return Outcome(_saved(out, None, now), tuple(computed))
     except BaseException:
         now = replace(before, state="interrupted", stage=stage, message="Stopped before it was done.", key=key,
-                      seconds=_since(start), peak_memory_mb=peak(), attempts=0)  # fmt: skip
+                      attempts=0, **_used(start, before, key))  # fmt: skip
         with suppress(DemistError, OSError):
             status.save(out, now)
         raise
+    if left:
+        now = replace(before, state="waiting", stage=left[0], message="", key=key, final=False, attempts=0,
+                      **_used(start, before, key))  # fmt: skip
+        return Outcome(_saved(out, before, now), tuple(computed), left)
+    _discard(places)
     said = [sentence for name in options.stages
             for sentence in records.read(places.record(name)).get("warnings") or ()]  # fmt: skip
     now = replace(before, state="done", stage=options.stages[-1], message=" ".join(dict.fromkeys(said)), key=key,
                   final=False, attempts=0)  # fmt: skip
     if computed or before.seconds is None:
-        now = replace(now, seconds=_since(start), peak_memory_mb=peak())
+        now = replace(now, **_used(start, before, key))
     return Outcome(_saved(out, before, now), tuple(computed))
+
+
+def _used(start: float, before: Status, key: str) -> dict[str, float]:
+    """Seconds and memory so far, those of the workers before this one included."""
+    seconds, memory = round(time.perf_counter() - start, 1), peak()
+    if before.state == "waiting" and before.key == key:
+        seconds, memory = round(seconds + (before.seconds or 0), 1), max(memory, before.peak_memory_mb or 0)
+    return {"seconds": seconds, "peak_memory_mb": memory}
+
+
+def _discard(places: Places) -> None:
+    """Prepared images are of no use to a session that has ended."""
+    for path in (places.handoff, places.record("prepare")):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _converted(session: Session, places: Places) -> Session:
+    """The session with images, made of its DICOM series if they are not there yet."""
+    from .archive.convert import convert
+
+    return convert(session, places)
 
 
 def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str, str], dict[str, Any], list[str]]:
@@ -138,7 +183,8 @@ def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str,
         protocol[what], said = read_sidecars(session.sidecars.get(what, ()))
         notes += said
     try:
-        keys = stage_keys(session, options, model_hash(options.bundle), _network(session, options), protocol, contents)
+        keys = stage_keys(session, options, model_hash(options.bundle), _network(session, options), protocol, contents,
+                          _templates(options))  # fmt: skip
     except OSError as error:
         _say_why(session, error)
         raise
@@ -154,6 +200,15 @@ def _say_why(session: Session, error: OSError) -> None:
     for path in session.images.values():
         if error.filename is None or str(path) == str(error.filename):
             Volume.read(path)
+
+
+def _templates(options: Options) -> dict[str, str]:
+    """Hash of each space's template."""
+    if not options.spaces:
+        return {}
+    from .spaces.templates import template_hashes
+
+    return template_hashes(options.spaces, options.templates)
 
 
 def _network(session: Session, options: Options) -> str:
@@ -235,7 +290,3 @@ def _saved(out: Path, before: Status | None, now: Status) -> Status:
     if now != before:
         status.save(out, now)
     return now
-
-
-def _since(start: float) -> float:
-    return round(time.perf_counter() - start, 1)

@@ -11,8 +11,12 @@ from pathlib import Path
 from ..commit import staging, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import write_json
-from .names import HIDDEN, Places
+from .names import Places
 from .records import content, read
+
+#: Folders that a stage writes to, beside that of the records; others: images and figures.
+_FOLDERS = {"report": lambda at: [at.page.parent], "prepare": lambda at: [],
+            "convert": lambda at: [at.session.t1w.parent]}  # fmt: skip
 
 
 class Writer:
@@ -45,12 +49,10 @@ def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
     Raises:
         InputError: a folder cannot be written to, or the disk is full.
     """
-    pages = stage == "report"
-    folders = [places.page.parent] if pages else [places.folder, places.figures]
-    folders.append(places.records)
+    folders = [*_FOLDERS.get(stage, lambda at: [at.folder, at.figures])(places), places.records]
     earlier = [places.out / name for name in read(places.record(stage)).get("files") or () if isinstance(name, str)]
     gone: list[Path] = []
-    scratch = _scratch(places)
+    scratch = _scratch(places.scratch)
     try:
         with staging(*folders, remove=gone) as hidden:
             writer = Writer(dict(zip(folders, hidden)), scratch)
@@ -64,12 +66,11 @@ def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
 
 def clean(places: Places) -> None:
     """Finish or remove what a process that died left half done in the session's folders."""
-    for folder in (places.folder, places.figures, places.page.parent, places.records, places.out / HIDDEN / "scratch"):
+    for folder in (places.folder, places.figures, places.page.parent, places.records, places.scratch):
         sweep(folder)
 
 
-def _scratch(places: Places) -> Path:
-    root = places.out / HIDDEN / "scratch"
+def _scratch(root: Path) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=root))

@@ -25,6 +25,7 @@ from .split import near_borders
 if TYPE_CHECKING:
     from ..measured.alignment import Alignment
     from ..preprocess import Prepared
+    from ..regions.network import Found
     from ..training.data import Session
 
 GRIDS = ("truth", "model")
@@ -106,9 +107,11 @@ class Case:
 
     @cached_property
     def true_labels(self) -> Volume:
-        """Tissue labels on the truth's grid, lesions included."""
+        """Tissue labels on the truth's grid, lesions included; where a measured map has none, as :attr:`found`."""
         if self.session.dseg is None:
-            raise InputError(f"{self.session.psr} has no tissue segmentation (*_dseg) beside it; one is needed.")
+            if is_complete(self.session.psr):
+                raise InputError(f"{self.session.psr} has no tissue segmentation (*_dseg) beside it; one is needed.")
+            return self._own_labels()
         labels = Volume.read(self.session.dseg)
         if not labels.grid.same_as(self.true_psr.grid):
             if is_complete(self.session.psr):
@@ -121,10 +124,28 @@ class Case:
         return Volume(array, labels.affine, labels.path)
 
     @cached_property
+    def found(self) -> Found:
+        """Tissue and lesions as the tissue network sees them in T1w and FLAIR."""
+        from ..regions.network import find_tissue
+
+        return find_tissue(self.prepared.t1w, self.prepared.mask, flair=self.prepared.flair)
+
+    def _own_labels(self) -> Volume:
+        """:attr:`found` on the truth's grid, with the lesions that the data set has."""
+        tissue, lesions = self.found.tissue, self.found.lesions
+        if self.session.lesion is not None:
+            lesions = Volume.read(self.session.lesion).resampled_to(tissue.grid, "nearest")
+        array = np.where((lesions.array > 0.5) & (tissue.array > 0), np.uint8(LESION), tissue.array)
+        return tissue.with_array(array.astype(np.uint8)).resampled_to(self.true_psr.grid, "nearest")
+
+    @cached_property
     def true_mask(self) -> Volume:
-        """The true brain."""
+        """The true brain; with ``preprocess="full"`` a measured map may do with the one that was extracted."""
         if self.session.mask is None:
-            raise InputError(f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed.")
+            if self.preprocess == "full" and not is_complete(self.session.psr):
+                return self.prepared.mask
+            raise InputError(f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed, "
+                             "or for measured maps --preprocess full.")
         return Volume.read(self.session.mask)
 
     @property
@@ -132,6 +153,10 @@ class Case:
         """What the preparation remarked on, a row each; none while no method has needed it."""
         told = list(self.prepared.warnings) if "prepared" in vars(self) else []
         told += self.placed.alarms if vars(self).get("placed") is not None else ()
+        if "found" in vars(self):
+            model = self.found.model
+            what = "tissue is what" if self.session.lesion else "tissue and lesions are what"
+            told.append(f"There is no tissue segmentation: {what} {model.name} ({model.hash[:12]}) found.")
         return [{"warning": sentence} for sentence in told]
 
     @cached_property
@@ -262,8 +287,12 @@ class Case:
 
     def to_grid(self, array: np.ndarray) -> np.ndarray:
         """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""
-        here = self.prepared.grid
-        inside = (self.prepared.mask.array > 0).astype(np.float32)
-        weight = Volume(inside, here.affine).resampled_to(self.grid, "bspline").array
-        moved = Volume(array * inside, here.affine).resampled_to(self.grid, "bspline").array
+        inside, weight = self._weight
+        moved = Volume(array * inside, self.prepared.grid.affine).resampled_to(self.grid, "bspline").array
         return np.where(self.mask & (weight > 1e-3), moved / np.maximum(weight, 1e-3), 0).astype(np.float32)
+
+    @cached_property
+    def _weight(self) -> tuple[np.ndarray, np.ndarray]:
+        """The brain on the model grid, and interpolated onto the comparison grid: the same for every map."""
+        inside = (self.prepared.mask.array > 0).astype(np.float32)
+        return inside, Volume(inside, self.prepared.grid.affine).resampled_to(self.grid, "bspline").array

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..training.data import Session
 
+log = logging.getLogger(__name__)
+
 _FORMAT = 3  # raise when what a stored result holds changes
 _MARK = "evaluation.json"
 
@@ -51,6 +54,7 @@ def evaluate(
     shifted: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     regression_from: str | Path | None = None,
+    rivals: Sequence[str | Path] = (),
     compare: Mapping[str, str | Path] | None = None,
     seeds: int = 4,
     steps: int | None = None,
@@ -78,6 +82,7 @@ def evaluate(
         shifted: a second data set, made by another physics, measured beside the first.
         bundle: DEMIST bundle; None takes the default one.
         regression_from: training run of the regression network.
+        rivals: runs of further rivals (stages vae, pix2pix, ldm, cwdm), one map each.
         compare: further bundles by name, one seed each: what other trainings give.
         seeds: samples per subject, 0 to seeds - 1.
         steps, sampler: None takes the bundle's recommendation.
@@ -102,13 +107,14 @@ def evaluate(
     _check_options(seeds, subjects, preprocess, grid)
     require_packages()
     from ..bundle import DEFAULT_BUNDLE, load_bundle
+    from ..bundle.seen import check_unseen
     from ..devices import check_device_name, pick_device, pick_dtype
     from ..training.data import index
 
     check_device_name(device)
     out = Path(out)
     protect_folder(
-        out, (data, shifted, bundle, regression_from, compare, lookup_from, linear, bids_filter),
+        out, (data, shifted, bundle, regression_from, rivals, compare, lookup_from, linear, bids_filter),
         "folder of the results",
     )
     _check_folder(out)
@@ -116,15 +122,20 @@ def evaluate(
     cohorts = {TEST: index(data, filters)} | ({SHIFTED: index(shifted, filters)} if shifted is not None else {})
     sessions = {group: _first(everyone, subjects) for group, everyone in cohorts.items()}
     model = load_bundle(bundle or DEFAULT_BUNDLE)
+    seen = check_unseen(model, {f"{group} {s.name}": s.t1w for group, own in sessions.items() for s in own})
     torch_device = pick_device(device)
     dtype = pick_dtype(torch_device, precision)
 
     context = Context(
         model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
-        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, lookup_from=lookup_from,
-        linear=linear, preprocess=preprocess, already_aligned=already_aligned, progress=progress,
+        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, rivals=rivals,
+        lookup_from=lookup_from, linear=linear, preprocess=preprocess, already_aligned=already_aligned,
+        progress=progress,
     )  # fmt: skip
     methods = choose_methods(context)
+    if seen:
+        context.notes.append(seen)
+        log.warning("%s", seen)
     settings = {
         "version": __version__, "data": str(data), "shifted": None if shifted is None else str(shifted),
         "bundle": model.name, "bundle_hash": model.hash, "warning": model.warning, "preprocess": preprocess,
@@ -170,6 +181,10 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
     }  # fmt: skip
     if case.already_aligned is not None:  # only then: results of complete truths stay valid
         keys["already_aligned"] = case.already_aligned
+    if case.session.dseg is None:
+        from ..regions.network import open_network
+
+        keys["tissue"] = open_network().hash
     fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
     stored = {name: read_result(out, case, name, fingerprint) for name in method.names}
     if all(stored.values()):

@@ -58,6 +58,8 @@ def variant(case: Case, name: str) -> Case:
     if name not in FLAT and name != WRONG_PROTOCOL:
         raise ValueError(f"There is no variant {name!r} of a case.")
     prepared = case.prepared  # made now, so that the variant shares it
+    if case.session.dseg is None:
+        case.found  # noqa: B018  tissue is what the real images show
     other = copy(case)  # shares what is computed so far as well: neither changes it
     if name == WRONG_PROTOCOL:
         other.protocol = None if case.protocol is None else wrong_protocol(case.protocol)

@@ -212,7 +212,7 @@ class PosteriorMean(nn.Module):
     def see(
         self,
         x: Tensor,
-        c: Tensor | Sequence[Tensor],
+        c: Tensor | Sequence[Tensor] | None,
         known: Tensor,
         *,
         semantic: bool = True,
@@ -226,7 +226,8 @@ class PosteriorMean(nn.Module):
 
         Args:
             x: T1w and FLAIR, (B, 2, X, Y, Z): whole volumes or crops; extents are multiples of ``factor``.
-            c: scaled condition latents of the *whole* volumes, (B, Cc, ...), or one (1, Cc, ...) each.
+            c: scaled condition latents of the *whole* volumes, (B, Cc, ...), or one (1, Cc, ...) each; None
+                where the network has no tokens.
             known: (B, KNOWN_WIDTH), :func:`.knowledge.describe` and the protocol.
             semantic, spatial, adaptive: switches. Without the spatial stream the guide sees nothing of x.
             offset: (B, 3), for crops: the crop's centre minus the volume's, in latent positions.

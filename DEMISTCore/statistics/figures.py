@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..colors import OUTLINED, REGION_COLORS
 from ..preview import PSR_COLOURS, PSR_LIMITS
 from ..volume import Volume
 from .comparison import Comparison
@@ -22,20 +23,8 @@ if TYPE_CHECKING:
 
     from ..regions import Regions
 
-#: One colour per region in every figure; told apart with colour-blind eyes (M. Okabe, K. Ito, 2008), and on a map.
-COLOURS = {
-    "lesion": "#35e0ff",
-    "black_hole": "#cc79a7",
-    "nawm": "#000000",
-    "nawm_proximal": "#d55e00",
-    "nawm_middle": "#e69f00",
-    "nawm_distal": "#009e73",
-    "grey_matter": "#7f7f7f",
-    "white_matter": "#b0b0b0",
-    "csf": "#56b4e9",
-}
 #: Outlines over the map: lesions on top.
-OUTLINED = {"nawm_distal": "#3ddc97", "nawm_proximal": "#ffffff", "lesion": "#35e0ff"}
+_OUTLINED = {key: REGION_COLORS[key] for key in OUTLINED}
 _SMALL, _NORMAL, _LARGE = 8, 9, 11
 
 
@@ -62,7 +51,7 @@ def roc_figure(contrasts: Sequence[Contrast], *, suggested: bool = False, title:
             curve: Roc | None = getattr(contrast, level)
             if curve is None:
                 continue
-            style = {"color": COLOURS[contrast.against], "linestyle": styles.get(contrast.against, ":")}
+            style = {"color": REGION_COLORS[contrast.against], "linestyle": styles.get(contrast.against, ":")}
             label = f"{_short(REGIONS[contrast.against])}: {curve.auc:.3f} {_interval(curve.best_ci)}"
             axes.plot(*_thin(curve), linewidth=1.8, label=label, drawstyle="default", **style)
             axes.plot(1 - curve.specificity, curve.sensitivity, "o", markersize=5, color=style["color"])
@@ -94,7 +83,7 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     width = max(5.5, 1.05 * len(whole) + 1.2)
     figure, (axes,) = _canvas(width, 5.0, 1, title, footer)
     for k, row in enumerate(whole):
-        colour = COLOURS.get(row["region"], "0.5")
+        colour = REGION_COLORS.get(row["region"], "0.5")
         stats = {"med": row["median"], "q1": row["p25"], "q3": row["p75"], "whislo": row["p5"], "whishi": row["p95"],
                  "mean": row["mean"], "fliers": []}  # fmt: skip
         axes.bxp(
@@ -150,7 +139,7 @@ def overlay_figure(
 
     inside = psr.with_array(support(psr).astype(np.uint8)).reoriented("RAS").array > 0
     shown = psr.reoriented("RAS")
-    masks = {k: regions.masks[k].reoriented("RAS").array > 0 for k in OUTLINED if k in regions.masks}
+    masks = {k: regions.masks[k].reoriented("RAS").array > 0 for k in _OUTLINED if k in regions.masks}
     behind = None if backdrop is None else backdrop[1].reoriented("RAS").array
     across, along = brain_box(inside)
     cuts = _slices(masks.get("lesion"), inside, shown.spacing[2], columns)
@@ -182,7 +171,7 @@ def overlay_figure(
             for key in outlined or ():
                 piece = masks[key][across, along, k] if key in masks else np.zeros((1, 1), bool)
                 if piece.any() and not piece.all():
-                    axes.contour(piece[::-1].T.astype(float), [0.5], colors=OUTLINED[key], linewidths=0.7)
+                    axes.contour(piece[::-1].T.astype(float), [0.5], colors=_OUTLINED[key], linewidths=0.7)
             if c == 0:
                 small = {"color": "0.8", "fontsize": _SMALL, "transform": axes.transAxes, "va": "center"}
                 axes.text(0.02, 0.5, "R", ha="left", **small)
@@ -200,8 +189,8 @@ def overlay_figure(
     if masks:
         mark = " (suggested)" if regions.lesions is not None and regions.lesions.suggested else ""
         lines = [
-            Line2D([], [], color=OUTLINED[k], label=REGIONS[k] + (mark if k == "lesion" else ""))
-            for k in reversed(OUTLINED)
+            Line2D([], [], color=_OUTLINED[k], label=REGIONS[k] + (mark if k == "lesion" else ""))
+            for k in reversed(_OUTLINED)
             if k in masks
         ]
         legend = figure.legend(handles=lines, loc="upper right", ncols=len(lines), fontsize=_SMALL, frameon=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 class Given:
     """What depends on the scans alone. ``seen`` and ``described`` are None for models without a mean network.
 
+    ``encode_condition`` encodes once, when first called: most means do without, and it takes seconds.
     ``offset`` is kept from one sample to the next, see :func:`decode_latent`.
     """
 
-    c: torch.Tensor
-    seen: Seen | None
-    described: np.ndarray | None
+    encode_condition: Callable[[], torch.Tensor]
+    seen: Seen | None = None
+    described: np.ndarray | None = None
     offset: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def c(self) -> torch.Tensor:
+        """Scaled condition latents (1, C, x, y, z)."""
+        return self.encode_condition()
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def encode(
     dtype: torch.dtype,
     guidance: Mapping[str, float] | None = None,
 ) -> Given:
-    """Condition latents and, with a mean network, what that sees.
+    """Condition latents, when they are asked for, and what a mean network sees.
 
     Args:
         bundle: a demist bundle.
@@ -75,18 +82,25 @@ def encode(
     encoder = bundle.autoencoder_condition.to(device)
     x = torch.from_numpy(np.ascontiguousarray(condition, dtype=np.float32))[None].to(device)
     x = x.contiguous(memory_format=layout(device))
-    with torch.no_grad(), autocast(device, dtype):
-        mu, _ = encoder.encode(x)
-        c = (bundle.condition_scale * mu.float()).contiguous(memory_format=layout(device))
-        if bundle.config.mean is None:
-            return Given(c, None, None)
-        from ..networks.knowledge import describe
 
-        described = describe(condition, (condition != 0).any(0), bundle.spacing)
-        known = np.concatenate([described, np.zeros(PROTOCOL_WIDTH, np.float32) if protocol is None else protocol])
-        on = {name: (guidance or {}).get(name, 1.0) != 0 for name in ("semantic", "spatial", "adaptive")}
-        mean = bundle.demist.mean.to(device)
-        return Given(c, mean.see(x, c, torch.from_numpy(known)[None].to(device), **on), described)
+    @cache
+    def condition_latents() -> torch.Tensor:
+        with torch.no_grad(), autocast(device, dtype):
+            mu, _ = encoder.encode(x)
+            return (bundle.condition_scale * mu.float()).contiguous(memory_format=layout(device))
+
+    if bundle.config.mean is None:
+        return Given(condition_latents)
+    from ..networks.knowledge import describe
+
+    described = describe(condition, (condition != 0).any(0), bundle.spacing)
+    known = np.concatenate([described, np.zeros(PROTOCOL_WIDTH, np.float32) if protocol is None else protocol])
+    on = {name: (guidance or {}).get(name, 1.0) != 0 for name in ("semantic", "spatial", "adaptive")}
+    mean = bundle.demist.mean.to(device)
+    with torch.no_grad(), autocast(device, dtype):
+        c = condition_latents() if bundle.config.mean.semantic else None  # only tokens read it
+        seen = mean.see(x, c, torch.from_numpy(known)[None].to(device), **on)
+    return Given(condition_latents, seen, described)
 
 
 def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: torch.dtype) -> Mean:
@@ -100,7 +114,7 @@ def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: t
     """
     import torch
 
-    with torch.no_grad(), autocast(given.c.device, dtype):
+    with torch.no_grad(), autocast(given.seen.estimate.device, dtype):
         image, spread = bundle.demist.mean.decode(given.seen)
     psr = np.maximum(image[0, 0].cpu().numpy() * np.float32(bundle.psr_range), 0)
     deviation = spread[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)

@@ -29,6 +29,7 @@ class Reuse:
 
     prepared: Prepared | None = None
     _prepared_key: tuple | None = field(default=None, repr=False)
+    _adopted: bool = field(default=False, repr=False)
     _encoded: Any = field(default=None, repr=False)
     _encoded_key: tuple | None = field(default=None, repr=False)
     _contents: WeakKeyDictionary[Volume, str] = field(default_factory=WeakKeyDictionary, repr=False)
@@ -41,6 +42,8 @@ class Reuse:
 
     def knows(self, key: tuple) -> bool:
         """True if images and settings are those that ``prepared`` was made from."""
+        if self._adopted:
+            self._prepared_key, self._adopted = key, False
         return self.prepared is not None and self._prepared_key == key
 
     def prepared_from(self, images: Mapping[str, Volume]) -> Prepared | None:
@@ -53,6 +56,11 @@ class Reuse:
         """Keep prepared images, and forget the encoding of others."""
         self._prepared_key, self.prepared = key, prepared
         self._encoded_key = self._encoded = None
+
+    def adopt(self, prepared: Prepared) -> None:
+        """Take images that were prepared elsewhere; the next call's images and settings are theirs, says the caller."""
+        self.keep((), prepared)
+        self._adopted = True
 
     def encoded(self, key: tuple, encode: Callable[[], Any]) -> Any:
         """The condition as ``encode`` makes it, or as it was made for the same images, model, device, precision."""

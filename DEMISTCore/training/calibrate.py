@@ -55,8 +55,8 @@ def calibrate(
         source: a demist bundle with a mean network.
         datasets: BIDS data sets with PSR, of subjects that had no part in training.
         out: the new bundle's folder.
-        trained_on: cache of the training data (the run's ``cache``), whose scans say what is typical; None: the
-            calibration's own scans do.
+        trained_on: cache of the training data (the run's ``cache``), whose scans say what is typical; None: what the
+            bundle says of that already, else the calibration's own scans.
         check: further data sets, to see whether the intervals hold on them; nothing is fitted there.
         preprocess: how scans are prepared.
         cache: where prepared scans are kept; None: beside ``out``.
@@ -89,8 +89,10 @@ def calibrate(
         prepared[str(datasets[0])] = list(entries)
     fitted = [entry for folder in map(str, datasets) for entry in prepared[folder]]
     try:
-        described = _descriptions(trained_on) if trained_on else np.stack([_describe(entry) for entry in fitted])
-        typical = Typical.fit(described)
+        if trained_on:
+            typical = Typical.fit(_descriptions(trained_on))
+        else:  # what a bundle was trained on does not change by calibrating it again
+            typical = bundle.typical or Typical.fit(np.stack([_describe(entry) for entry in fitted]))
     except ValueError as error:
         raise InputError(f"These data sets do not tell what is typical: {error}") from error
 

@@ -21,6 +21,7 @@ import numpy as np
 from ..acquisition import read_protocol
 from ..bundle import DESCRIPTION_FILE, Bundle, check_target, description_hash, load_bundle
 from ..bundle.description import CARD_FILE
+from ..bundle.seen import scan_marks
 from ..devices import pick_device, pick_dtype
 from ..errors import BundleError, InputError
 from ..files import atomic_folder, atomic_path, write_json
@@ -143,7 +144,10 @@ def finetune(
                f"{len({e.subject for e in to_fit})}")  # fmt: skip
         log.warning("No calibrated intervals: %s.", why)
         words["no_intervals"] = why
-    _publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level)
+    learnt = {e.name for e in train} if level != "scale" else set()  # one factor for all learns nobody
+    scans = scan_marks(*([Path(e.meta["inputs"][0]) for e in entries if (e.name in learnt) == side]
+                         for side in (True, False)))  # fmt: skip
+    _publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level, scans)
     write_json(out / "finetune.json", words)
     log.info("%s", told(words, target))
     return words
@@ -344,13 +348,14 @@ def _train(
 def _publish(
     source: Path, target: Path, init: Bundle, model: Bundle, report: Report, entries: Sequence[data.Prepared],
     words: dict[str, Any], licence: str, measured: bool, salt: str | None, level: str,
+    scans: dict[str, list[str]],
 ) -> None:  # fmt: skip
     """The bundle in its place: with its base, its licence, and a card that says what it was made of."""
     bundle = load_bundle(source)
     _copy_base(bundle, target)
     info = {**bundle.info, "name": target.name, "licence": licence}
     info["training"] = {**(info.get("training") or {}), "finetune": {
-        **words, "from": {"name": init.name, "hash": init.hash}, "data": report.root.name,
+        **words, "from": {"name": init.name, "hash": init.hash}, "data": report.root.name, "scans": scans,
     }}  # fmt: skip
     _copied(source, target, info)
     salt = secrets.token_hex(16) if salt is None else salt

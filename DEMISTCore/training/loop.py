@@ -92,11 +92,12 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     elif resume:
         log.info("There is no checkpoint yet: the run begins anew.")
     started = time.monotonic() - elapsed
+    ending = 0.0  # seconds that what follows the last step takes, as far as is known: max_minutes counts it
     reporter = Reporter(folder, step, elapsed, s, at["validate"]) if fabric.is_global_zero else Reporter.silent()
 
     def progress() -> float:
         by_steps = step / s.steps if s.steps else 0.0
-        by_time = (time.monotonic() - started) / 60 / s.max_minutes if s.max_minutes else 0.0
+        by_time = (time.monotonic() - started + ending) / 60 / s.max_minutes if s.max_minutes else 0.0
         return max(by_steps, by_time)
 
     def save() -> None:
@@ -118,7 +119,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
 
     def evaluate(force: bool = False) -> None:
         """Validation and preview when due; at the end of the run, unless the last step has just had them."""
-        nonlocal best
+        nonlocal best, ending
         if not fabric.is_global_zero:
             return
         every = {"validate": s.validate_every, "preview": s.preview_every}
@@ -126,12 +127,16 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         at.update({what: step for what, now in due.items() if now})
         if not any(due.values()):
             return
+        began = time.monotonic()
         with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
             values = stage.validate(fabric.device) if due["validate"] else {}
             if due["preview"]:
-                stage.preview(folder / "previews" / f"step-{step:08d}.png", fabric.device)
+                picture = folder / "previews" / f"step-{step:08d}.png"
+                stage.preview(picture, fabric.device)
+                reporter.preview(step, picture)
         if values:
             reporter.validation(step, values)
+        ending = max(ending, time.monotonic() - began)
         if (score := values.get(stage.score, math.inf)) < best:
             best = score
             checkpoint.save_best(folder, step, score, ema.average)

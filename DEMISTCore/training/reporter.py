@@ -71,6 +71,13 @@ class Reporter:
             self._write(step, {f"validation/{key}": value for key, value in values.items()})
             log.info("step %d: %s", step, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
 
+    def preview(self, step: int, picture: Path) -> None:
+        """Show a preview (PNG) in TensorBoard as well."""
+        if self.on and picture.exists():
+            from matplotlib.image import imread
+
+            self.board.add_image("preview", imread(picture)[..., :3], step, dataformats="HWC")
+
     def _write(self, step: int, values: dict[str, float]) -> None:
         minutes = (time.monotonic() - self.start) / 60
         new = not self.csv_path.exists()

@@ -89,6 +89,13 @@ def _mapping(value: Any, name: str) -> None:
         raise ValueError(f"{name} must have keys and values, not {shown(value)}")
 
 
+def _rows(value: Any, name: str) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list, not {shown(value)}")
+    for row in value:
+        _mapping(row, name)
+
+
 def _protocol(value: Any, name: str) -> None:
     _mapping(value, name)
     for image, content in value.items():
@@ -96,7 +103,8 @@ def _protocol(value: Any, name: str) -> None:
 
 
 _FIELDS: dict[str, Callable[[Any, str], None]] = {
-    **dict.fromkeys(("t1w", "flair", "brain_mask", "psr", "lesions", "tissue", "uncertainty", "reference"), _reference),
+    **dict.fromkeys(("t1w", "flair", "brain_mask", "psr", "lesions", "tissue", "uncertainty", "reference",
+                     "nawm_proximal", "nawm_distal"), _reference),
     **dict.fromkeys(("bundle", "out", "folder", "device", "precision", "mode", "sampler", "skull_strip", "report",
                      "title", "patient"), _path),
     **dict.fromkeys(("register", "bias_correct", "overwrite", "preview", "suggest", "unchecked", "devices",
@@ -107,6 +115,7 @@ _FIELDS: dict[str, Callable[[Any, str], None]] = {
     "series": _paths,
     "shape": _shape,
     "guidance": _guidance,
+    "rows": _rows,
     "distances": _mapping,
     "provenance": _mapping,
     "protocol": _protocol,

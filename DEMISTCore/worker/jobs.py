@@ -220,7 +220,8 @@ def simulate(context: Context) -> dict[str, Any]:
 def dicom(context: Context) -> dict[str, Any]:
     """Maps and lesions written as DICOM into the folder ``out``, see :func:`DEMISTCore.dicom.export`.
 
-    ``series``: files of the T1w's DICOM series; without them a study of its own is made, of ``patient``.
+    ``series``: files of the T1w's DICOM series; without them a study of its own is made, of ``patient``. ``rows``: of
+    the statistics table, for a report about the regions that are given (:data:`SHOWN`, each by its own key).
     """
     request = context.request
     context.progress("load", 0.0)
@@ -228,12 +229,14 @@ def dicom(context: Context) -> dict[str, Any]:
 
     psr = context.volume("psr", "PSR map", needed=True)
     uncertainty, lesions = context.volume("uncertainty", "uncertainty map"), context.volume("lesions", "lesion mask")
+    masks = {"lesion": lesions, **{key: context.volume(key, f"mask {key}") for key in SHOWN[1:]}}
     if not request.get("out"):
         raise InputError("Say where the DICOM files go: a folder as out.")
     context.progress("dicom", 0.3)
     with context.interruptible():
         written = export(
-            request["out"], psr=psr, uncertainty=uncertainty, masks=None if lesions is None else {"lesion": lesions},
+            request["out"], psr=psr, uncertainty=uncertainty, rows=request.get("rows"),
+            masks={key: mask for key, mask in masks.items() if mask is not None},
             series=request.get("series"), suggested=bool(request.get("unchecked")),
             provenance=request.get("provenance"), patient=str(request.get("patient") or "Anonymous"),
         )  # fmt: skip

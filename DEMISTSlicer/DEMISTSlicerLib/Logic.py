@@ -31,6 +31,8 @@ from .Run.StatisticsNodes import StatisticsNodes
 from .Run.StatisticsResult import StatisticsResult
 from .Run.Task import Task
 from .Run.Timings import Timings
+from .Run.Visits import VisitsResult
+from .Run.Visits import compareVisits as _compareVisits
 from .Run.Worker import Worker
 from .RunError import RunError
 from .Signal import Signal
@@ -342,6 +344,16 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         self._runs.checkIdle()
         task = Task({"do": "simulate", "seed": seed}, ResultNodes.makePatient)
         return self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
+
+    def compareVisits(
+        self,
+        before: vtkMRMLTableNode,
+        after: vtkMRMLTableNode,
+        registered: bool = False,
+        table: vtkMRMLTableNode | None = None,
+    ) -> VisitsResult:
+        """What changed between two visits of one patient, from their statistics tables; see :func:`.compareVisits`."""
+        return _compareVisits(before, after, registered, table)
 
     def cancel(self) -> None:
         """Stop the job that runs, if there is one; takes effect within two seconds."""

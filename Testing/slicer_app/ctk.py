@@ -19,6 +19,8 @@ _Widget = flavoured(QtWidgets.QWidget)
 class ctkCollapsibleButton(_Widget):
     """A titled section; a click on its title folds it."""
 
+    # PySide6 finds these in the class itself only.
+    connect, disconnect = _Widget.connect, _Widget.disconnect
     _HEAD = 24
     toggled = QtCore.Signal(bool)
     clicked = QtCore.Signal(bool)
@@ -48,7 +50,8 @@ class ctkCollapsibleButton(_Widget):
         if collapsed:
             self._hidden = [c for c in children if not c.isHidden()]
         for child in self._hidden if not collapsed else children:
-            child.setVisible(not collapsed)
+            own = QtCore.QObject.property(child, "visibilityToParent")
+            child.setVisible(not collapsed and own is not False)
         self.setMaximumHeight(self._HEAD if collapsed else 16777215)
         self.update()
         self.contentsCollapsed.emit(collapsed)

@@ -31,7 +31,14 @@ def _property(base: type, name: str) -> property:
     if not callable(getter):
         getter = getattr(base, f"is{title}", None) or (lambda self: QtCore.QObject.property(self, name))
     setter = getattr(base, f"set{title}", None) or (lambda self, value: QtCore.QObject.setProperty(self, name, value))
+    if name == "visible":  # CTK's sections remember what was hidden by itself, and do not unfold it
+        return property(lambda self: getter(self), _show, doc="Qt property visible")
     return property(lambda self: getter(self), lambda self, value: setter(self, value), doc=f"Qt property {name}")
+
+
+def _show(self: Any, value: bool) -> None:
+    QtCore.QObject.setProperty(self, "visibilityToParent", bool(value))
+    self.setVisible(value)
 
 
 def _arguments(signature: str) -> list[str]:

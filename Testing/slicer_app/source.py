@@ -38,6 +38,8 @@ def use(source: Path) -> None:
 
     for name in MODULES:
         path = source / name / "__init__.py" if (source / name).is_dir() else source / f"{name}.py"
+        if not path.is_file():  # packaging came with 5.12
+            continue
         places = [str(path.parent)] if path.name == "__init__.py" else None
         spec = importlib.util.spec_from_file_location(f"slicer.{name}", path, submodule_search_locations=places)
         module = importlib.util.module_from_spec(spec)

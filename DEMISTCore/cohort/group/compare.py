@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +57,7 @@ def compare(measured: Sequence[Measured], people: Mapping[str, Person]) -> tuple
             notes.append(f"{region} was not compared: too few people have it.")
         else:
             rows.append(row)
-    for row, p in zip(rows, _benjamini_hochberg([row["p"] for row in rows])):
+    for row, p in zip(rows, _adjusted([row["p"] for row in rows])):
         row["p_fdr"] = p
     return rows, notes
 
@@ -104,16 +103,16 @@ def _region(region: str, known: Sequence[Measured], people: Mapping[str, Person]
     }  # fmt: skip
 
 
-def _benjamini_hochberg(values: Sequence[float]) -> list[float]:
-    """Adjusted p-values.
+def _adjusted(values: Sequence[float]) -> list[float]:
+    """p after Benjamini and Hochberg; what has none keeps none.
 
-    >>> [round(p, 3) for p in _benjamini_hochberg([0.01, 0.04, 0.03])]
-    [0.03, 0.04, 0.04]
+    >>> [round(p, 3) for p in _adjusted([0.01, 0.04, float("nan"), 0.03])]
+    [0.03, 0.04, nan, 0.04]
     """
-    known = sorted((p, i) for i, p in enumerate(values) if math.isfinite(p))
-    result = [math.nan] * len(values)
-    lowest = 1.0
-    for rank, (p, i) in reversed(list(enumerate(known, 1))):
-        lowest = min(lowest, p * len(known) / rank)
-        result[i] = lowest
-    return result
+    from scipy.stats import false_discovery_control
+
+    given = np.array(values, float)
+    known = np.isfinite(given)
+    if known.any():
+        given[known] = false_discovery_control(given[known])
+    return given.tolist()

@@ -47,6 +47,7 @@ class Outcome:
         intervals: ends (X, Y, Z) of voxels' intervals by level in percent; None: they follow from ``deviation``.
         region_interval: from a mask (X, Y, Z; bool), levels in percent and what it is (:data:`REGION`,
             :data:`LESION`), the interval (low, high) of the mean over the mask at each level.
+        passes: forward passes of its network; None: it has none, or they were not counted.
     """
 
     psr: np.ndarray
@@ -54,6 +55,7 @@ class Outcome:
     seeds: int = 1
     intervals: Intervals | None = None
     region_interval: Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]] | None = None
+    passes: int | None = None
 
     @classmethod
     def calibrated(
@@ -92,12 +94,14 @@ class Method:
         settings: everything that decides the result besides the case: it goes into the fingerprint.
         make: maps by name.
         beside: the method that this one is with something taken away; None: it stands for itself.
+        parameters: of all networks that run, by name of the map, where that is known.
     """
 
     names: tuple[str, ...]
     settings: dict[str, Any]
     make: Callable[[Case], dict[str, Outcome]]
     beside: str | None = None
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -121,6 +125,7 @@ class Context:
     knock_outs: bool = False
     compare: Mapping[str, str | Path] = field(default_factory=dict)
     regression_from: str | Path | None = None
+    rivals: Sequence[str | Path] = ()
     lookup_from: str | Path | None = None
     linear: str | Path | None = None
     preprocess: str = "masked"

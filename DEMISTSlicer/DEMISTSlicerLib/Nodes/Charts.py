@@ -11,25 +11,13 @@ import vtk
 
 from ..Errors import InputError
 from ..I18n import _
+from ..RegionColors import REGION_COLORS
 from . import Placement
 from .Tables import rowsOf
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLPlotChartNode, vtkMRMLPlotSeriesNode, vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 
-#: One colour per region, those of every figure of DEMIST (DEMISTCore.statistics.figures): M. Okabe and K. Ito's, told
-#: apart with colour-blind eyes; the lesions' a little darker than there, for a white ground.
-COLORS = {
-    "lesion": "#0091b3",
-    "black_hole": "#cc79a7",
-    "nawm": "#000000",
-    "nawm_proximal": "#d55e00",
-    "nawm_middle": "#e69f00",
-    "nawm_distal": "#009e73",
-    "grey_matter": "#7f7f7f",
-    "white_matter": "#b0b0b0",
-    "csf": "#56b4e9",
-}
 _AGAINST = {"nawm": _("All NAWM"), "nawm_proximal": _("Proximal NAWM"), "nawm_distal": _("Distal NAWM")}
 _POINTS = 101
 #: What a chart is made of; its nodes are found by it and replaced when the chart is made again.
@@ -86,7 +74,7 @@ def rocChart(
     styles = _lineStyles()
     for index, (key, curve) in enumerate(curves.items()):
         label = f"{_AGAINST.get(key, key)}: {curve['auc']:.3f}{_interval(curve)}"
-        color = COLORS.get(key, "#000000")
+        color = REGION_COLORS.get(key, "#000000")
         series = _series(chart, table, label, f"{key} 1 - specificity", f"{key} sensitivity", color)
         series.SetLineStyle(styles[index % len(styles)])
     if best:
@@ -146,7 +134,7 @@ def boxPlotChart(
     for place, row in enumerate(whole, start=1):
         label = f"{place}  {row['name']} ({row['volume_ml']:.3g} mL)"
         box = _series(chart, table, label, f"{row['region']} x", f"{row['region']} y",
-                      COLORS.get(row["region"], "#7f7f7f"))  # fmt: skip
+                      REGION_COLORS.get(row["region"], "#7f7f7f"))  # fmt: skip
         box.SetLineWidth(2)
     middle = _series(chart, table, _("median"), "median x", "median y", "#ffffff")
     middle.SetLineWidth(3)

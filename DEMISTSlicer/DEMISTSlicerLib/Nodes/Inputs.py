@@ -55,7 +55,7 @@ def describe(node: vtkMRMLScalarVolumeNode) -> tuple[str, float | None, float | 
     if node.GetAttribute("DICOM.instanceUIDs"):
         values = dicomTags(node, _TAGS)
         text += [values.get("description", ""), values.get("protocol", "")]
-    return " ".join(t for t in text if t), _number(values.get("inversion")), _number(values.get("echo"))
+    return " ".join(t for t in text if t), number(values.get("inversion")), number(values.get("echo"))
 
 
 def dicomTags(node: vtkMRMLScalarVolumeNode, tags: Mapping[str, str]) -> dict[str, str]:
@@ -69,7 +69,12 @@ def dicomTags(node: vtkMRMLScalarVolumeNode, tags: Mapping[str, str]) -> dict[st
     database = getattr(slicer, "dicomDatabase", None)
     if not instances or database is None or not getattr(database, "isOpen", False):
         return {}
-    return {name: _tag(database, instances[0], tag) for name, tag in tags.items()}
+    return instanceTags(database, instances[0], tags)
+
+
+def instanceTags(database: Any, instance: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Values of one instance of a DICOM database by name, empty where it has none; ``tags``: see :func:`dicomTags`."""
+    return {name: _tag(database, instance, tag) for name, tag in tags.items()}
 
 
 def dicomFiles(node: vtkMRMLScalarVolumeNode | None) -> list[str]:
@@ -89,7 +94,8 @@ def _tag(database: Any, instance: str, tag: str) -> str:
     return _KNOWN[key]
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """The number that a DICOM value holds; None for none."""
     try:
         return float(text) if text else None
     except ValueError:
@@ -102,17 +108,24 @@ def guess(scene: vtkMRMLScene) -> tuple[vtkMRMLScalarVolumeNode | None, vtkMRMLS
     The best of each kind; among equals the one that was loaded first. Made by this module, or a label map: never.
     """
     best: list[tuple[float, Any]] = [(0.0, None), (0.0, None)]
-    nodes = scene.GetNodesByClass("vtkMRMLScalarVolumeNode")
-    nodes.UnRegister(scene)
-    for index in range(nodes.GetNumberOfItems()):
-        node = nodes.GetItemAsObject(index)
-        madeHere = node.GetAttribute(Placement.QUANTITY) or node.GetAttribute(Placement.PROVENANCE)
-        if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors() or madeHere:
-            continue
+    for node in candidates(scene):
         for kind, score in enumerate(scores(*describe(node))):
             if score > best[kind][0]:
                 best[kind] = (score, node)
     return best[0][1], best[1][1]
+
+
+def candidates(scene: vtkMRMLScene) -> list[vtkMRMLScalarVolumeNode]:
+    """Volumes that could be a scan: no label map, nothing hidden, nothing that this module made."""
+    nodes = scene.GetNodesByClass("vtkMRMLScalarVolumeNode")
+    nodes.UnRegister(scene)
+    found = []
+    for index in range(nodes.GetNumberOfItems()):
+        node = nodes.GetItemAsObject(index)
+        madeHere = node.GetAttribute(Placement.QUANTITY) or node.GetAttribute(Placement.PROVENANCE)
+        if not (node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors() or madeHere):
+            found.append(node)
+    return found
 
 
 def hint(t1: vtkMRMLScalarVolumeNode | None, flair: vtkMRMLScalarVolumeNode | None) -> str:

@@ -13,6 +13,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ..Errors import InputError
 from ..I18n import _
+from ..RegionColors import REGION_COLORS
 from . import Placement, Voxels
 
 if TYPE_CHECKING:
@@ -53,17 +54,19 @@ class Style:
         return f"{kind}~{self.category}~{self.type}~{self.modifier}~{where}~{_BRAIN}~^^"
 
 
-#: Regions of the segmentation, in the order of its list. Colours are those of the outlines in every figure of DEMIST
-#: (DEMISTCore.statistics.figures): told apart on the PSR colours, and by colour-blind eyes.
+#: Regions of the segmentation, in the order of its list. Colors are those of charts and figures (DEMISTCore.colors):
+#: told apart on the PSR colors, and by color-blind eyes.
 STYLES: dict[str, Style] = {
     "lesion": Style(
-        _("Lesions"), "#35e0ff", "SCT^49755003^Morphologically Altered Structure", "SCT^52988006^Lesion"
+        _("Lesions"), REGION_COLORS["lesion"], "SCT^49755003^Morphologically Altered Structure", "SCT^52988006^Lesion"
     ),
     "nawm_proximal": Style(
-        _("Proximal NAWM"), "#ffffff", "SCT^123037004^Anatomical Structure", _WHITE, "SCT^40415009^Proximal"
+        _("Proximal NAWM"), REGION_COLORS["nawm_proximal"], "SCT^123037004^Anatomical Structure", _WHITE,
+        "SCT^40415009^Proximal",
     ),
     "nawm_distal": Style(
-        _("Distal NAWM"), "#3ddc97", "SCT^123037004^Anatomical Structure", _WHITE, "SCT^46053002^Distal"
+        _("Distal NAWM"), REGION_COLORS["nawm_distal"], "SCT^123037004^Anatomical Structure", _WHITE,
+        "SCT^46053002^Distal",
     ),
 }  # fmt: skip
 
@@ -159,6 +162,13 @@ def segmentationToLabelmap(
     for index, segmentId in enumerate(wanted, start=1):
         labels[_segmentOnGrid(source, segmentId, grid)] = index
     return labels
+
+
+def regionSegments(segmentationNode: vtkMRMLSegmentationNode | None) -> dict[str, str]:
+    """IDs of the segments that this module made, by region."""
+    segmentation = None if segmentationNode is None else segmentationNode.GetSegmentation()
+    found = {} if segmentation is None else {regionOf(segmentation.GetSegment(i)): i for i in _ids(segmentation)}
+    return {key: found[key] for key in STYLES if key in found}
 
 
 def lesionSegments(segmentationNode: vtkMRMLSegmentationNode) -> list[str]:

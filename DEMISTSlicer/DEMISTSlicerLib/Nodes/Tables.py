@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 #: Columns that say where a lesion lies: RAS mm in the frame of the volume that the table refers to.
 POSITION_COLUMNS = ("R", "A", "S")
 #: Columns that hold whole numbers or text; all others hold numbers with a fraction.
-_WHOLE = ("lesion", "voxels", "missing")
-_TEXT = ("region", "name", "black_hole")
+_WHOLE = ("lesion", "lesion_before", "voxels", "missing")
+_TEXT = ("region", "name", "black_hole", "beyond_error")
 #: Headings for people; other columns are called as in the core's files.
 _TITLES = {
     "region": _("region"), "lesion": _("lesion"), "name": _("name"), "black_hole": _("T1 black hole"),
     "volume_ml": _("volume (mL)"), "mean": _("mean PSR"), "sd": _("SD"), "median": _("median PSR"), "iqr": _("IQR"),
     "mean_ci90_low": _("true mean from (90 %)"), "mean_ci90_high": _("to (90 %)"),
     "uncertainty": _("SD of voxels"), "seed_sd": _("SD over seeds (no error bar)"),
+    "lesion_before": _("lesion before"), "volume_ml_before": _("volume before (mL)"),
+    "volume_ml_after": _("volume after (mL)"), "volume_change_ml": _("volume change (mL)"),
+    "mean_before": _("mean PSR before"), "mean_after": _("mean PSR after"), "difference": _("PSR difference"),
+    "difference_ci90_low": _("true difference from (90 %)"), "difference_ci90_high": _("to (90 %)"),
+    "percent": _("difference (%)"), "beyond_error": _("beyond error"),
 }  # fmt: skip
 #: Units by column, as shown in the table's heading.
 _UNITS = {"volume_ml": "mL", **dict.fromkeys(POSITION_COLUMNS, "mm")}
@@ -46,6 +51,7 @@ def statisticsTable(
     positions: Mapping[int, Sequence[float]] | None = None,
     volumeNode: vtkMRMLScalarVolumeNode | None = None,
     node: vtkMRMLTableNode | None = None,
+    kind: str = "Statistics",
 ) -> vtkMRMLTableNode:
     """Rows of DEMISTCore.statistics as a vtkMRMLTableNode.
 
@@ -59,6 +65,7 @@ def statisticsTable(
         positions: (R, A, S) in mm by lesion, as :func:`.Jump.lesionPositions` finds them; for columns of their own.
         volumeNode: the map; the table refers to it and goes beside it.
         node: table to fill; None makes one.
+        kind: what its attribute ``DEMIST.Table`` says.
     """
     meanings = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns, "")
     rows = [dict(row) for row in rows]
@@ -90,7 +97,7 @@ def statisticsTable(
     node.SetUseColumnTitleAsColumnHeader(True)
     # Figures that are read off should not be typed over by accident; CSV is for those who work on.
     node.SetLocked(True)
-    node.SetAttribute("DEMIST.Table", "Statistics")
+    node.SetAttribute("DEMIST.Table", kind)
     if volumeNode is not None:
         node.SetNodeReferenceID(Placement.VOLUME_REFERENCE, volumeNode.GetID())
     node.EndModify(modifying)

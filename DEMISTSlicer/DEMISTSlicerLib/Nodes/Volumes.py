@@ -164,6 +164,17 @@ def t1wOf(psrNode: vtkMRMLScalarVolumeNode | None) -> vtkMRMLScalarVolumeNode | 
     return None if psrNode is None else psrNode.GetNodeReference(Placement.T1W_REFERENCE)
 
 
+def mapOf(t1Node: vtkMRMLScalarVolumeNode) -> vtkMRMLScalarVolumeNode | None:
+    """A PSR map in the scene that was synthesized from a T1w, or None."""
+    scene = t1Node.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        synthesized = node.GetAttribute(Placement.QUANTITY) == "PSR" and "settings" in provenanceOf(node)
+        if synthesized and t1wOf(node) is t1Node:
+            return node
+    return None
+
+
 def _tellOrigin(node: vtkMRMLScalarVolumeNode, provenance: Mapping[str, Any] | None) -> None:
     node.SetAttribute(Placement.SYNTHETIC, "1")
     if provenance is None:

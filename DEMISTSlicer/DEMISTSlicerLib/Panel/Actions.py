@@ -13,6 +13,7 @@ from ..Logic import DEMISTSlicerLogic
 from ..Nodes.Placement import VOLUME_REFERENCE
 from ..Nodes.Segmentation import acceptSuggestion
 from ..Nodes.Volumes import t1wOf
+from ..Run.Visits import STATISTICS
 from ..RunError import RunError
 from .ProgressPanel import ProgressPanel
 from .SamplingPanel import SamplingPanel
@@ -40,6 +41,9 @@ class Actions:
         progress: is told how it goes.
         report: shows a sentence about what went wrong.
         onChanged: called when what can be pressed may have changed.
+
+    Attributes:
+        onCancel: called by Cancel before it stops what runs.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Actions:
         self.ui, self.logic, self.installer = ui, logic, installer
         self.sampling, self.progress = sampling, progress
         self._parameters, self._report, self._onChanged = parameters, report, onChanged
+        self.onCancel: Callable[[], object] = lambda: None
         self._buttons = tuple(
             (getattr(ui, name), slot)
             for name, slot in (
@@ -89,7 +94,7 @@ class Actions:
             node = getattr(parameters, name)
             if node is not None and (node in (parameters.t1, parameters.flair) or _ofAnother(node, parameters.t1)):
                 setattr(parameters, name, None)
-        self._run(
+        self.run(
             lambda: self.logic.synthesize(
                 parameters.t1,
                 parameters.flair,
@@ -107,18 +112,19 @@ class Actions:
         """Stop what is running."""
         self.progress.say(_("Stopping ..."))
         self.installer.cancel()
+        self.onCancel()
         self.logic.cancel()
 
     def loadSample(self) -> None:
         """A simulated patient as T1w and FLAIR."""
-        self._run(lambda: self.logic.simulate(wait=False))
+        self.run(lambda: self.logic.simulate(wait=False))
 
     def suggest(self) -> None:
         """Suggest lesions."""
         parameters = self._parameters()
         if parameters is None:
             return
-        self._run(
+        self.run(
             lambda: self.logic.suggestLesions(
                 parameters.t1,
                 parameters.flair,
@@ -152,9 +158,10 @@ class Actions:
             return
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM files"), "")
         if folder:
-            self._run(
+            self.run(
                 lambda: self.logic.exportDicom(
-                    parameters.psr, folder, parameters.lesions, parameters.uncertainty, wait=False
+                    parameters.psr, folder, parameters.lesions, parameters.uncertainty,
+                    parameters.statisticsTable, wait=False,
                 )
             )
 
@@ -165,9 +172,12 @@ class Actions:
             return
         # Measured again, a map's table is made anew; that of another map stays.
         table = parameters.statisticsTable
-        if table is not None and table.GetNodeReference(VOLUME_REFERENCE) is not parameters.psr:
+        if table is not None and (
+            table.GetAttribute("DEMIST.Table") != STATISTICS
+            or table.GetNodeReference(VOLUME_REFERENCE) is not parameters.psr
+        ):
             table = None
-        self._run(
+        self.run(
             lambda: self.logic.computeStatistics(
                 parameters.psr,
                 lesions=parameters.lesions,
@@ -189,7 +199,7 @@ class Actions:
         parameters = self._parameters()
         if parameters is None:
             return
-        self._run(
+        self.run(
             lambda: self.logic.generateT1w(
                 age=parameters.age,
                 sex=parameters.sex,
@@ -219,7 +229,7 @@ class Actions:
             "depth_mm": parameters.depthMm,
         }
 
-    def _run(self, start: Callable[[], object]) -> None:
+    def run(self, start: Callable[[], object]) -> None:
         """Start a run as soon as there is something that can compute, installed first if the user agrees."""
         if self.installer.isRunning:
             return

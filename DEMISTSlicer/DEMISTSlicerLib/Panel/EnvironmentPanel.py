@@ -49,13 +49,23 @@ class EnvironmentPanel:
         )  # fmt: skip
         for button, slot in self._buttons:
             button.connect("clicked()", slot)
-        self.update()
+        ui.environmentCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
+        self._found = Place.environment()
+        self.enable()
+        if not ui.environmentCollapsibleButton.collapsed:
+            self.update()
 
     def disconnect(self) -> None:
         """Hear no more of the widgets."""
         self.build.disconnect()
         for button, slot in self._buttons:
             button.disconnect("clicked()", slot)
+        self.ui.environmentCollapsibleButton.disconnect("contentsCollapsed(bool)", self._onCollapsed)
+
+    def _onCollapsed(self, collapsed: bool) -> None:
+        """Looked at when it is opened, not when the panel is: to find out what Slicer has itself takes a while."""
+        if not collapsed:
+            self.update()
 
     def update(self) -> None:
         """Look what there is, and show it."""

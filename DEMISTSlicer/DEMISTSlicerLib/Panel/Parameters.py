@@ -21,6 +21,7 @@ class DEMISTParameters:
     Distances in mm: NAWM is farther than ``gapMm`` from lesions; proximal NAWM not farther than ``proximalMm``; distal
     NAWM farther than ``distalMm``; all of it farther than ``depthMm`` from other tissue. Defaults
     are those of DEMISTCore.regions.RegionSettings (a test compares them).
+    ``earlierTable`` and ``laterTable`` are the statistics of two visits; ``registered``: they lie over each other.
     ``unit`` is ``fraction`` or ``percent``: how PSR is written for people; volumes and tables hold fractions.
     ``mode`` is ``mean`` or ``sample``; empty for the bundle's own, as ``sampler`` is. The panel sets mode, seeds, steps
     and guidance to what the bundle recommends as soon as there are parameters; what stands here is for a scene without
@@ -57,6 +58,10 @@ class DEMISTParameters:
     distalMm: Annotated[float, WithinRange(0, 100)] = 10.0
     depthMm: Annotated[float, WithinRange(0, 100)] = 2.0
     statisticsTable: vtkMRMLTableNode
+
+    earlierTable: vtkMRMLTableNode
+    laterTable: vtkMRMLTableNode
+    registered: bool = False
 
     generateBundle: str = ""
     age: Annotated[float, WithinRange(0, 1)] = 0.5

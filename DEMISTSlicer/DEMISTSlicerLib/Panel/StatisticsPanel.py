@@ -16,8 +16,13 @@ from .Units import PERCENT, PSR_COLUMNS
 if TYPE_CHECKING:
     from slicer import vtkMRMLPlotChartNode, vtkMRMLTableNode
 
-#: One column in the panel for two of the table node.
-INTERVAL, ENDS = "interval", ("mean_ci90_low", "mean_ci90_high")
+#: One column in the panel for two of the table node, of statistics and of differences.
+INTERVAL = "interval"
+ENDS = (("mean_ci90_low", "mean_ci90_high"), ("difference_ci90_low", "difference_ci90_high"))
+
+
+#: Widest column of names, pixels: volume, mean and interval fit beside it in a panel of 400.
+NAMES = 116
 
 
 class StatisticsPanel:
@@ -32,14 +37,17 @@ class StatisticsPanel:
 
     #: Columns of the table node that are shown in the panel, in this order; all are in the table node.
     SHOWN = (
-        "name", "volume_ml", "mean", INTERVAL, "seed_sd", "sd", "median", "uncertainty",
+        "name", "volume_ml", "mean", "mean_before", "mean_after", "difference", INTERVAL, "percent", "beyond_error",
+        "seed_sd", "sd", "median", "uncertainty", "volume_change_ml",
     )  # fmt: skip
     #: Not shown beside an interval of the mean, where people would take it for one.
     NO_ERROR_BAR = "seed_sd"
     #: Headings for a narrow panel; the table node has the long ones.
     SHORT = {  # noqa: RUF012
         "name": _("region"), "volume_ml": _("mL"), "mean": _("mean"), INTERVAL: _("90 % interval"),
-        "median": _("median"), "uncertainty": _("SD of voxels"),
+        "median": _("median"), "uncertainty": _("SD of voxels"), "mean_before": _("before"), "mean_after": _("after"),
+        "difference": _("diff."), "percent": _("diff. %"), "beyond_error": _("beyond error"),
+        "volume_change_ml": _("mL change"),
     }  # fmt: skip
 
     def __init__(self, ui: Any, overlay: Any, parameters: Callable[[], Any], report: Callable[[str], object]) -> None:
@@ -53,6 +61,8 @@ class StatisticsPanel:
         table.setAlternatingRowColors(True)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(22)
+        table.horizontalHeader().setHighlightSections(False)  # bold headings would not fit their columns
+        table.setWordWrap(False)
         table.connect("itemSelectionChanged()", self._onRow)
         ui.rocButton.connect("clicked()", self.showRoc)
         ui.boxPlotButton.connect("clicked()", self.showBoxPlot)
@@ -100,33 +110,47 @@ class StatisticsPanel:
         table.horizontalHeader().setSortIndicator(-1, qt.Qt.AscendingOrder)
         table.setSortingEnabled(True)
         table.resizeColumnsToContents()
+        if len(columns) > 1:  # the numbers are seen beside the names in the narrowest panel; tooltips have whole names
+            table.setColumnWidth(0, min(table.columnWidth(0), NAMES))
         table.horizontalHeader().setStretchLastSection(True)
 
     def _columns(self, node: vtkMRMLTableNode) -> list[str]:
         """What is shown of a table; of one that holds no statistics, its first columns."""
         names = [node.GetTable().GetColumnName(i) for i in range(node.GetNumberOfColumns())]
-        known = {*names, INTERVAL} if {*ENDS} <= set(names) else set(names) - {*ENDS}
+        known = {*names, INTERVAL} if self._ends(node) else set(names)
         shown = [name for name in self.SHOWN if name in known]
         if INTERVAL in shown:
             shown = [name for name in shown if name != self.NO_ERROR_BAR]
         return shown or names[:6]
 
+    @staticmethod
+    def _ends(node: vtkMRMLTableNode) -> tuple[str, str] | None:
+        """The columns that hold the ends of intervals; None if the table has no intervals."""
+        table = node.GetTable()
+        return next((ends for ends in ENDS if all(table.GetColumnByName(end) is not None for end in ends)), None)
+
     def _item(self, node: vtkMRMLTableNode, row: int, name: str) -> Any:
         """A cell that sorts as what it holds: numbers by size, names by letters; it remembers its row of the node."""
         item = qt.QTableWidgetItem()
         if name == INTERVAL:
-            low, high = (self._number(self._cell(node, row, end)) for end in ENDS)
-            item.setText("" if low is None or high is None else f"{self._short(low)}-{self._short(high)}")
+            low, high = (self._number(self._cell(node, row, end)) for end in self._ends(node))
+            between = "-" if low is None or low >= 0 else _(" to ")  # a minus sign and a dash look alike
+            ends = "" if low is None or high is None else f"{self._padded(low)}{between}{self._short(high)}"
+            item.setText(ends)
         elif name == "name" or self._number(self._cell(node, row, name)) is None:
             text = self._cell(node, row, name)
             item.setText("" if text == "nan" else text)
         else:
             number = self._number(self._cell(node, row, name))
-            item.setData(qt.Qt.DisplayRole, float(self._short(number) if name in PSR_COLUMNS else f"{number:.4g}"))
+            if name in PSR_COLUMNS and name != "difference":
+                item.setText(self._padded(number))
+            else:
+                item.setData(qt.Qt.DisplayRole, float(self._short(number) if name in PSR_COLUMNS else f"{number:.4g}"))
         if name != "name":
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         item.setData(qt.Qt.UserRole, row)
-        item.setToolTip(_("Click to see it in the slice views.") if Jump.lesionOfRow(node, row) else "")
+        hint = _("Click to see it in the slice views.") if Jump.lesionOfRow(node, row) else ""
+        item.setToolTip("\n".join(part for part in (item.text() if name == "name" else "", hint) if part))
         return item
 
     @staticmethod
@@ -136,6 +160,10 @@ class StatisticsPanel:
     def _short(self, value: float) -> str:
         """PSR as people read it, in the unit chosen."""
         return f"{100 * value:.1f}" if self._percent else f"{value:.3f}"
+
+    def _padded(self, value: float) -> str:
+        """The same as long as any other of its column, so that texts sort as numbers do; never without its last 0."""
+        return self._short(value).rjust(4 if self._percent else 5)
 
     @property
     def _percent(self) -> bool:

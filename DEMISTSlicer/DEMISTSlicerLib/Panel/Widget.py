@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -19,16 +19,22 @@ from ..Nodes.Inputs import guess, hint
 from ..Views.Overlay import Overlay
 from . import SampleData
 from .Actions import Actions
+from .BatchPanel import BatchPanel
 from .BundleChooser import BundleChooser
 from .Choice import Choice
 from .Confirmation import Confirmation
 from .DisplayPanel import DisplayPanel
 from .EnvironmentPanel import EnvironmentPanel
+from .FollowUpPanel import FollowUpPanel
 from .Parameters import DEMISTParameters
 from .ProgressPanel import ProgressPanel
 from .Readiness import readiness
 from .SamplingPanel import SamplingPanel
+from .Sketch import Sketch
 from .StatisticsPanel import StatisticsPanel
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -64,8 +70,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui, self.bundles, lambda: self._parameterNode, self.logic.expectedSeconds, self.updateFromParameters
         )
         self.progress = ProgressPanel(self.ui)
+        self.sketch = Sketch(self.ui.sketchLabel)
         self.display = DisplayPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
         self.statistics = StatisticsPanel(self.ui, self.overlay, lambda: self._parameterNode, self._report)
+        self.followUp = FollowUpPanel(
+            self.ui, lambda: self._parameterNode, self.logic.compareVisits, self._report, self._onCompared
+        )
         self.environment = EnvironmentPanel(
             self.ui, self.installer, lambda: self.logic is not None and self.logic.isRunning, self._releaseEnvironment,
             self._updateButtons,
@@ -77,6 +87,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui, self.logic, self.installer, lambda: self._parameterNode, self.sampling, self.progress,
             self._report, self._updateButtons,
         )  # fmt: skip
+        self.batch = BatchPanel(
+            self.ui, self.logic, self.actions.run, self.sampling.options, self._report, self._useAsInputs,
+            self._updateButtons,
+        )  # fmt: skip
+        self.actions.onCancel = self.batch.run.cancel
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -91,7 +106,10 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        parts = ("actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "environment")
+        parts = (
+            "actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "followUp", "batch",
+            "environment",
+        )  # fmt: skip
         for part in parts:
             if hasattr(self, part):
                 getattr(self, part).disconnect()
@@ -183,6 +201,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.sampling.update()
             self.display.update()
             self.statistics.update()
+            self.followUp.update()
+            self.sketch.update(parameters.gapMm, parameters.proximalMm, parameters.distalMm, parameters.depthMm)
             self.progress.update(parameters.psr, parameters.unit)
             self._updateButtons()
         finally:
@@ -211,7 +231,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
-        busy = self.logic is not None and (self.logic.isRunning or self.installer.isRunning)
+        busy = self.logic is not None and (
+            self.logic.isRunning or self.installer.isRunning or self._isBatch
+        )
         chosen = (parameters.t1, parameters.flair) if parameters else (None, None)
         sentence = hint(*chosen) if parameters else ""
         self.ui.inputsHintLabel.text = sentence
@@ -222,6 +244,17 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             button.toolTip = _("Wait for the run to end, or cancel it.") if busy else tip
         self.ui.cancelButton.enabled = busy
         self.environment.enable()
+        if hasattr(self, "batch"):
+            self.batch.update(busy)
+
+    @property
+    def _isBatch(self) -> bool:
+        return hasattr(self, "batch") and self.batch.isRunning
+
+    def _useAsInputs(self, t1: vtkMRMLScalarVolumeNode, flair: vtkMRMLScalarVolumeNode) -> None:
+        if self._parameterNode is not None:
+            with slicer.util.NodeModify(self._parameterNode.parameterNode):
+                self._parameterNode.t1, self._parameterNode.flair = t1, flair
 
     def _releaseEnvironment(self) -> None:
         """The worker ends: its files are about to be replaced."""
@@ -280,13 +313,13 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # The user may have left the module meanwhile; the parameters are those of the scene all the same.
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
-        made = kind == "synthesis"
+        made = kind == "synthesis" and not self._isBatch
         self.progress.done(result.seconds, result.how if made else "", result.notes if made else ())
         if made:
             self.progress.tell(result.psr, result.sanity, parameters.unit)
         for note in result.notes:
             self.progress.log(note)
-        if kind == "synthesis":
+        if kind == "synthesis" and not self._isBatch:
             with slicer.util.NodeModify(parameters.parameterNode):
                 parameters.psr, parameters.uncertainty = result.psr, result.uncertainty
             if self._parameterNode is not None:
@@ -310,10 +343,19 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updateButtons()
         self.updateFromParameters()
 
+    def _onCompared(self, made: Any) -> None:
+        """The differences of two visits are shown in the place of the statistics."""
+        self._parameterNode.statisticsTable = made.table
+        for note in made.notes:
+            self.progress.log(note)
+
     def _onFailed(self, kind: str, message: str) -> None:
         self.progress.stopped(_("Failed"))
         self._updateButtons()
-        self._report(message)
+        if self._isBatch:  # told in its table; a box would hold up the others
+            self.progress.log(message)
+        else:
+            self._report(message)
 
     def _onCancelled(self, *_why: object) -> None:
         self.progress.stopped(_("Cancelled"))

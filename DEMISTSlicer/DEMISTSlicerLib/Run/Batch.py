@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..I18n import _
+from ..Nodes.Studies import Study
 from ..RunError import RunError
 from .BatchResult import BatchResult
 
@@ -54,15 +55,18 @@ class Batch:
             RunError: nothing to do, or an item is no pair; problems of single items are in their results.
         """
         root = Path(items) if isinstance(items, (str, os.PathLike)) else None
-        pairs = findPairs(root) if root is not None else [_pair(item) for item in items]
-        if not pairs:
+        studies = findStudies(root) if root is not None else [_study(item) for item in items]
+        if not studies:
             raise RunError("input", _("There is nothing to do: give pairs of T1w and FLAIR, or a folder with some."))
         results: list[BatchResult] = []
-        for t1, flair in pairs:
-            result = self._one(t1, flair, root, outputFolder, overwrite, options)
+        for study in studies:
+            if study.problem:
+                result = BatchResult(study.name, "failed", message=study.problem)
+            else:
+                result = self._one(study.t1, study.flair, root, outputFolder, overwrite, options)
             results.append(result)
             if onItem is not None:
-                onItem(result, len(results), len(pairs))
+                onItem(result, len(results), len(studies))
             if result.status == "cancelled":
                 break
         return results
@@ -92,16 +96,22 @@ class Batch:
 
 
 def findPairs(folder: Path) -> list[tuple[Path, Path]]:
+    """The pairs of :func:`findStudies` that can be used: T1w and FLAIR files."""
+    return [(study.t1, study.flair) for study in findStudies(folder) if not study.problem]
+
+
+def findStudies(folder: Path) -> list[Study]:
     """T1w and FLAIR files below ``folder`` that belong together: same folder, and same name but for the contrast.
 
-    Where a folder has one of each, their names need not agree.
+    Where a folder has one of each, their names need not agree. An image of one kind without one of the other is told
+    as a study with a problem.
 
     Raises:
         RunError: it is no folder.
     """
     if not folder.is_dir():
         raise RunError("input", _("{folder} is no folder; give one with T1w and FLAIR images.").format(folder=folder))
-    pairs = []
+    found = []
     for place in sorted({folder, *(path for path in folder.rglob("*") if path.is_dir())}):
         # macOS writes a note of its Finder beside each file on foreign disks: ._T1w.nii.gz is no scan.
         shown = [path for path in place.iterdir() if not path.name.startswith(".")]
@@ -109,10 +119,23 @@ def findPairs(folder: Path) -> list[tuple[Path, Path]]:
         t1s = {_T1W.sub("", path.name): path for path in images if _T1W.search(path.name)}
         flairs = {_FLAIR.sub("", path.name): path for path in images if _FLAIR.search(path.name)}
         if len(t1s) == len(flairs) == 1:
-            pairs.append((*t1s.values(), *flairs.values()))
-        else:
-            pairs += [(path, flairs[rest]) for rest, path in t1s.items() if rest in flairs]
-    return pairs
+            found.append(_files(folder, *t1s.values(), *flairs.values()))
+            continue
+        for rest in sorted({*t1s, *flairs}, key=lambda rest: t1s.get(rest) or flairs[rest]):
+            found.append(_files(folder, t1s.get(rest), flairs.get(rest)))
+    return found
+
+
+def _files(root: Path, t1: Path | None, flair: Path | None) -> Study:
+    """Two files as a study, or what is missing."""
+    first = t1 or flair
+    name = _SUFFIX.sub("", first.relative_to(root).as_posix())
+    problem = ""
+    if t1 is None or flair is None:
+        problem = _("{name} has no {other} beside it that is named alike.").format(
+            name=first.name, other="FLAIR" if flair is None else "T1w"
+        )
+    return Study(name, t1, flair, " + ".join(path.name for path in (t1, flair) if path is not None), problem)
 
 
 def outputFile(t1: Path, root: Path | None, folder: Any) -> Path:
@@ -131,11 +154,12 @@ def _uncertaintyFile(psr: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _pair(item: Any) -> tuple[Any, Any]:
-    """Both of an item, as nodes or as paths."""
+def _study(item: Any) -> Study:
+    """An item as nodes or as paths."""
     if isinstance(item, (str, os.PathLike)) or not isinstance(item, Sequence) or len(item) != 2:
         raise RunError("input", _("Each item of a batch is a pair of T1w and FLAIR, not {item!r}.").format(item=item))
     kinds = {isinstance(one, (str, os.PathLike)) for one in item}
     if len(kinds) > 1 or any(one is None for one in item):
         raise RunError("input", _("T1w and FLAIR of a batch are both volume nodes, or both files."))
-    return tuple(Path(one) for one in item) if kinds == {True} else tuple(item)
+    t1, flair = (Path(one) for one in item) if kinds == {True} else item
+    return Study(t1.name if kinds == {True} else t1.GetName(), t1, flair)

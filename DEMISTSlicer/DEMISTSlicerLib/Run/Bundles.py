@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..Errors import DemistError
+
+#: What was read of a model, by folder, with the files that it was read from and when these were changed.
+_KNOWN: dict[str, tuple[dict[Path, int], dict[str, Any] | None]] = {}
 
 
 def bundles() -> list[dict[str, Any]]:
@@ -19,23 +23,48 @@ def bundles() -> list[dict[str, Any]]:
 def describeBundle(bundle: str) -> dict[str, Any] | None:
     """What there is to know of a model, by name or folder; None if there is none or it cannot be read.
 
+    Read once and again when its files change: the panel asks for it several times as it opens.
+
     Returns:
         ``name``, ``path``, ``description``, ``simulated`` (trained on simulated PSR, it or its base), ``licence``,
         ``card`` (text), ``mean`` (it has a network for the mean), ``sampling`` (what is recommended, the base's and
         DEMIST's own advice filled in).
     """
-    from DEMISTCore.bundle import CARD_FILE, SAMPLING, find_base, find_folder, read_description
+    from DEMISTCore.bundle import find_folder
 
     try:
         folder = find_folder(bundle)
-        info = read_description(folder)
-        if info["kind"] != "demist":
-            return None
-        base = read_description(find_base(folder, info["base"]))
+        files, told = _KNOWN.get(str(folder), ({}, None))
+        if not files or any(_changed(path) != when for path, when in files.items()):
+            files, told = _described(folder)
+            _KNOWN[str(folder)] = files, told
     except (DemistError, OSError, KeyError):
         return None
+    return None if told is None else {**told, "sampling": dict(told["sampling"])}
+
+
+def _changed(path: Path) -> int:
+    """When a file was changed, ns; 0: there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _described(folder: Path) -> tuple[dict[Path, int], dict[str, Any] | None]:
+    """The files that tell of a model, and what they tell; None for one that is no DEMIST.
+
+    Raises:
+        DemistError, OSError, KeyError: they cannot be read.
+    """
+    from DEMISTCore.bundle import CARD_FILE, SAMPLING, find_base, read_description
+
+    info = read_description(folder)
+    files = {folder / name: _changed(folder / name) for name in ("bundle.json", CARD_FILE)}
+    if info["kind"] != "demist":
+        return files, None
+    place = find_base(folder, info["base"])
+    base = read_description(place)
+    files[place / "bundle.json"] = _changed(place / "bundle.json")
     card = folder / CARD_FILE
-    return {
+    return files, {
         "name": info["name"],
         "path": str(folder),
         "description": info.get("description", ""),

@@ -51,6 +51,7 @@ def writeNode(
     name: str,
     relativeTo: vtkMRMLTransformableNode | None = None,
     gridOf: vtkMRMLScalarVolumeNode | None = None,
+    segment: str | None = None,
 ) -> Generator[None, None, dict[str, Any]]:
     """Write a volume node slab by slab as ``name``.npy into ``folder``.
 
@@ -60,6 +61,7 @@ def writeNode(
         name: of the file.
         relativeTo: node in whose space the place is told.
         gridOf: volume node; None: ``relativeTo``.
+        segment: ID of the only segment wanted; None: all that hold lesions.
 
     Returns:
         The reference (as the generator's value).
@@ -69,7 +71,7 @@ def writeNode(
     """
     if node.IsA("vtkMRMLSegmentationNode"):
         grid = relativeTo if gridOf is None else gridOf
-        array = segmentationToLabelmap(node, grid)
+        array = segmentationToLabelmap(node, grid, None if segment is None else [segment])
         yield
         return (yield from writeArray(array, affineInFrameOf(grid, relativeTo), folder, name))
     # The view keeps the voxels alive if the node is deleted in between.

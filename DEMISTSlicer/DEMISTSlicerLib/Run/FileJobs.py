@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ..Nodes import Volumes
+from ..Nodes import Placement, Tables, Volumes
 from ..Nodes.Inputs import dicomFiles
-from ..Nodes.Segmentation import isSuggested
+from ..Nodes.Segmentation import isSuggested, regionSegments
 from . import Arguments, ResultNodes
 from .Arguments import wholePath
 from .Batch import Batch
@@ -17,11 +17,13 @@ from .Job import Job
 from .Result import Result
 from .RunInputs import RunInputs
 from .Runs import Runs
+from .StatisticsNodes import StatisticsNodes
 from .Task import Task
+from .Visits import STATISTICS
 from .Worker import Worker
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 
     from DEMISTCore.options import SynthesisOptions
 
@@ -31,6 +33,7 @@ class FileJobs:
 
     _runs: Runs
     _worker: Worker
+    _statistics: StatisticsNodes
     synthesize: Callable[..., Any]
 
     def batch(self, items: Any, **options: Any) -> list[Any]:
@@ -82,22 +85,44 @@ class FileJobs:
         folder: str | os.PathLike[str],
         lesions: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode | None = None,
         uncertainty: vtkMRMLScalarVolumeNode | None = None,
+        table: vtkMRMLTableNode | None = None,
         wait: bool = True,
         onDone: Callable[[Result], Any] | None = None,
         onError: Callable[[str, str], Any] | None = None,
     ) -> Result | Job:
         """Write a map as DICOM: Parametric Map, its uncertainty too, lesions as Segmentation; see DEMISTCore.dicom.
 
+        With the statistics ``table`` of this map, lesions and NAWM are those that were measured, and the table becomes
+        a Structured Report (TID 1500) about them; not if the regions were edited since.
+
         They belong to patient and study of the T1w, if that came from Slicer's DICOM database. ``result.files`` tells
         what was written into ``folder``; existing files of these names are replaced.
         """
         self._runs.checkIdle()
         uncertainty = Volumes.uncertaintyOf(psr) if uncertainty is None else uncertainty
-        inputs = RunInputs({"psr": psr, "uncertainty": uncertainty, "lesions": lesions}, frame=psr)
+        nodes, segments = {"psr": psr, "uncertainty": uncertainty, "lesions": lesions}, {}
+        rows, regions = _measured(table, psr)
+        if regions is not None and self._statistics.isEdited(regions):
+            rows = []  # the numbers are no longer those of the regions
+        for region, segment in regionSegments(regions).items() if rows else ():
+            key = "lesions" if region == "lesion" else region
+            nodes[key], segments[key] = regions, segment
+        inputs = RunInputs(nodes, frame=psr, segments=segments)
         inputs.check("psr")
         t1 = Volumes.t1wOf(psr)
         request = {
             "do": "dicom", "out": wholePath(folder), "series": dicomFiles(t1) or dicomFiles(psr) or None,
-            "unchecked": isSuggested(lesions), "provenance": Volumes.provenanceOf(psr) or None,
+            "unchecked": isSuggested(nodes["lesions"]), "provenance": Volumes.provenanceOf(psr) or None,
+            "rows": rows or None,
         }  # fmt: skip
         return self._runs.run(Task(request, ResultNodes.makeDicom, inputs), wait, Callbacks(None, onDone, onError))
+
+
+def _measured(table: vtkMRMLTableNode | None, psr: vtkMRMLScalarVolumeNode) -> tuple[list[dict[str, Any]], Any]:
+    """Rows of the statistics of a map and the segmentation of its regions; nothing of another map's table."""
+    if table is None or table.GetAttribute("DEMIST.Table") != STATISTICS:
+        return [], None
+    regions = table.GetNodeReference(Placement.SEGMENTATION_REFERENCE)
+    if table.GetNodeReference(Placement.VOLUME_REFERENCE) is not psr or regions is None:
+        return [], None
+    return Tables.rowsOf(table), regions

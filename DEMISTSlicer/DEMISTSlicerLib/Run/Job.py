@@ -19,6 +19,7 @@ from ..RunError import RunError
 from ..Signal import Signal
 from .Process import EXIT_MISSING, WorkerProcess
 from .RunInputs import NAMES
+from .Sentences import inLanguage
 from .Steps import Steps
 from .Task import Task
 
@@ -155,7 +156,7 @@ class Job:
         elif event == "error":
             if message.get("traceback"):
                 self.log.emit(message["traceback"])
-            self._fail(RunError(message.get("kind", "internal"), message.get("message", "")))
+            self._fail(RunError(message.get("kind", "internal"), inLanguage(message.get("message", ""))))
         elif event == "cancelled":
             self._fail(RunError("cancelled", _("The run was cancelled.")))
         elif self._stopping is not None:

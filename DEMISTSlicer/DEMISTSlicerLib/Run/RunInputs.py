@@ -25,6 +25,8 @@ NAMES = {
     "brain_mask": _("brain mask"),
     "uncertainty": _("uncertainty map"),
     "reference": _("reference map"),
+    "nawm_proximal": _("proximal NAWM"),
+    "nawm_distal": _("distal NAWM"),
 }
 
 
@@ -34,11 +36,13 @@ class RunInputs:
 
     Attributes:
         nodes: node, or None where none was chosen, by key of :data:`NAMES`.
+        segments: ID of the segment that is meant, by key, where it is not all lesions of a segmentation.
         frame: node in whose space the places of all are told; segmentations become masks on its grid.
     """
 
     nodes: Mapping[str, Any] = field(default_factory=dict)
     frame: Any = None
+    segments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def given(self) -> list[tuple[str, Any]]:
@@ -90,7 +94,8 @@ class RunInputs:
         """Write all of them into ``folder``, slab by slab; the value is their references by key."""
         told = {}
         for key, node in self.given:
-            told[key] = yield from writeNode(node, folder, key, self.frame, self.drawnOn(node))
+            segment = self.segments.get(key)
+            told[key] = yield from writeNode(node, folder, key, self.frame, self.drawnOn(node), segment)
         return told
 
     def drawnOn(self, node: vtkMRMLVolumeNode | vtkMRMLSegmentationNode) -> Any:

@@ -34,6 +34,11 @@ class StatisticsNodes:
             return None
         return made if self._stamps.get(made.GetID()) == editStamp(made) else None
 
+    def isEdited(self, segmentation: vtkMRMLSegmentationNode) -> bool:
+        """Whether somebody has worked on a segmentation since its statistics; of an earlier session nobody knows."""
+        stamp = self._stamps.get(segmentation.GetID())
+        return stamp is not None and stamp != editStamp(segmentation)
+
     def make(
         self,
         message: dict[str, Any],

@@ -1,0 +1,77 @@
+"""What every trained rival shares: how large it is, how often its network runs, windows over a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Maker(Protocol):
+    """A trained network that makes PSR maps of prepared images."""
+
+    #: SHA-256 of its weights
+    hash: str
+    #: parameters of all that runs at inference
+    parameters: int
+    #: forward passes of its network in the last prediction
+    passes: int
+
+    def predict(
+        self, array: np.ndarray, mask: np.ndarray | None = None, *, seed: int = 0,
+        device: torch.device | str = "cpu", dtype: torch.dtype | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """PSR (X, Y, Z), fraction, 0 outside ``mask``, of prepared images (2, X, Y, Z)."""
+
+
+def count_parameters(*modules: nn.Module) -> int:
+    """Parameters of all modules together."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+@contextmanager
+def counted(network: nn.Module) -> Iterator[list[int]]:
+    """Yield a list of one number: the forward passes of ``network`` while the block runs."""
+    passes = [0]
+
+    def count(module: nn.Module, given: object, result: object) -> None:
+        passes[0] += 1
+
+    handle = network.register_forward_hook(count)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def in_windows(
+    network: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int], overlap: float = 0.5
+) -> Tensor:
+    """``network`` over windows of ``size`` of a volume (1, C, X, Y, Z), blended by a Gaussian.
+
+    Instance and group norms see what they saw in training, whatever the volume's extents.
+    """
+    from monai.inferers import SlidingWindowInferer
+
+    infer = SlidingWindowInferer(tuple(size), 1, overlap, mode="gaussian", cache_roi_weight_map=True)
+    return infer(x, lambda window: network(window).float())
+
+
+def channels_last(x: np.ndarray, device: torch.device) -> Tensor:
+    """Images (C, X, Y, Z) as a batch of one, float32, in the order that 3-D convolutions are fastest in."""
+    import torch
+
+    batch = torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(device)
+    return batch.contiguous(memory_format=torch.channels_last_3d)
+
+
+def finished(psr: Tensor, psr_range: float, mask: np.ndarray | None) -> np.ndarray:
+    """A map (X, Y, Z) in units of the PSR range as PSR: float32 fraction, 0 or more, 0 outside ``mask``."""
+    array = np.maximum(psr.float().cpu().numpy() * np.float32(psr_range), 0)
+    return array if mask is None else np.where(np.asarray(mask) > 0, array, np.float32(0))

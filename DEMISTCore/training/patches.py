@@ -1,0 +1,83 @@
+"""What stages on patches share: samples, validation and preview of a network that makes PSR of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..networks.config import PSR_RANGE
+from . import previews
+from .autoencoder import read_patch
+from .data import Prepared, augment, collate, pick, random, random_patch
+from .stage import Stage
+
+
+class PatchStage(Stage):
+    """A stage on pairs of patches; subclasses bring ``objectives`` and :meth:`answer`."""
+
+    #: of the stage: part of every draw
+    name: str
+    score = "mae"
+
+    def __init__(self, settings: Any, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+        self.settings, self.train, self.held = settings, train, held
+        self.partial = any(entry.is_partial for entry in train)
+
+    def answer(self, x: Tensor, seed: int = 0) -> Tensor:
+        """PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
+        raise NotImplementedError
+
+    def table(self) -> str:
+        """Number of parameters."""
+        counts = (f"{name} {sum(p.numel() for p in o.parameters()):,}" for name, o in self.objectives.items())
+        return f"parameters: {', '.join(counts)}"
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """Random patches, flipped and with random contrast: the same as the condition encoder sees."""
+        return collate([self.sample(i, random(self.settings.seed, self.name, i)) for i in indices])
+
+    def sample(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """x (2, ...), y (1, ...) and, where maps are partial, known (1, ...) of sample ``i``."""
+        s = self.settings
+        entry = self.train[pick(len(self.train), s.seed, self.name, i)]
+        sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
+                            with_known=self.partial)  # fmt: skip
+        known = {"known": sample["known"]} if self.partial else {}
+        return {"x": augment(sample["x"], s.augment, rng), "y": sample["y"], **known}
+
+    def fixed_patches(self) -> list[dict[str, Tensor]]:
+        """The same patches of held-out subjects at every validation, one a batch."""
+        s, entries = self.settings, self.held or self.train
+        patches = []
+        for i in range(s.validation_patches):
+            entry = entries[i % len(entries)]
+            start = random_patch(entry, s.patch, random(0, "validation", i))
+            patches.append(collate([read_patch(entry, s.patch, start, False)]))
+        return patches
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Error inside the brain on fixed patches of held-out subjects."""
+        errors = []
+        for i, batch in enumerate(self.fixed_patches()):
+            error = (self.answer(batch["x"].to(device), i).float().cpu() - batch["y"])[batch["brain"] > 0]
+            errors.append((float(error.square().mean()), float(error.abs().mean())))
+        mse, mae = np.mean(errors, axis=0)
+        return {"psnr": float(-10 * np.log10(mse)), "mae": float(mae)}
+
+    def preview(self, path: Path, device: torch.device) -> None:
+        """One held-out patch: T1w, FLAIR, PSR, the answer, the difference."""
+        s = self.settings
+        entry = (self.held or self.train)[0]
+        batch = collate([read_patch(entry, s.patch, random_patch(entry, s.patch, random(0, "preview")), False)])
+        y_hat = self.answer(batch["x"].to(device)).float().cpu()[0, 0] * PSR_RANGE
+        x, y = batch["x"][0], batch["y"][0, 0] * PSR_RANGE
+        rows = [
+            ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), (self.name, y_hat, "psr"),
+            ("difference", y_hat - y, "difference"),
+        ]  # fmt: skip
+        previews.draw(path, rows, title=entry.name)

@@ -1,0 +1,347 @@
+"""A whole cohort at full size, disturbed in every way, in one command that goes on where it was stopped.
+
+python benchmarks/cohort_full.py --out runs/cohort_full
+
+40 simulated people (whole heads at 1 mm), 12 of them damaged (those of Testing/test_cohort_damage.py), 2 workers:
+
+1. data      the data set, and the damage
+2. plain     an undisturbed run: 28 done, 12 with their sentence, exit code 1, the validator passes
+3. disturbed the same into another folder, during which a worker is killed (the run goes on by itself), Ctrl-C is sent,
+             the scheduler of a cluster is killed, and the disk is full (Linux, root: a file system in memory whose size
+             is set to what is there); each time the same command is given again
+             of what was done before a disturbance nothing is made again
+4. compare   every result of both is the same, byte for byte, and nothing is left over
+5. group     tables and comparisons
+6. constants seconds of the phases of one person on one thread, for benchmarks/scaling.py --constants
+
+Each step leaves ``OUT/STEP.json`` and is passed over once it has; the runs themselves go on as they always do. Takes
+two hours or three on two cores, and 10 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "Testing"), str(ROOT)]
+
+PEOPLE, SEED, WORKERS = 40, 19_000, 2
+#: Of the run of step 3: so many sessions are done when this happens.
+WHEN = {"worker": 3, "ctrl-c": 8, "scheduler": 13, "disk": 18}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what is not done yet."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, default=Path("runs/cohort_full"))
+    p.add_argument("--bundle", default="demist-sim")
+    p.add_argument("--anatomies", nargs="+", default=["icbm152"], help="as for python -m DEMISTCore.simulate")
+    args = p.parse_args(argv)
+    out = args.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    steps: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
+        "data": data, "plain": plain, "disturbed": disturbed, "compare": compare, "group": group,
+        "constants": constants,
+    }  # fmt: skip
+    for name, step in steps.items():
+        told = out / f"{name}.json"
+        if told.is_file():
+            print(f"{name}: done already ({told})")
+            continue
+        start = time.monotonic()
+        found = step(out, args)
+        found["minutes"] = round((time.monotonic() - start) / 60, 1)
+        told.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {json.dumps(found)}", flush=True)
+    return 0
+
+
+def require(holds: bool, what: str) -> None:
+    """End with a sentence where something does not hold."""
+    if not holds:
+        sys.exit(f"FAILED: {what}")
+
+
+def data(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """40 people; the last 12 are damaged."""
+    from test_cohort_damage import DAMAGE
+
+    bids = out / "bids"
+    subprocess.run(
+        [sys.executable, "-m", "DEMISTCore.simulate", "--out", bids, "--subjects", str(PEOPLE), "--seed", str(SEED),
+         "--workers", str(WORKERS), "--resume", "--anatomies", *args.anatomies], cwd=ROOT, check=True,
+    )  # fmt: skip
+    shutil.rmtree(bids / "derivatives", ignore_errors=True)  # the truth: nothing of it may be seen
+    people = sorted(path.name for path in bids.glob("sub-*"))
+    require(len(people) == PEOPLE, f"{bids} holds {len(people)} people")
+    for name, person in zip(DAMAGE, people[-len(DAMAGE) :]):
+        marker = out / "damaged" / name
+        if not marker.exists():
+            _damage(name, bids / person)
+            marker.parent.mkdir(exist_ok=True)
+            marker.write_text(f"{person}\n", encoding="ascii")
+    return {"people": PEOPLE, "damaged": dict(zip(DAMAGE, people[-len(DAMAGE) :]))}
+
+
+def _damage(name: str, person: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+    from test_cohort_damage import DAMAGE
+
+    anat = person / "anat"
+    if name == "duplicate":  # takes a session
+        (person / "ses-1").mkdir()
+        shutil.move(anat, person / "ses-1" / "anat")
+        anat = person / "ses-1" / "anat"
+        for path in list(anat.iterdir()):
+            path.rename(path.with_name(path.name.replace(f"{person.name}_", f"{person.name}_ses-1_")))
+        DAMAGE[name][0](anat, f"{person.name}_ses-1")
+    elif name == "t2w":  # of this head, at its place: fluid bright, tissue dark
+        image = nib.load(anat / f"{person.name}_T1w.nii.gz")
+        values = image.get_fdata()
+        top = np.percentile(values, 99.5)
+        inverted = np.clip(1.2 * top - values, 0, None) * (values > 0.08 * top)
+        nib.save(nib.Nifti1Image(inverted.astype(np.float32), image.affine), anat / f"{person.name}_FLAIR.nii.gz")
+        (anat / f"{person.name}_FLAIR.json").write_text(json.dumps({"SeriesDescription": "t2_tse_tra"}))
+    else:
+        DAMAGE[name][0](anat, person.name)
+
+
+def command(out: Path, to: Path, args: argparse.Namespace, *more: str) -> list[str]:
+    """The command line of the cohort."""
+    return [sys.executable, "-m", "DEMISTCore.cohort", str(out / "bids"), str(to), "participant", "--bundle",
+            args.bundle, "--skip-bids-validator", "-q", "--threads", "1", *more]  # fmt: skip
+
+
+def start(words: Sequence[str], log: Path) -> subprocess.Popen:
+    """A process in a group of its own, as a plain user where root would read what nobody may."""
+    from test_cohort_damage import _as_a_plain_user
+
+    plainly = _as_a_plain_user if sys.platform == "linux" and os.geteuid() == 0 else None
+    with open(log, "a", encoding="utf-8") as stream:
+        return subprocess.Popen(words, cwd=ROOT, stderr=stream, stdout=stream, start_new_session=True,
+                                preexec_fn=plainly)  # fmt: skip
+
+
+def ended(words: Sequence[str], log: Path) -> int:
+    """Run to the end; its exit code."""
+    return start(words, log).wait()
+
+
+def plain(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Undisturbed; what must be true of it."""
+    from cohort_data import rows
+    from test_cohort_damage import DAMAGE
+
+    from DEMISTCore.cohort.validate import find_validator
+
+    to = out / "plain"
+    code = ended(command(out, to, args, "--workers", str(WORKERS)), out / "plain.log")
+    require(code == 1, f"exit code {code}, see {out / 'plain.log'}")
+    told = rows(to)
+    damaged = json.loads((out / "data.json").read_text())["damaged"]
+    for name, person in damaged.items():
+        row = told[f"{person}_ses-2" if name == "duplicate" else person]
+        _, state, words = DAMAGE[name]
+        require(row["state"] == state, f"{name} ({person}) is {row['state']}: {row['message']}")
+        require(any(word in row["message"] for word in words.split("|")), f"{name}: {row['message']}")
+    whole = [row for name, row in told.items() if name.split("_")[0] not in damaged.values()]
+    undone = [name for name, row in told.items() if row in whole and row["state"] != "done"]
+    require(len(whole) == PEOPLE - len(damaged) and not undone, f"not all others are done: {undone[:3]}")
+    done = subprocess.run([find_validator(), str(to)], capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL)  # fmt: skip
+    require(done.returncode == 0, f"the validator: {done.stdout[-500:]}")
+    return {
+        "done": len(whole), "seconds_a_session": round(sum(float(row["seconds"]) for row in whole) / len(whole), 1),
+        "peak_memory_mb": max(float(row["peak_memory_mb"]) for row in whole),
+    }  # fmt: skip
+
+
+def disturbed(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The four disturbances, one after the other, in one folder; those that were are not repeated."""
+    from cohort_data import written
+
+    to, log, noted = out / "disturbed", out / "disturbed.log", out / "disturbed-so-far.json"
+    memory = _limited(to)
+    so_far = json.loads(noted.read_text()) if noted.is_file() else {"kept": {}}
+    local = command(out, to, args, "--workers", str(WORKERS))
+
+    def happened(what: str, how: Any) -> None:
+        so_far[what] = how
+        noted.write_text(json.dumps(so_far), encoding="utf-8")
+
+    def until(what: str, process: subprocess.Popen) -> None:
+        """Until so many are done; what they have made is to stay."""
+        while _done(to) < WHEN[what]:
+            require(process.poll() is None, f"the run has ended with {process.returncode} before {what}; see {log}")
+            time.sleep(0.5)
+        so_far["kept"] |= {name: list(made) for name, made in written(to).items() if _is_done(to, name)}
+
+    if "ctrl-c" not in so_far:
+        run = start(local, log)
+        if "worker" not in so_far:
+            until("worker", run)
+            happened("worker", _kill_a_worker(run))
+        until("ctrl-c", run)
+        os.killpg(run.pid, signal.SIGINT)
+        code = run.wait(timeout=300)
+        require(code == 130, f"Ctrl-C ended the run with {code}")
+        happened("ctrl-c", code)
+    if "scheduler" not in so_far:
+        cluster, address = _scheduler(out, log)
+        run = start(command(out, to, args, "--scheduler", address), log)
+        until("scheduler", run)
+        for process in cluster:
+            os.killpg(process.pid, signal.SIGKILL)
+        code = run.wait(timeout=600)
+        require(code == 2, f"without its scheduler the run ended with {code}")
+        happened("scheduler", code)
+    if memory and "disk" not in so_far:
+        run = start(local, log)
+        until("disk", run)
+        _resize(to, shutil.disk_usage(to).used + (8 << 20))
+        code = run.wait(timeout=3600)
+        _resize(to, 16 << 30)
+        require(code == 2, f"a full disk ended the run with {code}")
+        happened("disk", code)
+    code = ended(local, log)
+    require(code == 1, f"the last run ended with {code}; see {log}")
+    after = written(to)
+    again = [name for name, made in so_far["kept"].items() if list(after.get(name, ())) != made]
+    require(not again, f"made again though it was done: {again[:3]}")
+    told = {what: so_far.get(what, "not tried: it takes Linux and root") for what in WHEN}
+    return {**told, "kept": len(so_far["kept"])}
+
+
+def _limited(to: Path) -> bool:
+    """A file system in memory for the results, so that its size can be set."""
+    to.mkdir(exist_ok=True)
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    if os.path.ismount(to):
+        return True
+    if any(to.iterdir()):  # begun without
+        return False
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16g", "tmpfs", str(to)], check=False).returncode == 0
+
+
+def _resize(to: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(to)], check=True)
+
+
+def _done(to: Path) -> int:
+    from DEMISTCore.cohort import status
+
+    return sum(one.state == "done" for one in status.load_all(to))
+
+
+def _is_done(to: Path, image: str) -> bool:
+    from DEMISTCore.cohort import status
+
+    subject, *rest = image.split("/")
+    session = rest[0] if rest[0].startswith("ses-") else ""
+    return status.load(to, subject, session).state == "done"
+
+
+def _kill_a_worker(run: subprocess.Popen) -> str:
+    """One that holds a session's lock."""
+    import psutil
+
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        for child in psutil.Process(run.pid).children(recursive=True):
+            try:
+                if any(str(file.path).endswith("/.lock") for file in child.open_files()):
+                    child.kill()
+                    return "killed"
+            except psutil.Error:
+                continue
+        time.sleep(0.2)
+    sys.exit("FAILED: no worker held a lock within 300 s")
+
+
+def _scheduler(out: Path, log: Path) -> tuple[list[subprocess.Popen], str]:
+    """A scheduler and two workers, as processes of their own."""
+    told = out / "scheduler.json"
+    told.unlink(missing_ok=True)
+    dask = [sys.executable, "-m", "dask"]
+    listed = [start([*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)], log)]
+    listed.append(start([*dask, "worker", "--nthreads", "1", "--nworkers", str(WORKERS), "--no-dashboard",
+                         "--scheduler-file", str(told), "--local-directory", str(out / "dask")], log))  # fmt: skip
+    while not (told.is_file() and told.stat().st_size):
+        require(listed[0].poll() is None, f"the scheduler has ended; see {log}")
+        time.sleep(0.2)
+    return listed, json.loads(told.read_text())["address"]
+
+
+def compare(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Both runs, byte for byte."""
+    from cohort_data import results, rows
+
+    one, other = results(out / "plain"), results(out / "disturbed")
+    different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    require(not different, f"{len(different)} results differ, such as {different[:3]}")
+    states = [{name: row["state"] for name, row in rows(out / name_of).items()} for name_of in ("plain", "disturbed")]
+    require(states[0] == states[1], "sessions ended otherwise")
+    left = [str(path) for path in (out / "disturbed").rglob(".tmp-*")]
+    require(not left, f"left over: {left[:3]}")
+    return {"files": len(one), "same": True}
+
+
+def group(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Tables of all of them."""
+    words = [sys.executable, "-m", "DEMISTCore.cohort", str(out / "bids"), str(out / "plain"), "group", "-q"]
+    code = ended(words, out / "group.log")
+    require(code == 0, f"group ended with {code}; see {out / 'group.log'}")
+    return {"tables": sorted(path.name for path in (out / "plain" / "group").iterdir())}
+
+
+def constants(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of each phase of two people, on one thread; the first warms up."""
+    import torch
+
+    from DEMISTCore.cohort.index import index_bids
+    from DEMISTCore.cohort.options import Options
+    from DEMISTCore.cohort.work import work
+
+    torch.set_num_threads(1)
+    to = out / "phases"
+    shutil.rmtree(to, ignore_errors=True)
+    begin = time.perf_counter()
+    listed = index_bids(out / "bids")
+    index = (time.perf_counter() - begin) / len(listed)
+    seconds: dict[str, float] = {}
+    options = Options(args.bundle, device="cpu", threads=1)
+    people = [one for one in listed if not one.problem][:2]
+    for session in people:
+        for phase, name in ((("prepare",), "prepare_s"), (("map",), "map_cpu_s"), (("regions",), "regions_s"),
+                            (("report",), "report_s")):  # fmt: skip
+            begin = time.perf_counter()
+            outcome = work(session, options, to, phase)
+            seconds[name] = time.perf_counter() - begin
+            require(outcome.status.state != "failed", outcome.status.message)
+    begin = time.perf_counter()
+    require(work(people[1], options, to).computed == (), "a session that is done is not done again")
+    seconds["session_s"] = time.perf_counter() - begin
+    sizes = [sum(path.stat().st_size for path in (to / people[1].subject).rglob("*") if path.is_file())]
+    scans = [path.stat().st_size for path in (people[1].t1w, people[1].flair)]
+    found = {name: round(value, 3) for name, value in seconds.items()} | {
+        "index_s": round(index, 5), "memory_gib": round((outcome.status.peak_memory_mb or 0) / 1024, 2),
+        "input_mb": round(sum(scans) / 1e6, 1), "output_mb": round(sum(sizes) / 1e6, 1),
+    }  # fmt: skip
+    (out / "scaling_constants.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
