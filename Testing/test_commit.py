@@ -164,3 +164,22 @@ def test_a_long_name_has_a_temporary_one(tmp_path):
     name = "x" * 240 + ".json"
     write_json(tmp_path / name, 1)
     assert (tmp_path / name).read_text() == "1\n"
+
+
+def test_what_is_made_aside_is_hidden_and_goes(tmp_path):
+    target = tmp_path / "new" / "model"
+    with commit.aside(target) as hidden:
+        assert hidden.parent == target.parent
+        assert hidden.name.startswith(commit.temporary_prefix())
+        (hidden / "weights").write_text("w")
+        commit.commit([(hidden, target)])
+
+    def stop_half_way() -> None:
+        with commit.aside(target) as hidden:
+            (hidden / "weights").write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert (target / "weights").read_text() == "w"

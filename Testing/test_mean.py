@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from training_data import write_mini_bids
 
 from DEMISTCore import train
 from DEMISTCore.baselines import linear
-from DEMISTCore.bundle import load_bundle
+from DEMISTCore.bundle import SAMPLING, load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.diffusion import SAMPLERS, NoiseSchedule, SeededNoise
 from DEMISTCore.errors import InputError
@@ -546,7 +546,12 @@ def test_plans(runs, tiny_bundle):
     assert plan_sampling(bundle, None, None, None, None).mode == "mean"
     assert plan_sampling(bundle, [3], None, None, None).mode == "sample"
     assert plan_sampling(bundle, None, 5, None, None).steps == 5
-    assert plan_sampling(old, None, None, None, None).mode == "sample"
+    plan = plan_sampling(old)
+    assert plan.mode == "sample"
+    assert set(plan.to_dict()) == set(SAMPLING)
+    assert plan.to_dict()["seeds"] == list(range(old.sampling["seeds"]))
+    with pytest.raises(FrozenInstanceError):
+        plan.steps = 3
     for arguments, words in (
         ((old, None, None, None, None, None, None, "mean"), "no network for the mean"),
         ((old, None, None, None, None, None, None, "sample", 0.5), "no mean network to start from"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...colors import REGION_COLORS
 from ...statistics.comparison import agreement
-from ...statistics.figures import COLOURS
 from ..figures import Column, compare_slices
 from .pooled import Pool
 from .recipes import OURS
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMALL, _NORMAL = 7, 9
-#: Colors of regions, told apart with color-blind eyes.
+#: Colors of regions by the names they have here.
 _REGIONS = {
-    "lesion": "#cc79a7", "proximal NAWM": COLOURS["nawm_proximal"], "distal NAWM": COLOURS["nawm_distal"],
-    "grey matter": "#7f7f7f", "white matter": "#0072b2",
+    "lesion": REGION_COLORS["lesion"], "proximal NAWM": REGION_COLORS["nawm_proximal"],
+    "distal NAWM": REGION_COLORS["nawm_distal"], "grey matter": REGION_COLORS["grey_matter"],
+    "white matter": REGION_COLORS["white_matter"],
 }  # fmt: skip
-_CURVES = {"proximal": COLOURS["nawm_proximal"], "distal": COLOURS["nawm_distal"]}
+_CURVES = {"proximal": REGION_COLORS["nawm_proximal"], "distal": REGION_COLORS["nawm_distal"]}
 _ACROSS = 4
 #: A zoom shows this share of the slice's extents.
 _ZOOM = 0.36

@@ -131,7 +131,7 @@ def _fitted(name: str, model: LinearModel) -> Method:
 
 def _linear(fold: Fold, sessions: Sequence[Session], out: Path, options: Options) -> LinearModel:
     """Both least-squares fits on the first scan of the fold's first training subjects, kept in the fold's folder."""
-    from ...training.data import prepare_cohort
+    from ...training.prepare import prepare_cohort
     from ...training.settings import resolve
 
     settings = resolve("regression", options.config, ["steps=1", *options.words("regression")])
