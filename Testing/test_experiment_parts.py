@@ -68,6 +68,53 @@ def test_a_clean_prediction_told_as_velocity_is_what_the_sampler_ends_in() -> No
         assert torch.allclose(found, target, atol=1e-4)
 
 
+# --- losses where PSR is unknown --------------------------------------------------------------------------------------
+
+
+def rival_losses(batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Every rival's loss of a batch with networks as they begin: the U-Nets of diffusion end in zeros, and answer 0."""
+    from DEMISTCore.baselines.ldm import build_latent_unet
+    from DEMISTCore.diffusion import NoiseSchedule
+    from DEMISTCore.losses import PatchGAN
+    from DEMISTCore.networks import PRESETS
+    from DEMISTCore.training.cwdm import CwdmObjective
+    from DEMISTCore.training.ldm import LdmObjective
+    from DEMISTCore.training.pix2pix import GeneratorObjective
+    from DEMISTCore.training.settings import resolve
+    from DEMISTCore.training.vae import VaeObjective
+
+    torch.manual_seed(0)
+    images = {name: batch[name] for name in ("x", "y", "known")}
+    latents = {"z": batch["y"].expand(-1, 4, -1, -1, -1), "c": batch["x"].repeat(1, 2, 1, 1, 1)}
+    latents |= {"known": batch["known"], "noise": torch.zeros_like(latents["z"]), "t": torch.tensor([300])}
+    unet = PRESETS["tiny"].backbone
+    pix2pix = GeneratorObjective(resolve("pix2pix", "tiny"), PatchGAN(3, 4, 2))
+    wavelets = {"noise": torch.zeros(1, 8, *(n // 2 for n in batch["y"].shape[2:])), "t": torch.tensor([300])}
+    ldm = LdmObjective(build_latent_unet(unet, 8, 4), NoiseSchedule(), "prediction")
+    with torch.no_grad():
+        return {
+            "pix2pix": float(pix2pix({**images, "index": torch.tensor([0])}, 0.5)["l1"]),
+            "cwdm": float(CwdmObjective(resolve("cwdm", "tiny"))({**images, **wavelets}, 0.5)["loss"]),
+            "vae": float(VaeObjective(build_latent_unet(unet, 4, 4))(latents, 0.5)["loss"]),
+            "ldm": float(ldm(latents, 0.5)["loss"]),
+        }
+
+
+def test_no_rival_learns_from_voxels_whose_psr_is_unknown() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 1, 32, 32, 32)
+    known = torch.zeros(shape)
+    known[..., :15] = 1  # the slab ends within a pair of voxels, of which wavelets make one
+    batch = {"x": torch.rand((1, 2, 32, 32, 32), generator=generator), "y": torch.rand(shape, generator=generator),
+             "known": known}  # fmt: skip
+    before = rival_losses(batch)
+    assert all(value > 0 for value in before.values())
+    elsewhere = rival_losses({**batch, "y": torch.where(known > 0, batch["y"], 7.0)})
+    assert elsewhere == pytest.approx(before, rel=1e-5)
+    here = rival_losses({**batch, "y": batch["y"] + known})
+    assert all(here[name] > 1.01 * before[name] for name in before)
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
