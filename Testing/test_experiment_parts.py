@@ -437,6 +437,36 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bids
 
 
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        ("elsewhere", "does not overlap the brain"), ("unlabelled", "has no tissue segmentation"),
+        ("bare", "has no brain mask"),
+    ],
+)
+def test_what_is_wrong_with_a_scan_is_said_before_any_training(
+    spoil: str, sentence: str, three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids = Path(shutil.copytree(three, tmp_path / "bids"))
+    truth = bids / "derivatives/truth/sub-002/anat"
+    if spoil == "elsewhere":
+        path = truth / "sub-002_desc-truth_PSRmap.nii.gz"
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[:3, 3] += 500
+        nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), affine), path)
+    else:
+        (truth / f"sub-002_desc-{'tissue_dseg' if spoil == 'unlabelled' else 'brain_mask'}.nii.gz").unlink()
+    code = run(main, ["cv", "--data", str(bids), "--out", str(tmp_path / "out"), "--folds", "3", "--config", "tiny",
+                      "--preprocess", "simulated"])  # fmt: skip
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert "sub-002" in said
+    assert not list((tmp_path / "out").glob("fold-*"))
+
+
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 
