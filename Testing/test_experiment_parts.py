@@ -367,6 +367,19 @@ def test_diagnoses_by_a_mixed_model_equal_the_formula_interface() -> None:
     assert within.loc[("cWDM", "all", "proximal NAWM"), "difference"] == pytest.approx(-0.02, abs=0.002)
 
 
+def test_nawm_of_who_has_no_lesions_stands_in_for_the_parts_of_others() -> None:
+    regions, strata = region_table(several=False)
+    healthy = regions["subject"].map(strata) == "HC"
+    whole = regions[healthy & (regions["region"] == "distal NAWM")].assign(region="NAWM")
+    found = diagnoses(long_table(pd.concat([regions[~healthy], whole]), ["cWDM"]), strata)
+    own = found[found["source"] == "measured"].set_index("region")
+    assert set(own.index) == {"lesion", "proximal NAWM", "distal NAWM"}
+    sick = regions[~healthy].groupby("region")["truth"].mean()
+    for region, row in own.iterrows():
+        assert row["difference"] == pytest.approx(sick[region] - whole["truth"].mean())
+        assert (row["people"], row["reference_people"]) == (8, 8)
+
+
 def test_people_scanned_once_need_no_random_intercept() -> None:
     from statsmodels.api import OLS
 
