@@ -145,6 +145,60 @@ def test_metrics_equal_scikit_image_and_monai_on_random_volumes() -> None:
     assert np.isnan(metrics.nmse(made, 0 * truth, everywhere))
 
 
+def scan_with_one_lesion() -> object:
+    """White matter all over, a lesion voxel in the middle, a map that is wrong in known ways."""
+    from DEMISTCore.evaluation.pair import PairCase
+    from DEMISTCore.volume import Grid
+
+    shape = (32, 32, 32)
+    labels = np.full(shape, 3, np.uint8)
+    labels[16, 16, 16] = 5
+    labels[0] = 2
+    everywhere = np.ones(shape, bool)
+    truth = np.where(labels == 5, 0.06, np.where(labels == 2, 0.07, 0.12)).astype(np.float32)
+    truth += 0.001 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return PairCase("sub-01", Grid(shape, np.eye(4)), truth, everywhere, everywhere, labels, truth + np.float32(0.01))
+
+
+def test_places_lie_at_their_distances_from_lesions_and_borders() -> None:
+    from DEMISTCore.evaluation.cv.places import VOXELS, Places
+
+    case = scan_with_one_lesion()
+    places = Places.of(case)
+    at = np.indices(case.labels.shape)
+    distance = np.sqrt(((at - 16) ** 2).sum(0))
+    white = (case.labels == 3) & (at[0] > 2)  # farther than 2 mm from the cortex at x = 0
+    assert (places.nawm["proximal"] == (white & (distance > 2) & (distance <= 6))).all()
+    assert (places.nawm["distal"] == (white & (distance > 10))).all()
+    assert (places.groups["grey"] == (case.labels == 2)).all()
+    assert places.drawn["distal"].size == VOXELS
+    assert (places.drawn["distal"] == Places.of(case).drawn["distal"]).all()
+    assert places.nawm["distal"].ravel()[places.drawn["distal"]].all()
+    assert places.drawn["lesion"].tolist() == [np.ravel_multi_index((16, 16, 16), case.labels.shape)]
+
+
+def test_numbers_of_a_map_are_those_of_its_groups() -> None:
+    from DEMISTCore.evaluation.cv.numbers import numbers, region_rows
+    from DEMISTCore.evaluation.cv.places import Places
+    from DEMISTCore.evaluation.methods.method import Outcome
+
+    case = scan_with_one_lesion()
+    places = Places.of(case)
+    row = numbers(case, places, Outcome(case.psr, np.full(case.psr.shape, 0.01)))
+    for group in ("brain", "white", "grey", "lesions"):
+        assert row[f"mae_{group}"] == pytest.approx(0.01, rel=1e-4)
+        assert row[f"psnr_{group}"] == pytest.approx(20 * np.log10(0.2 / 0.01), abs=1e-3)
+    power = np.mean(case.truth[case.labels == 3].astype(float) ** 2)
+    assert row["nmse_white"] == pytest.approx(0.01**2 / power, rel=1e-3)
+    assert row["sharpness"] == pytest.approx(1, abs=1e-4)
+    assert (row["auc_distal"], row["truth_auc_distal"], row["auc_distal_error"]) == (1, 1, 0)
+    assert row["interval_coverage"] == 1  # 1.645 SD of 0.01
+    assert row["coverage"] == 1
+    bias = {region["region"]: region["bias"] for region in region_rows(case, places, Outcome(case.psr))}
+    assert set(bias) == {"lesion", "proximal NAWM", "distal NAWM", "NAWM", "white matter", "grey matter"}
+    assert list(bias.values()) == pytest.approx([0.01] * 6, rel=1e-4)
+
+
 # --- folds ------------------------------------------------------------------------------------------------------------
 
 
