@@ -68,6 +68,53 @@ def test_a_clean_prediction_told_as_velocity_is_what_the_sampler_ends_in() -> No
         assert torch.allclose(found, target, atol=1e-4)
 
 
+# --- losses where PSR is unknown --------------------------------------------------------------------------------------
+
+
+def rival_losses(batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Every rival's loss of a batch with networks as they begin: the U-Nets of diffusion end in zeros, and answer 0."""
+    from DEMISTCore.baselines.ldm import build_latent_unet
+    from DEMISTCore.diffusion import NoiseSchedule
+    from DEMISTCore.losses import PatchGAN
+    from DEMISTCore.networks import PRESETS
+    from DEMISTCore.training.cwdm import CwdmObjective
+    from DEMISTCore.training.ldm import LdmObjective
+    from DEMISTCore.training.pix2pix import GeneratorObjective
+    from DEMISTCore.training.settings import resolve
+    from DEMISTCore.training.vae import VaeObjective
+
+    torch.manual_seed(0)
+    images = {name: batch[name] for name in ("x", "y", "known")}
+    latents = {"z": batch["y"].expand(-1, 4, -1, -1, -1), "c": batch["x"].repeat(1, 2, 1, 1, 1)}
+    latents |= {"known": batch["known"], "noise": torch.zeros_like(latents["z"]), "t": torch.tensor([300])}
+    unet = PRESETS["tiny"].backbone
+    pix2pix = GeneratorObjective(resolve("pix2pix", "tiny"), PatchGAN(3, 4, 2))
+    wavelets = {"noise": torch.zeros(1, 8, *(n // 2 for n in batch["y"].shape[2:])), "t": torch.tensor([300])}
+    ldm = LdmObjective(build_latent_unet(unet, 8, 4), NoiseSchedule(), "prediction")
+    with torch.no_grad():
+        return {
+            "pix2pix": float(pix2pix({**images, "index": torch.tensor([0])}, 0.5)["l1"]),
+            "cwdm": float(CwdmObjective(resolve("cwdm", "tiny"))({**images, **wavelets}, 0.5)["loss"]),
+            "vae": float(VaeObjective(build_latent_unet(unet, 4, 4))(latents, 0.5)["loss"]),
+            "ldm": float(ldm(latents, 0.5)["loss"]),
+        }
+
+
+def test_no_rival_learns_from_voxels_whose_psr_is_unknown() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 1, 32, 32, 32)
+    known = torch.zeros(shape)
+    known[..., :15] = 1  # the slab ends within a pair of voxels, of which wavelets make one
+    batch = {"x": torch.rand((1, 2, 32, 32, 32), generator=generator), "y": torch.rand(shape, generator=generator),
+             "known": known}  # fmt: skip
+    before = rival_losses(batch)
+    assert all(value > 0 for value in before.values())
+    elsewhere = rival_losses({**batch, "y": torch.where(known > 0, batch["y"], 7.0)})
+    assert elsewhere == pytest.approx(before, rel=1e-5)
+    here = rival_losses({**batch, "y": batch["y"] + known})
+    assert all(here[name] > 1.01 * before[name] for name in before)
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +143,60 @@ def test_metrics_equal_scikit_image_and_monai_on_random_volumes() -> None:
     part = rng.random(truth.shape) > 0.5
     assert metrics.ssim(made, truth, part) == pytest.approx(float(metrics.ssim_map(made, truth, part)[part].mean()))
     assert np.isnan(metrics.nmse(made, 0 * truth, everywhere))
+
+
+def scan_with_one_lesion() -> object:
+    """White matter all over, a lesion voxel in the middle, a map that is wrong in known ways."""
+    from DEMISTCore.evaluation.pair import PairCase
+    from DEMISTCore.volume import Grid
+
+    shape = (32, 32, 32)
+    labels = np.full(shape, 3, np.uint8)
+    labels[16, 16, 16] = 5
+    labels[0] = 2
+    everywhere = np.ones(shape, bool)
+    truth = np.where(labels == 5, 0.06, np.where(labels == 2, 0.07, 0.12)).astype(np.float32)
+    truth += 0.001 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return PairCase("sub-01", Grid(shape, np.eye(4)), truth, everywhere, everywhere, labels, truth + np.float32(0.01))
+
+
+def test_places_lie_at_their_distances_from_lesions_and_borders() -> None:
+    from DEMISTCore.evaluation.cv.places import VOXELS, Places
+
+    case = scan_with_one_lesion()
+    places = Places.of(case)
+    at = np.indices(case.labels.shape)
+    distance = np.sqrt(((at - 16) ** 2).sum(0))
+    white = (case.labels == 3) & (at[0] > 2)  # farther than 2 mm from the cortex at x = 0
+    assert (places.nawm["proximal"] == (white & (distance > 2) & (distance <= 6))).all()
+    assert (places.nawm["distal"] == (white & (distance > 10))).all()
+    assert (places.groups["grey"] == (case.labels == 2)).all()
+    assert places.drawn["distal"].size == VOXELS
+    assert (places.drawn["distal"] == Places.of(case).drawn["distal"]).all()
+    assert places.nawm["distal"].ravel()[places.drawn["distal"]].all()
+    assert places.drawn["lesion"].tolist() == [np.ravel_multi_index((16, 16, 16), case.labels.shape)]
+
+
+def test_numbers_of_a_map_are_those_of_its_groups() -> None:
+    from DEMISTCore.evaluation.cv.numbers import numbers, region_rows
+    from DEMISTCore.evaluation.cv.places import Places
+    from DEMISTCore.evaluation.methods.method import Outcome
+
+    case = scan_with_one_lesion()
+    places = Places.of(case)
+    row = numbers(case, places, Outcome(case.psr, np.full(case.psr.shape, 0.01)))
+    for group in ("brain", "white", "grey", "lesions"):
+        assert row[f"mae_{group}"] == pytest.approx(0.01, rel=1e-4)
+        assert row[f"psnr_{group}"] == pytest.approx(20 * np.log10(0.2 / 0.01), abs=1e-3)
+    power = np.mean(case.truth[case.labels == 3].astype(float) ** 2)
+    assert row["nmse_white"] == pytest.approx(0.01**2 / power, rel=1e-3)
+    assert row["sharpness"] == pytest.approx(1, abs=1e-4)
+    assert (row["auc_distal"], row["truth_auc_distal"], row["auc_distal_error"]) == (1, 1, 0)
+    assert row["interval_coverage"] == 1  # 1.645 SD of 0.01
+    assert row["coverage"] == 1
+    bias = {region["region"]: region["bias"] for region in region_rows(case, places, Outcome(case.psr))}
+    assert set(bias) == {"lesion", "proximal NAWM", "distal NAWM", "NAWM", "white matter", "grey matter"}
+    assert list(bias.values()) == pytest.approx([0.01] * 6, rel=1e-4)
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------
@@ -320,6 +421,19 @@ def test_diagnoses_by_a_mixed_model_equal_the_formula_interface() -> None:
     assert within.loc[("cWDM", "all", "proximal NAWM"), "difference"] == pytest.approx(-0.02, abs=0.002)
 
 
+def test_nawm_of_who_has_no_lesions_stands_in_for_the_parts_of_others() -> None:
+    regions, strata = region_table(several=False)
+    healthy = regions["subject"].map(strata) == "HC"
+    whole = regions[healthy & (regions["region"] == "distal NAWM")].assign(region="NAWM")
+    found = diagnoses(long_table(pd.concat([regions[~healthy], whole]), ["cWDM"]), strata)
+    own = found[found["source"] == "measured"].set_index("region")
+    assert set(own.index) == {"lesion", "proximal NAWM", "distal NAWM"}
+    sick = regions[~healthy].groupby("region")["truth"].mean()
+    for region, row in own.iterrows():
+        assert row["difference"] == pytest.approx(sick[region] - whole["truth"].mean())
+        assert (row["people"], row["reference_people"]) == (8, 8)
+
+
 def test_people_scanned_once_need_no_random_intercept() -> None:
     from statsmodels.api import OLS
 
@@ -388,6 +502,36 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "".join(f"sub-00{i}\tMS\n" for i in (1, 2, 3))
     (bids / "participants.tsv").write_text(f"participant_id\tdiagnosis\n{rows}")
     return bids
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        ("elsewhere", "does not overlap the brain"), ("unlabelled", "has no tissue segmentation"),
+        ("bare", "has no brain mask"),
+    ],
+)
+def test_what_is_wrong_with_a_scan_is_said_before_any_training(
+    spoil: str, sentence: str, three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids = Path(shutil.copytree(three, tmp_path / "bids"))
+    truth = bids / "derivatives/truth/sub-002/anat"
+    if spoil == "elsewhere":
+        path = truth / "sub-002_desc-truth_PSRmap.nii.gz"
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[:3, 3] += 500
+        nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), affine), path)
+    else:
+        (truth / f"sub-002_desc-{'tissue_dseg' if spoil == 'unlabelled' else 'brain_mask'}.nii.gz").unlink()
+    code = run(main, ["cv", "--data", str(bids), "--out", str(tmp_path / "out"), "--folds", "3", "--config", "tiny",
+                      "--preprocess", "simulated"])  # fmt: skip
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert "sub-002" in said
+    assert not list((tmp_path / "out").glob("fold-*"))
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------

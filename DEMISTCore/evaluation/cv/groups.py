@@ -45,13 +45,15 @@ def long_table(regions: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 def diagnoses(table: pd.DataFrame, strata: Mapping[str, str]) -> pd.DataFrame:
     """Each class against the reference (controls, else the largest), region by region.
 
+    Who has no lesion has nothing near to and nothing far from one: all of that scan's NAWM stands in for the three.
+
     Columns: ``source``, ``region``, ``class``, ``reference``, ``people``, ``reference_people``, ``class_mean``,
     ``reference_mean``, ``difference`` (of the model), ``low``, ``high`` (95 %), ``p``, ``model`` ("mixed": random
     intercept for persons; "ordinary": nobody was scanned twice).
     """
     import pandas as pd
 
-    table = table[table["subject"].isin(strata)].assign(klass=lambda t: t["subject"].map(strata))
+    table = _stand_in(table[table["subject"].isin(strata)]).assign(klass=lambda t: t["subject"].map(strata))
     told = []
     for (source, region), own in table.groupby(["source", "region"], observed=True, sort=False):
         if region not in REGIONS:
@@ -72,6 +74,16 @@ def diagnoses(table: pd.DataFrame, strata: Mapping[str, str]) -> pd.DataFrame:
                 "reference_mean": float(means[base]), **fit,
             })  # fmt: skip
     return pd.DataFrame(told)
+
+
+def _stand_in(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with NAWM in the place of lesions, proximal and distal NAWM of scans that have none of them."""
+    import pandas as pd
+
+    parts = ("lesion", "proximal NAWM", "distal NAWM")
+    known = set(table.loc[table["region"].isin(parts), "session"])
+    whole = table[(table["region"] == "NAWM") & ~table["session"].isin(known)]
+    return pd.concat([table, *(whole.assign(region=part) for part in parts)], ignore_index=True)
 
 
 def reference(people: Mapping[str, int]) -> str:

@@ -81,6 +81,7 @@ def cross_validate(
         split = of_folds.read_folds(folds, sessions)
         strata, column, notes = of_folds.find_strata(data, sessions, 2, stratify)
     of_folds.check_apart(split, sessions)
+    _check_truth(sessions)
     told = check_external(options.foundation, data, split)
     notes += [told] if told else []
     recipes, shape = _fitting(recipes, options)
@@ -91,6 +92,7 @@ def cross_validate(
     _check_folder(out, settings)
     with FolderLock(out, "the cross-validation"):
         write_json(out / MARK, settings)
+        _prepare(sessions, out, options, progress)
         results: list[dict[str, Any]] = []
         for fold in split:
             results += _one_fold(fold, recipes, sessions, str(data), out, options, shape, progress)
@@ -98,6 +100,31 @@ def cross_validate(
 
         report(results, recipes, split, sessions, strata, settings, out)
     return out
+
+
+def _check_truth(sessions: Sequence[Any]) -> None:
+    """Tissue labels and brain masks are needed of everybody, and are asked for before hours of training.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for session in sessions:
+        for path, what in ((session.dseg, "tissue segmentation (*_dseg)"), (session.mask, "brain mask (*_brain_mask)")):
+            if path is None:
+                raise InputError(f"{session.psr} has no {what} beside it; the experiment needs one of everybody.")
+
+
+def _prepare(sessions: Sequence[Any], out: Path, options: Options, progress: bool) -> None:
+    """All scans, once for all folds: what is wrong with one, such as a map that lies elsewhere, is said at once.
+
+    Raises:
+        InputError: a scan cannot be prepared; the sentence names it.
+    """
+    from ...training.data import prepare_cohort
+    from ...training.settings import resolve
+
+    settings = resolve("regression", options.config, ["steps=1", *options.words("regression")])
+    prepare_cohort(sessions, settings, Path(settings.cache) if settings.cache else out / "cache", progress=progress)
 
 
 def _one_fold(

@@ -139,7 +139,8 @@ def _linear(fold: Fold, sessions: Sequence[Session], out: Path, options: Options
     chosen = [first[name] for name in fold.train if name in first][:SCANS]
     if not chosen:
         raise InputError(f"Fold {fold.number} has nobody to fit the linear model on.")
-    entries = prepare_cohort(chosen, settings, out.parent / "cache", progress=False)
+    cache = Path(settings.cache) if settings.cache else out.parent / "cache"
+    entries = prepare_cohort(chosen, settings, cache, progress=False)
     key = hashlib.sha256(" ".join(entry.key for entry in entries).encode()).hexdigest()
     kept = out / "linear.npz"
     if kept.is_file():

@@ -58,7 +58,7 @@ def markdown(
         "## Folds", "", _frame(tables["folds"]), "",
     ]  # fmt: skip
     parts += [line for name in figures for line in (f"![{name.rpartition('.')[0]}]({name})", "")]
-    parts.append("Costs of training and of maps: `costs.csv`. The same table in LaTeX: `table.tex`.")
+    parts.append("Costs of training and of maps: `costs.md`. The same table in LaTeX: `table.tex`.")
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -198,6 +198,23 @@ def _further(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             )), "",
         ]  # fmt: skip
     return parts
+
+
+def costs_page(costs: pd.DataFrame) -> str:
+    """What each method took, means over folds, in Markdown."""
+    lines = []
+    for method, own in costs.groupby("method", sort=False):
+        size, passes = float(own["parameters"].iloc[0]), float(own["passes"].mean())
+        lines.append([
+            str(method), str(own["stages"].iloc[0]).replace(":", " "), number(own["training_steps"].mean(), 0),
+            number(own["training_seconds"].mean() / 60, 1), f"{int(size):,}" if math.isfinite(size) else "–",
+            number(passes, 1), number(own["map_seconds"].mean(), 1),
+        ])  # fmt: skip
+    header = ["Method", "Stages", "Steps", "Minutes of training", "Parameters at inference", "Passes a map",
+              "Seconds a map"]  # fmt: skip
+    told = ("Means over folds; stages with their steps in the first fold. Autoencoders are trained once a fold, and "
+            "counted for every method that stands on them.")  # fmt: skip
+    return f"# Costs\n\n{told}\n\n{table_of(header, lines)}\n"
 
 
 def _shares(recipe: Recipe, options: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ roc.csv                     lesions over all scans: AUC of truth and map, paired
 diagnoses.csv               classes compared by region, from the measured and from each synthesized map
 contrasts.csv               lesions and proximal NAWM against distal NAWM of the same people
 repeatability.csv           repeat scans of one person
-costs.csv                   seconds, steps, parameters, network passes; the only table that a clock has a part in
+costs.csv, costs.md         seconds, steps, parameters, network passes; the only ones that a clock has a part in
 ==========================  ===========================================================================
 
 The measures by fold, and the figures, are in ``tensorboard`` as well.
@@ -28,7 +28,7 @@ from . import folds as of_folds
 from .board import write_board
 from .folds import Fold
 from .groups import diagnoses, long_table, regions_within, repeatability
-from .page import latex, markdown
+from .page import costs_page, latex, markdown
 from .pooled import Pool, table
 from .recipes import Recipe, kinds
 from .significance import comparisons, fold_means, summary
@@ -57,6 +57,7 @@ def report(
             if len(content):
                 content.to_csv(hidden / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
         (hidden / "table.tex").write_text(latex(tables, rows, kinds(recipes)), encoding="utf-8", newline="\n")
+        (hidden / "costs.md").write_text(costs_page(tables[COSTS]), encoding="utf-8", newline="\n")
         text = markdown(tables, recipes, settings, sorted(figures))
         (hidden / "summary.md").write_text(text, encoding="utf-8", newline="\n")
         for name, figure in figures.items():
