@@ -1,4 +1,4 @@
-"""Whole cohorts: a BIDS data set (a table of paths, DICOM studies) in, a derivative data set with tables and reports out.
+"""Whole cohorts: a BIDS data set (a table of paths, DICOM studies) in, a derivative data set with reports out.
 
 ``python -m DEMISTCore.cohort BIDS_DIR OUT_DIR {participant,group}``, or ``demist-bids``. One file a job: :mod:`.index`,
 :mod:`.table` and :mod:`.archive` (which scans there are), :mod:`.sidecars` (their protocol, inherited as BIDS has it),
