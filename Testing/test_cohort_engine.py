@@ -27,7 +27,7 @@ from DEMISTCore.cohort.workers import Engine, read_options
 from DEMISTCore.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-SESSIONS = ("sub-01", "sub-02", "sub-03")
+SESSIONS = ("sub-01", "sub-02")
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 

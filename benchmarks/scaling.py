@@ -16,18 +16,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine_simulation import AHEAD, Outcome, simulate
+from engine_simulation import Outcome, simulate
 
 HERE = Path(__file__).parent
 #: Scans, and the workers (and GPUs) that somebody with as many scans has.
 SIZES = ((100, 2, 0), (100, 8, 0), (100, 8, 1), (10_000, 64, 0), (10_000, 256, 0), (10_000, 64, 2),
-         (1_000_000, 1000, 0), (1_000_000, 4000, 0), (1_000_000, 1000, 16), (1_000_000, 4000, 64))  # fmt: skip
-#: Sessions simulated at most for each worker; of more, the rate in between is what counts.
-_ROUNDS = 2
+         (1_000_000, 500, 0), (1_000_000, 1000, 0), (1_000_000, 2000, 0), (1_000_000, 500, 8),
+         (1_000_000, 1000, 16))  # fmt: skip
+#: Sessions for each worker of the shorter of two simulated runs, and at least so many in all; of more, the rate between
+#: the two is what counts.
+_ROUNDS, _LEAST = 4, 400
 
 
 def read_constants(path: Path | None) -> tuple[dict[str, float], dict[str, str]]:
@@ -61,21 +65,21 @@ def whole(scans: int, constants: Mapping[str, float], workers: int, gpus: int) -
     is that of two shorter runs' difference. What grows with the number of records, status.tsv, takes by its rule a
     fiftieth of the time of the process that hands out, at most.
     """
-    most = max(_ROUNDS * AHEAD * (workers + gpus), 400)
+    most = workers * max(_ROUNDS, math.ceil(_LEAST / workers))
     if scans <= 2 * most:
         outcome = simulate(scans, constants, workers=workers, gpus=gpus)
         return outcome.seconds, outcome
     short, long = (simulate(n, constants, workers=workers, gpus=gpus) for n in (most, 2 * most))
-    rate = (long.worked - short.worked) / most
-    return constants["index_s"] * scans + constants["start_s"] + long.worked + rate * (scans - 2 * most), long
+    between = long.worked - short.worked
+    seconds = constants["index_s"] * scans + constants["start_s"] + long.worked + between / most * (scans - 2 * most)
+    busy = {name: (long.busy[name] * long.worked - short.busy[name] * short.worked) / between for name in long.busy}
+    return seconds, replace(long, seconds=seconds, busy=busy)
 
 
-def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]]) -> str:
-    """Markdown: a row a size."""
-    lines = [
-        "| scans | CPU workers | GPUs | time | core hours | GPU hours | cost | busiest | CPU, GPU, storage, hand |",
-        "|--:|--:|--:|--:|--:|--:|--:|---|---|",
-    ]
+def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]]) -> Iterator[str]:
+    """Markdown, line by line: a row a size."""
+    yield "| scans | CPU workers | GPUs | time | core hours | GPU hours | cost | busiest | CPU, GPU, storage, hand |"
+    yield "|--:|--:|--:|--:|--:|--:|--:|---|---|"
     for scans, workers, gpus in sizes:
         seconds, outcome = whole(scans, constants, workers, gpus)
         cores, cards = workers * seconds / 3600, gpus * seconds / 3600
@@ -84,8 +88,7 @@ def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]])
                          for name in ("cpu", "gpu", "storage", "hand"))  # fmt: skip
         cells = (f"{scans:,}", f"{workers:,}", gpus or "-", _time(seconds), f"{cores:,.0f}",
                  f"{cards:,.0f}" if gpus else "-", f"{cost:,.0f}", _NAMES[outcome.bottleneck], used)  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 _NAMES = {"cpu": "CPU workers", "gpu": "GPUs", "storage": "storage", "hand": "handing out"}
@@ -157,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     constants, origin = read_constants(args.constants)
     print("| constant | value | from |\n|---|--:|---|")
     print("\n".join(f"| `{name}` | {value:g} | {origin[name]} |" for name, value in constants.items()))
-    print("\n" + table(constants, [(args.scans, args.workers, args.gpus)] if args.scans else SIZES))
+    print()
+    for line in table(constants, [(args.scans, args.workers, args.gpus)] if args.scans else SIZES):
+        print(line, flush=True)
     return 0
 
 

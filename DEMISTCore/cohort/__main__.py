@@ -12,14 +12,13 @@ from ..arguments import seed_list, whole_number
 from ..cli import hushed, run, set_up_logging, terminate_cleanly
 from ..errors import InputError
 from ..guards import protect_folder
+from .workers import QUEUES
 
 if TYPE_CHECKING:
     from .options import Options
     from .session import Session
     from .workers import Engine
 
-#: See :data:`.workers.QUEUES`; here, so that --help loads nothing.
-QUEUES = ("slurm", "pbs", "sge", "lsf", "oar", "htcondor", "local")
 _DESCRIPTION = """\
 Synthesize myelin (PSR) maps of all sessions of a BIDS data set, measure them, and compare groups. "participant" makes
 maps, region masks, tables and a report a session; "group" makes tables, comparisons and a report of all of them.
@@ -61,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
                      help="processes side by side, or jobs of a queue (default: 1)")  # fmt: skip
     how.add_argument("--gpus", type=whole_number, default=0, metavar="N",
                      help="further ones with a GPU each, for the networks; the others prepare images")  # fmt: skip
-    how.add_argument("--cluster", choices=QUEUES, help="the processes are jobs of this queue (dask-jobqueue)")
+    how.add_argument("--cluster", choices=sorted(QUEUES), help="the processes are jobs of this queue (dask-jobqueue)")
     how.add_argument("--cluster-options", type=Path, metavar="FILE", help="what a job gets: queue, memory ... (YAML)")
     how.add_argument("--scheduler", metavar="tcp://..", help="workers of a Dask cluster that runs already")
     how.add_argument("--dashboard", action="store_true", help="serve Dask's page of what goes on, and say where")

@@ -18,7 +18,7 @@ COLUMNS = {
     "subject": "BIDS name of the person",
     "session": "BIDS name of the session; n/a without",
     "state": "done, failed, skipped (no anatomical scan), running, interrupted, waiting",
-    "stage": "where it stands or failed: files, map, regions, report",
+    "stage": "where it stands or failed: files, convert, prepare, map, regions, spaces, report",
     "message": "why it failed, or what to know of the result",
     "seconds": "computing time of the last run that worked on it",
     "peak_memory_mb": "most memory (MiB, resident) of the process in that time",

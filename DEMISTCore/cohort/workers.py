@@ -141,8 +141,7 @@ def processes(engine: Engine, scratch: str | None) -> Any:
     return SpecCluster(
         workers={i: {"cls": Nanny, "options": {**common, **kind}} for i, kind in enumerate(kinds)},
         scheduler={"cls": Scheduler, "options": {
-            "host": "127.0.0.1", "port": 0, "dashboard": engine.dashboard,
-            "dashboard_address": "127.0.0.1:0" if engine.dashboard else None,
+            "host": "127.0.0.1", "port": 0, "dashboard": engine.dashboard, "dashboard_address": "127.0.0.1:0",
         }},
         silence_logs=logging.CRITICAL,
     )  # fmt: skip
@@ -182,7 +181,7 @@ def _jobs(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
     try:
         cluster = cls(
             **_job(engine, given.get("cpu", {}), scratch, "CPU" if engine.gpus else None),
-            scheduler_options={"dashboard": engine.dashboard, "dashboard_address": ":0" if engine.dashboard else None},
+            scheduler_options={"dashboard": engine.dashboard, "dashboard_address": ":0"},
             silence_logs="critical",
         )  # fmt: skip
         for i in range(engine.gpus):
