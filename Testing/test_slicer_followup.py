@@ -81,10 +81,10 @@ def test_the_sketch_is_a_strip_with_the_distances_in_force(panel):
         return data[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
     before = drawn()
-    left = 0
+    scale, left = before.shape[1] / WIDTH, 0  # Qt gives it back at the resolution of the screen
     for _name, width, color, _ink, _distance in pieces(2.0, 6.0, 10.0, 2.0):
         wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-        assert np.abs(before[6, 2 * left + 6].astype(int) - wanted).max() < 4
+        assert np.abs(before[4, int(scale * left) + 4].astype(int) - wanted).max() < 4
         left += width
     panel._parameterNode.proximalMm = 7.5
     slicer_app.process_events(0.02)

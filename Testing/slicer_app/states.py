@@ -42,7 +42,7 @@ def states(panel: Any, demo: Path) -> Iterator[str]:
         if section is not None:
             section.collapsed = False
     yield "04_advanced"
-    ui.advancedCollapsibleButton.collapsed = True
+    ui.advancedCollapsibleButton.collapsed = ui.batchCollapsibleButton.collapsed = True
     for section in (ui.regionsCollapsibleButton, ui.displayCollapsibleButton, ui.statisticsCollapsibleButton):
         section.collapsed = False
     with slicer.util.NodeModify(parameters.parameterNode):

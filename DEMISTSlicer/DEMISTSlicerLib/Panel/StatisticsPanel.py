@@ -22,7 +22,7 @@ ENDS = (("mean_ci90_low", "mean_ci90_high"), ("difference_ci90_low", "difference
 
 
 #: Widest column of names, pixels: volume, mean and interval fit beside it in a panel of 400.
-NAMES = 116
+NAMES = 101
 
 
 class StatisticsPanel:
