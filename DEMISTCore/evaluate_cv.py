@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .cli import set_up_logging
 from .errors import InputError
+from .guards import protect_folder
 
 METHODS = "demist,vae,pix2pix,unet,ldm,cwdm,linear,ratio"
 _EXAMPLES = f"""\
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     top = parser()
     args, overrides = top.parse_known_args(argv)
+    given = (args.data, args.folds, args.foundation, args.backbone, args.init, args.config, args.bids_filter)
+    protect_folder(args.out, [word for word in given if isinstance(word, (str, Path))], "folder of the results")
     strange = [word for word in overrides if word.startswith("-") or "=" not in word]
     if strange:
         top.error(f"unrecognized arguments: {' '.join(strange)}")

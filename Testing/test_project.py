@@ -228,7 +228,7 @@ def test_documented_options_exist():
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for module, rest in re.findall(r"python -m (DEMISTCore\.\w+)([^\n`|]*)", text):
             words = rest.split()
-            of_several = module.endswith((".train", ".evaluate")) and words and words[0].isalpha()
+            of_several = module.endswith((".train", ".evaluate")) and words and words[0].isalnum()
             name = f"{module} {words[0]}" if of_several else module
             assert name in helps or rest.strip() in ("", "..."), f"{page.name}: {module}{rest}"
             for option in (word for word in words if word.startswith("--")):

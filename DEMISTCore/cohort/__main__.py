@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(args.verbose)
     terminate_cleanly()
     out = args.out_dir.absolute()
-    protect_folder(out, [args.bids_dir, args.derivatives, args.bundle, args.participants, args.bids_filter_file])
+    protect_folder(out, [args.bids_dir, args.derivatives, args.bundle, args.participants,
+                         args.bids_filter_file, args.cluster_options])  # fmt: skip
     with hushed(args.verbose):  # the bar shows sessions, the summary says what failed
         return _group(args, out) if args.level == "group" else _participants(args, out)
 
