@@ -26,7 +26,8 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 #: a new one must be protected, or be listed here.
 NO_PATHS = {
     "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude", "salt",
-    "participant_label", "session_label", "shard", "scheduler", "group_column", "control_label", "patient", "methods", "stratify", "minutes", "steps",
+    "participant_label", "session_label", "shard", "scheduler", "group_column", "control_label", "patient",
+    "methods", "stratify", "minutes", "steps", "scratch",
 }  # fmt: skip
 #: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
 CACHES = {"evaluate prepared", "calibrate cache"}
