@@ -27,7 +27,7 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 NO_PATHS = {
     "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude", "salt",
     "participant_label", "session_label", "shard", "scheduler", "group_column", "control_label", "patient",
-    "methods", "stratify", "minutes", "steps", "scratch",
+    "methods", "stratify", "minutes", "steps", "scratch", "output_spaces",
 }  # fmt: skip
 #: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
 CACHES = {"evaluate prepared", "calibrate cache"}
