@@ -158,6 +158,8 @@ def test_the_same_again_and_the_report_shows_it(made, tmp_path):
     assert "Does the brain lie on TEST?" in page
     told = json.loads((out / "sub-01/anat/sub-01_from-T1w_to-TEST_mode-image_xfm.json").read_text())
     assert 0.8 < told["Overlap"] <= 1
+    mask = json.loads((out / "sub-01/anat/sub-01_space-TEST_desc-brain_mask.json").read_text())
+    assert mask["SpatialReference"].endswith(".nii.gz")
     assert validate(out) == []
 
 

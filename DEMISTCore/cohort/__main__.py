@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminate_cleanly()
     out = args.out_dir.absolute()
     protect_folder(out, [args.bids_dir, args.derivatives, args.bundle, args.participants,
-                         args.bids_filter_file, args.cluster_options])  # fmt: skip
+                         args.bids_filter_file, args.cluster_options,
+                         [word.partition("=")[2] for word in args.template]])  # fmt: skip
     with hushed(args.verbose):  # the bar shows sessions, the summary says what failed
         return _group(args, out) if args.level == "group" else _participants(args, out)
 

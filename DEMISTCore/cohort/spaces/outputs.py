@@ -87,7 +87,7 @@ def _to_template(job: Job, prepared: Prepared, space: str, at: Writer) -> None:
         "Overlap": round(found.overlap, 4), "Correlation": round(found.correlation, 4),
         "SmallestJacobian": round(found.smallest, 4),
     }  # fmt: skip
-    _carried(job, space, grid, carry, at, {"Registration": told})
+    _carried(job, space, grid, carry, at, {"SpatialReference": template.named, "Registration": told})
     for name, way in ((f"from-T1w_to-{space}", forward), (f"from-{space}_to-T1w", found.backward())):
         write_h5(way, at(job.places.anat(f"{name}_mode-image_xfm.h5")))
         about = {"Description": "ITK: takes points of the target to points of the source (LPS mm).", **told}

@@ -31,11 +31,13 @@ class Template:
         space: its name, as BIDS and TemplateFlow have it.
         image: T1w of the brain alone, 0 outside.
         mask: uint8, 1 in the brain, on the same grid.
+        named: name of the file, as sidecars tell it: a path says nothing on another machine.
     """
 
     space: str
     image: Volume
     mask: Volume
+    named: str = ""
 
 
 def check_spaces(spaces: Iterable[str], files: Mapping[str, str]) -> None:
@@ -123,4 +125,4 @@ def load_template(space: str, files: Mapping[str, str]) -> Template:
         )
     array = np.where(inside, np.maximum(image.array, 0), 0).astype(np.float32)
     grid = image.grid
-    return Template(space, Volume(array, grid.affine), Volume(inside.astype(np.uint8), grid.affine))
+    return Template(space, Volume(array, grid.affine), Volume(inside.astype(np.uint8), grid.affine), path.name)
