@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_folder
+from ..labels import LESION
 from ..measured.choice import Choice, choose, read_filters
 from . import data
 from .groups import Settings
@@ -182,7 +183,7 @@ def look_at(finding: Finding, entry: data.Prepared) -> None:
         "mask_ml": round(float(np.count_nonzero((x != 0).any(0))) * spacing**3 / 1000, 1),
         "psr_percentiles": {str(q): round(float(np.percentile(values, q)), 4) for q in (1, 50, 99)},
         "psr_tissue_mean": round(float(np.asarray(entry.y, np.float32)[tissue].mean()), 4) if tissue.any() else None,
-        "lesion_ml": round(float(np.count_nonzero(labels == data.LESION)) * spacing**3 / 1000, 2),
+        "lesion_ml": round(float(np.count_nonzero(labels == LESION)) * spacing**3 / 1000, 2),
         "segmented": bool((labels[inside] < data.UNLABELLED).any()),
     }  # fmt: skip
 

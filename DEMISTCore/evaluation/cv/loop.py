@@ -120,7 +120,7 @@ def _prepare(sessions: Sequence[Any], out: Path, options: Options, progress: boo
     Raises:
         InputError: a scan cannot be prepared; the sentence names it.
     """
-    from ...training.data import prepare_cohort
+    from ...training.prepare import prepare_cohort
     from ...training.settings import resolve
 
     settings = resolve("regression", options.config, ["steps=1", *options.words("regression")])
