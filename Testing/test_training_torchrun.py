@@ -62,8 +62,8 @@ def _below(stages: list[str]) -> set[str]:
     return below | ({"autoencoder", "backbone"} if set(stages) & {"mean", "demist", "decoder"} else set())
 
 
-#: Not the others: what they learn from is no mean over samples (contrast between all positions of a batch, Dice and edges
-#: over it), so that two halves of a batch are not the whole, on one machine or two.
+#: Not the others: what they learn from is no mean over samples (contrast between all positions of a batch, Dice and
+#: edges over it), so that two halves of a batch are not the whole, on one machine or two.
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["backbone", "demist", "regression"])
 def test_two_processes_are_one_with_twice_the_batch(both, stage):
