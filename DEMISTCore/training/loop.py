@@ -29,7 +29,7 @@ from . import checkpoint
 from .checkpoint import Run
 from .ema import Ema
 from .groups import Settings
-from .ranks import check_launcher, starting
+from .ranks import check_launcher, meet_anew, starting
 from .reporter import Reporter
 from .signals import Signals
 from .stage import Stage
@@ -256,6 +256,7 @@ def _fabric(s: Settings) -> Any:
             accelerator=check_machine(s), devices=s.devices, num_nodes=s.nodes, precision=precision, strategy=strategy
         )
         with starting(world):
+            meet_anew("nccl" if fabric.device.type == "cuda" else "gloo")
             fabric.launch()
     return fabric
 

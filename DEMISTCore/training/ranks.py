@@ -55,6 +55,26 @@ def starting(world: int) -> Iterator[None]:
         there.set()
 
 
+def meet_anew(backend: str) -> None:
+    """Let processes that torchrun has started again meet under names of their own.
+
+    torchrun (2.6 and newer) keeps one store over all its starts. In it a process that comes first would find where the
+    dead ones of the start before listened, and is refused there or waits for ever. Does nothing at a first start, and
+    where another launcher is at work.
+
+    Args:
+        backend: ``gloo`` or ``nccl``.
+    """
+    import torch.distributed as dist
+
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+    if not again or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False)
+    dist.init_process_group(backend, store=dist.PrefixStore(f"start-{again}", store), rank=rank, world_size=world)
+
+
 def _watch(there: threading.Event, world: int) -> None:
     given_up = float(os.environ.get("DEMIST_START_SECONDS") or GIVEN_UP_AFTER)
     if there.wait(min(TOLD_AFTER, given_up)):
