@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="PSR (myelin) maps from T1w and FLAIR. Research software, not for clinical use.",
         epilog="\n".join([*lines, "COMMAND --help tells all about one of them."]),
-    )  # fmt: skip
+    )
     p.add_argument("--version", action="version", version=f"demist {__version__}")
     p.add_argument("command", metavar="COMMAND", help="one of those below")
     p.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its own options")

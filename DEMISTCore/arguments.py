@@ -29,13 +29,16 @@ def add_device(options: Options, precision: bool = True) -> None:
 def add_sampling(options: Options) -> None:
     """``--mode``, ``--seeds``, ``--steps`` and ``--sampler``, which the bundle recommends unless they are given."""
     options.add_argument(
-        "--mode", choices=("mean", "sample"),
+        "--mode",
+        choices=("mean", "sample"),
         help="mean: lowest error, one pass; sample: realistic detail, one map per seed, averaged",
-    )  # fmt: skip
+    )
     options.add_argument(
-        "--seeds", type=seed_list, metavar="N|A,B,...",
+        "--seeds",
+        type=seed_list,
+        metavar="N|A,B,...",
         help="number of samples to average, or the seeds themselves, as in 1,2,7 (one seed: 7,)",
-    )  # fmt: skip
+    )
     options.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
     options.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
 
@@ -48,14 +51,13 @@ def add_preparation(options: Options, **help: str) -> None:
         help: another sentence than usual for an option, by its name (``no_register="..."``).
     """
     told = {
-        "no_register": "the FLAIR is aligned to the T1w already", "no_bias_correct": "leave the bias field in",
+        "no_register": "the FLAIR is aligned to the T1w already",
+        "no_bias_correct": "leave the bias field in",
         "skull_strip": "auto looks whether the skull is off already (default: %(default)s)",
-    } | help  # fmt: skip
+    } | help
     options.add_argument("--no-register", action="store_true", help=told["no_register"])
     options.add_argument("--no-bias-correct", action="store_true", help=told["no_bias_correct"])
-    options.add_argument(
-        "--skull-strip", choices=("auto", "deepbet", "none"), default="auto", help=told["skull_strip"]
-    )  # fmt: skip
+    options.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto", help=told["skull_strip"])
     add_any_brain_volume(options)
 
 
@@ -69,9 +71,11 @@ def add_any_brain_volume(options: Options) -> None:
 def preparation(args: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_preparation` has read, as keyword arguments of :func:`DEMISTCore.prepare`."""
     return {
-        "register": not args.no_register, "skull_strip": args.skull_strip, "bias_correct": not args.no_bias_correct,
+        "register": not args.no_register,
+        "skull_strip": args.skull_strip,
+        "bias_correct": not args.no_bias_correct,
         "any_brain_volume": args.any_brain_volume,
-    }  # fmt: skip
+    }
 
 
 def whole_number(text: str) -> int:

@@ -17,8 +17,15 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, float], Any]
 
 # Rough shares of the run time, for progress only.
-PREPARATION = {"read": 2, "brain mask": 9, "registration": 8, "slices": 1, "resampling": 5, "bias field": 5,
-               "normalisation": 1}  # fmt: skip
+PREPARATION = {
+    "read": 2,
+    "brain mask": 9,
+    "registration": 8,
+    "slices": 1,
+    "resampling": 5,
+    "bias field": 5,
+    "normalisation": 1,
+}
 SYNTHESIS = {"prepare": 45, "encode": 2, "seeds": 50, "write": 3}
 STATISTICS = {"read": 5, "regions": 55, "table": 5, "curves": 10, "comparison": 5, "write": 20}
 

@@ -127,10 +127,14 @@ def commit(moves: Sequence[tuple[Path, Path]], remove: Sequence[Path] = ()) -> N
         return
     home = moves[0][1].parent
     plan = [
-        {"new": _relative(new, home), "to": _relative(to, home), "inode": new.lstat().st_ino,
-         "old": _relative(to.with_name(_name("old")), home)}
+        {
+            "new": _relative(new, home),
+            "to": _relative(to, home),
+            "inode": new.lstat().st_ino,
+            "old": _relative(to.with_name(_name("old")), home),
+        }
         for new, to in moves
-    ]  # fmt: skip
+    ]
     plan += [{"to": _relative(to, home), "old": _relative(to.with_name(_name("old")), home)} for to in remove]
     for new, _ in moves:
         _flush(new)

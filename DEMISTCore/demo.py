@@ -21,8 +21,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m DEMISTCore.demo", description=_DESCRIPTION)
     p.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (default: demo)")
-    p.add_argument("--mode", choices=("mean", "sample"), help="the map with the lowest error, or samples (default: the "
-                   "bundle's recommendation)")  # fmt: skip
+    p.add_argument(
+        "--mode",
+        choices=("mean", "sample"),
+        help="the map with the lowest error, or samples (default: the bundle's recommendation)",
+    )
     p.add_argument("--seeds", type=int, metavar="N", help="samples to average (default: the bundle's recommendation)")
     p.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
     p.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id (default: demist-sim)")
@@ -40,9 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with hushed(args.verbose), Bar() as bar:
         demonstration = demonstrate(
-            args.out, mode=args.mode, seeds=args.seeds, steps=args.steps, bundle=args.bundle, device=args.device,
-            precision=args.precision, overwrite=args.overwrite, progress=bar,
-        )  # fmt: skip
+            args.out,
+            mode=args.mode,
+            seeds=args.seeds,
+            steps=args.steps,
+            bundle=args.bundle,
+            device=args.device,
+            precision=args.precision,
+            overwrite=args.overwrite,
+            progress=bar,
+        )
     print(table(demonstration))
     return 0
 

@@ -41,15 +41,34 @@ PATIENT_SEED = 1
 #: Normal-appearing white matter is taken this far from any lesion.
 GAP_MM = 5.0
 FILES = (
-    "T1w.nii.gz", "FLAIR.nii.gz", "true_psr.nii.gz", "true_tissues.nii.gz", "true_lesions.nii.gz",
-    "psr.nii.gz", "psr_uncertainty.nii.gz", "psr.json", "demo.png", "regions.csv", "demo.json",
-)  # fmt: skip
+    "T1w.nii.gz",
+    "FLAIR.nii.gz",
+    "true_psr.nii.gz",
+    "true_tissues.nii.gz",
+    "true_lesions.nii.gz",
+    "psr.nii.gz",
+    "psr_uncertainty.nii.gz",
+    "psr.json",
+    "demo.png",
+    "regions.csv",
+    "demo.json",
+)
 #: Written when all else is there: a folder that has it holds a demo.
 _LAST = FILES[-1]
 #: Folder with table, ROC curves and pictures of the regions, see :mod:`DEMISTCore.statistics`.
 STATISTICS = "statistics"
-_REGION_COLUMNS = ("region", "label", "voxels", "volume_ml", "true_mean", "synthesized_mean", "bias", "bias_percent",
-                   "true_median", "synthesized_median")  # fmt: skip
+_REGION_COLUMNS = (
+    "region",
+    "label",
+    "voxels",
+    "volume_ml",
+    "true_mean",
+    "synthesized_mean",
+    "bias",
+    "bias_percent",
+    "true_median",
+    "synthesized_median",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +117,14 @@ def simulate_patient(seed: int = PATIENT_SEED, anatomy: Any = None) -> Patient:
     brain, lesions = mask(subject.brain), mask(subject.lesions.mask & subject.brain)
     psr = subject.volume(subject.psr).resampled_to(grid, "bspline").array
     return Patient(
-        t1w=scan.t1w, flair=scan.flair, psr=Volume(np.where(brain.array > 0, psr, np.float32(0)), grid.affine),
-        labels=mask(subject.dseg), lesions=lesions, brain=brain, protocol=scan.protocol.to_dict(),
-    )  # fmt: skip
+        t1w=scan.t1w,
+        flair=scan.flair,
+        psr=Volume(np.where(brain.array > 0, psr, np.float32(0)), grid.affine),
+        labels=mask(subject.dseg),
+        lesions=lesions,
+        brain=brain,
+        protocol=scan.protocol.to_dict(),
+    )
 
 
 def _scan(subject: Subject, seed: int) -> Scan:
@@ -178,9 +202,15 @@ def demonstrate(
         timings["simulate"] = time.perf_counter() - start
 
         result = synthesize(
-            aside / "T1w.nii.gz", aside / "FLAIR.nii.gz", out=aside / "psr.nii.gz", bundle=model, uncertainty=spread,
-            progress=lambda stage, done: report(stage, 0.15 + 0.75 * done), **chosen, **settings,
-        )  # fmt: skip
+            aside / "T1w.nii.gz",
+            aside / "FLAIR.nii.gz",
+            out=aside / "psr.nii.gz",
+            bundle=model,
+            uncertainty=spread,
+            progress=lambda stage, done: report(stage, 0.15 + 0.75 * done),
+            **chosen,
+            **settings,
+        )
         result = _in_place(result, aside, out)
         write_json(aside / "psr.json", result.provenance)
         report("compare", 0.92)
@@ -216,15 +246,27 @@ def measure(result: Synthesis, patient: Patient, out: Path) -> Analysis:
     from .statistics import analyse
 
     return analyse(
-        result.psr, lesions=patient.lesions, prepared=result.prepared, brain=result.mask,
-        uncertainty=result.uncertainty, reference=patient.psr, provenance=result.provenance, out=out, overwrite=True,
-    )  # fmt: skip
+        result.psr,
+        lesions=patient.lesions,
+        prepared=result.prepared,
+        brain=result.mask,
+        uncertainty=result.uncertainty,
+        reference=patient.psr,
+        provenance=result.provenance,
+        out=out,
+        overwrite=True,
+    )
 
 
 def measured(analysis: Analysis) -> dict[str, Any]:
     """For ``demo.json``: mean PSR by region, synthesized and true, and areas under the ROC curves."""
-    keys = {"region": "region", "mean": "synthesized_mean", "reference_mean": "true_mean", "difference": "bias",
-            "percent": "bias_percent"}  # fmt: skip
+    keys = {
+        "region": "region",
+        "mean": "synthesized_mean",
+        "reference_mean": "true_mean",
+        "difference": "bias",
+        "percent": "bias_percent",
+    }
     rows = analysis.comparison.regions if analysis.comparison is not None else []
     return {
         "regions": [{new: row[key] for key, new in keys.items()} for row in rows if row["lesion"] is None],
@@ -361,8 +403,11 @@ def _in_place(result: Synthesis, aside: Path, out: Path) -> Synthesis:
         return [renamed(value) for value in told] if isinstance(told, (list, tuple)) else told
 
     prepared = result.prepared
-    images = {name: replace(volume, path=out / Path(volume.path).name)
-              for name, volume in (("t1w", prepared.t1w), ("flair", prepared.flair)) if volume.path}  # fmt: skip
+    images = {
+        name: replace(volume, path=out / Path(volume.path).name)
+        for name, volume in (("t1w", prepared.t1w), ("flair", prepared.flair))
+        if volume.path
+    }
     prepared = replace(prepared, **images, warnings=renamed(prepared.warnings))
     files = {kind: out / path.name for kind, path in result.files.items()}
     return replace(result, provenance=renamed(result.provenance), prepared=prepared, files=files)

@@ -34,37 +34,64 @@ examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.evaluate", description=__doc__.partition("\n\n")[2], epilog=_EXAMPLES,
+        prog="python -m DEMISTCore.evaluate",
+        description=__doc__.partition("\n\n")[2],
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     cohort = p.add_argument_group("subjects with known PSR")
     cohort.add_argument("--data", metavar="BIDS", help="data set with derivatives/truth, as the simulator writes it")
     cohort.add_argument("--shifted", metavar="BIDS", help="a second data set, of another physics, beside the first")
     cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
-    cohort.add_argument("--rivals", nargs="+", default=[], metavar="RUN",
-                        help="training runs of further rivals: vae, pix2pix, ldm, cwdm")
+    cohort.add_argument(
+        "--rivals",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="training runs of further rivals: vae, pix2pix, ldm, cwdm",
+    )
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
-    cohort.add_argument("--knock-outs", action="store_true",
-                        help="that, and each input flat and a wrong protocol, with confidence intervals")
-    cohort.add_argument("--prepared", type=Path, metavar="DIR",
-                        help="keeps prepared scans for other evaluations (default: in --out)")
+    cohort.add_argument(
+        "--knock-outs",
+        action="store_true",
+        help="that, and each input flat and a wrong protocol, with confidence intervals",
+    )
+    cohort.add_argument(
+        "--prepared", type=Path, metavar="DIR", help="keeps prepared scans for other evaluations (default: in --out)"
+    )
     cohort.add_argument("--compare", nargs="+", default=[], metavar="NAME=BUNDLE", help="more bundles, one seed each")
     cohort.add_argument("--subjects", type=int, metavar="N", help="only the first N subjects")
-    cohort.add_argument("--preprocess", default="masked", metavar="MODE",
-                        help="simulated: true brain mask, no registration, no N4; masked: true brain mask; full: as "
-                        "synthesize (default: %(default)s)")
+    cohort.add_argument(
+        "--preprocess",
+        default="masked",
+        metavar="MODE",
+        help="simulated: true brain mask, no registration, no N4; masked: true brain mask; full: as "
+        "synthesize (default: %(default)s)",
+    )
     cohort.add_argument("--bids-filter", metavar="FILE", help="JSON file that says which images are meant")
-    cohort.add_argument("--already-aligned", action="store_true", default=None,
-                        help="measured maps lie on the T1w: do not register them")
-    cohort.add_argument("--grid", default="truth", metavar="truth|model",
-                        help="where maps are compared (default: the %(default)s's own grid)")
+    cohort.add_argument(
+        "--already-aligned",
+        action="store_true",
+        default=None,
+        help="measured maps lie on the T1w: do not register them",
+    )
+    cohort.add_argument(
+        "--grid",
+        default="truth",
+        metavar="truth|model",
+        help="where maps are compared (default: the %(default)s's own grid)",
+    )
     rivals = p.add_argument_group("rivals that need a training set")
-    rivals.add_argument("--lookup-from", metavar="BIDS",
-                        help="training set: population's tissue means (default: the other subjects of --data), linear "
-                        "model and T1w/FLAIR ratio, kept in linear.npz of --out")
-    rivals.add_argument("--linear", metavar="FILE",
-                        help="linear.npz of an earlier evaluation, or the cache of a training to fit on")
+    rivals.add_argument(
+        "--lookup-from",
+        metavar="BIDS",
+        help="training set: population's tissue means (default: the other subjects of --data), linear "
+        "model and T1w/FLAIR ratio, kept in linear.npz of --out",
+    )
+    rivals.add_argument(
+        "--linear", metavar="FILE", help="linear.npz of an earlier evaluation, or the cache of a training to fit on"
+    )
     patient = p.add_argument_group("one real patient")
     patient.add_argument("--t1w", metavar="FILE", help="T1-weighted image")
     patient.add_argument("--flair", metavar="FILE", help="FLAIR image")
@@ -112,12 +139,26 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
             raise InputError(f"--compare names {name!r} twice; give each bundle a name of its own.")
         compare[name] = source
     out = evaluate(
-        args.data, args.out, shifted=args.shifted, bundle=args.bundle, regression_from=args.regression,
-        rivals=args.rivals, compare=compare, seeds=args.seeds, ablations=args.ablations, knock_outs=args.knock_outs,
-        subjects=args.subjects, lookup_from=args.lookup_from, linear=args.linear, prepared=args.prepared,
-        preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
-        already_aligned=args.already_aligned, **sampling,
-    )  # fmt: skip
+        args.data,
+        args.out,
+        shifted=args.shifted,
+        bundle=args.bundle,
+        regression_from=args.regression,
+        rivals=args.rivals,
+        compare=compare,
+        seeds=args.seeds,
+        ablations=args.ablations,
+        knock_outs=args.knock_outs,
+        subjects=args.subjects,
+        lookup_from=args.lookup_from,
+        linear=args.linear,
+        prepared=args.prepared,
+        preprocess=args.preprocess,
+        grid=args.grid,
+        bids_filter=args.bids_filter,
+        already_aligned=args.already_aligned,
+        **sampling,
+    )
     print((out / "summary.md").read_text(encoding="utf-8"))
     return 0
 
@@ -127,10 +168,20 @@ def _patient(args: argparse.Namespace, sampling: dict) -> int:
 
     with Bar() as bar:
         described = evaluate_patient(
-            args.t1w, args.flair, args.lesions, args.out, bundle=args.bundle, seeds=args.seeds,
-            brain_mask=args.brain_mask, linear=args.linear, lookup_from=args.lookup_from, preprocess=args.preprocess,
-            overwrite=args.overwrite, progress=bar, **sampling,
-        )  # fmt: skip
+            args.t1w,
+            args.flair,
+            args.lesions,
+            args.out,
+            bundle=args.bundle,
+            seeds=args.seeds,
+            brain_mask=args.brain_mask,
+            linear=args.linear,
+            lookup_from=args.lookup_from,
+            preprocess=args.preprocess,
+            overwrite=args.overwrite,
+            progress=bar,
+            **sampling,
+        )
     print(report(described))
     return 0
 

@@ -26,41 +26,81 @@ examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.evaluate cv", description=__doc__.partition("\n\n")[2], epilog=_EXAMPLES,
+        prog="python -m DEMISTCore.evaluate cv",
+        description=__doc__.partition("\n\n")[2],
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="python -m DEMISTCore.evaluate cv --data BIDS --out DIR [options] [key=value ...]",
-    )  # fmt: skip
-    p.add_argument("--data", required=True, metavar="BIDS", help="T1w, FLAIR, and in derivatives PSR maps, tissue "
-                   "labels and brain masks")  # fmt: skip
+    )
+    p.add_argument(
+        "--data",
+        required=True,
+        metavar="BIDS",
+        help="T1w, FLAIR, and in derivatives PSR maps, tissue labels and brain masks",
+    )
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of trainings and results")
     p.add_argument("--methods", default=METHODS, metavar="A,B,...", help="default: %(default)s")
-    p.add_argument("--folds", default="5", metavar="N|FILE", help="how many, or a table with the columns "
-                   "participant_id and fold (default: %(default)s)")  # fmt: skip
-    p.add_argument("--stratify", metavar="COLUMN", help="column of participants.tsv of which each fold has its share "
-                   "(default: that of groups or diagnoses, if there is one)")  # fmt: skip
-    p.add_argument("--foundation", metavar="BUNDLE|RUN", help="autoencoders and backbone trained elsewhere, on nobody "
-                   "who is tested (default: trained inside each fold)")  # fmt: skip
-    p.add_argument("--backbone", metavar="FOLDER|ID", help="published diffusion model that DEMIST freezes (preset "
-                   "brats or brain_ldm); the autoencoders are trained inside each fold")  # fmt: skip
+    p.add_argument(
+        "--folds",
+        default="5",
+        metavar="N|FILE",
+        help="how many, or a table with the columns participant_id and fold (default: %(default)s)",
+    )
+    p.add_argument(
+        "--stratify",
+        metavar="COLUMN",
+        help="column of participants.tsv of which each fold has its share "
+        "(default: that of groups or diagnoses, if there is one)",
+    )
+    p.add_argument(
+        "--foundation",
+        metavar="BUNDLE|RUN",
+        help="autoencoders and backbone trained elsewhere, on nobody who is tested (default: trained inside each fold)",
+    )
+    p.add_argument(
+        "--backbone",
+        metavar="FOLDER|ID",
+        help="published diffusion model that DEMIST freezes (preset "
+        "brats or brain_ldm); the autoencoders are trained inside each fold",
+    )
     p.add_argument("--init", metavar="BUNDLE|FOLDER|ID", help="what these autoencoders start from")
     budget = p.add_argument_group("budget of each method and fold (default: the preset's own lengths)")
     budget.add_argument("--minutes", type=float, metavar="M", help="minutes of training")
     budget.add_argument("--steps", type=int, metavar="N", help="steps of training")
     train = p.add_argument_group("training")
-    train.add_argument("--config", default="small", metavar="NAME|FILE", help="preset or YAML file (default: "
-                       "%(default)s)")  # fmt: skip
+    train.add_argument(
+        "--config", default="small", metavar="NAME|FILE", help="preset or YAML file (default: %(default)s)"
+    )
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of folds, trainings and samples")
     maps = p.add_argument_group("maps")
-    maps.add_argument("--sampler", default="ddim", metavar="NAME", help="of all that sample: ddpm, ddim or dpmpp_2m "
-                      "(default: %(default)s)")  # fmt: skip
+    maps.add_argument(
+        "--sampler",
+        default="ddim",
+        metavar="NAME",
+        help="of all that sample: ddpm, ddim or dpmpp_2m (default: %(default)s)",
+    )
     maps.add_argument("--sampling-steps", type=int, default=50, metavar="N", help="default: %(default)s")
-    maps.add_argument("--seeds", type=int, default=4, metavar="N", help="samples that DEMIST's mean is taken over "
-                      "where the model has no mean network (default: %(default)s)")  # fmt: skip
+    maps.add_argument(
+        "--seeds",
+        type=int,
+        default=4,
+        metavar="N",
+        help="samples that DEMIST's mean is taken over where the model has no mean network (default: %(default)s)",
+    )
     scans = p.add_argument_group("scans")
-    scans.add_argument("--preprocess", default="masked", metavar="MODE", help="simulated: true brain mask, no "
-                       "registration, no N4; masked: true brain mask; full: as synthesize (default: %(default)s)")
-    scans.add_argument("--grid", default="truth", metavar="truth|model", help="where maps are compared (default: the "
-                       "%(default)s's own grid)")  # fmt: skip
+    scans.add_argument(
+        "--preprocess",
+        default="masked",
+        metavar="MODE",
+        help="simulated: true brain mask, no "
+        "registration, no N4; masked: true brain mask; full: as synthesize (default: %(default)s)",
+    )
+    scans.add_argument(
+        "--grid",
+        default="truth",
+        metavar="truth|model",
+        help="where maps are compared (default: the %(default)s's own grid)",
+    )
     scans.add_argument("--bids-filter", metavar="FILE", help="JSON file that says which images are meant")
     scans.add_argument("--already-aligned", action="store_true", default=None, help="measured maps lie on the T1w")
     machine = p.add_argument_group("machine")
@@ -89,11 +129,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .evaluation.cv import Options, cross_validate
 
     options = Options(
-        config=args.config, overrides=tuple(overrides), foundation=args.foundation, backbone=args.backbone,
-        init=args.init, minutes=args.minutes, steps=args.steps, seed=args.seed, seeds=args.seeds, sampler=args.sampler,
-        sampling_steps=args.sampling_steps, preprocess=args.preprocess, grid=args.grid, bids_filter=args.bids_filter,
-        already_aligned=args.already_aligned, device=args.device, precision=args.precision,
-    )  # fmt: skip
+        config=args.config,
+        overrides=tuple(overrides),
+        foundation=args.foundation,
+        backbone=args.backbone,
+        init=args.init,
+        minutes=args.minutes,
+        steps=args.steps,
+        seed=args.seed,
+        seeds=args.seeds,
+        sampler=args.sampler,
+        sampling_steps=args.sampling_steps,
+        preprocess=args.preprocess,
+        grid=args.grid,
+        bids_filter=args.bids_filter,
+        already_aligned=args.already_aligned,
+        device=args.device,
+        precision=args.precision,
+    )
     methods = [name.strip() for name in args.methods.split(",") if name.strip()]
     out = cross_validate(args.data, args.out, methods=methods, folds=folds, stratify=args.stratify, options=options)
     print((out / "summary.md").read_text(encoding="utf-8"))

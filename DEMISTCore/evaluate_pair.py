@@ -22,18 +22,30 @@ examples:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.evaluate pair", description=__doc__.partition("\n\n")[2], epilog=_EXAMPLES,
+        prog="python -m DEMISTCore.evaluate pair",
+        description=__doc__.partition("\n\n")[2],
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    p.add_argument("--measured", required=True, type=Path, metavar="FILE|DIR", help="measured PSR, in fractions or "
-                   "percent")  # fmt: skip
-    p.add_argument("--synthesized", required=True, type=Path, metavar="FILE|DIR", help="synthesized PSR, in the same "
-                   "space")  # fmt: skip
-    p.add_argument("--labels", type=Path, metavar="FILE|DIR", help="tissue labels (1 CSF, 2 grey, 3 white matter, or "
-                   "the simulator's; files named *dseg*)")  # fmt: skip
+    )
+    p.add_argument(
+        "--measured", required=True, type=Path, metavar="FILE|DIR", help="measured PSR, in fractions or percent"
+    )
+    p.add_argument(
+        "--synthesized", required=True, type=Path, metavar="FILE|DIR", help="synthesized PSR, in the same space"
+    )
+    p.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE|DIR",
+        help="tissue labels (1 CSF, 2 grey, 3 white matter, or the simulator's; files named *dseg*)",
+    )
     p.add_argument("--lesions", type=Path, metavar="FILE|DIR", help="lesion masks (files named *lesion*)")
-    p.add_argument("--mask", type=Path, metavar="FILE|DIR", help="brain masks (files named *brain*); default: where "
-                   "the synthesized map is not empty")  # fmt: skip
+    p.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE|DIR",
+        help="brain masks (files named *brain*); default: where the synthesized map is not empty",
+    )
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     p.add_argument("--overwrite", action="store_true", help="replace results that are there")
     p.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -47,8 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .evaluation.pair import compare_pairs
 
     out = compare_pairs(
-        args.measured, args.synthesized, args.out, labels=args.labels, lesions=args.lesions, mask=args.mask,
+        args.measured,
+        args.synthesized,
+        args.out,
+        labels=args.labels,
+        lesions=args.lesions,
+        mask=args.mask,
         overwrite=args.overwrite,
-    )  # fmt: skip
+    )
     print((out / "summary.md").read_text(encoding="utf-8"))
     return 0

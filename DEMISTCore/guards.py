@@ -15,8 +15,21 @@ from typing import Any
 from .errors import InputError
 
 #: Suffixes of images, the longest first, for the JSON beside them.
-_IMAGES = (".nii.gz", ".img.gz", ".hdr.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img", ".hdr",
-           ".mnc")  # fmt: skip
+_IMAGES = (
+    ".nii.gz",
+    ".img.gz",
+    ".hdr.gz",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgz",
+    ".mgh",
+    ".img",
+    ".hdr",
+    ".mnc",
+)
 
 
 def protect_files(outputs: Mapping[str, str | os.PathLike[str]], inputs: Iterable[Any]) -> None:

@@ -105,8 +105,11 @@ class FolderLock:
                         f"{self.folder} is being written by {holder}; wait until it has ended, or choose another "
                         f"folder for {self.what}."
                     ) from None
-                log.warning("%s is on a file system without locks (%s): see to it that only one process writes there.",
-                            self.folder, error.strerror or error)  # fmt: skip
+                log.warning(
+                    "%s is on a file system without locks (%s): see to it that only one process writes there.",
+                    self.folder,
+                    error.strerror or error,
+                )
             with contextlib.suppress(OSError):
                 if not os.path.samestat(os.fstat(stream.fileno()), os.stat(self._path)):
                     stream.close()  # its holder removed it just now: lock the one that others see

@@ -127,18 +127,20 @@ def regions(
             continue
         pred, true = np.asarray(prediction[here], np.float64), np.asarray(truth[here], np.float64)
         bias = float(pred.mean() - true.mean())
-        rows.append({
-            "region": name,
-            "label": int(label),
-            "voxels": int(here.sum()),
-            "volume_ml": float(here.sum() * voxel_volume_ml),
-            "true_mean": float(true.mean()),
-            "synthesized_mean": float(pred.mean()),
-            "bias": bias,
-            "bias_percent": 100 * bias / float(true.mean()) if true.mean() >= 0.005 else math.nan,
-            "true_median": float(np.median(true)),
-            "synthesized_median": float(np.median(pred)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "region": name,
+                "label": int(label),
+                "voxels": int(here.sum()),
+                "volume_ml": float(here.sum() * voxel_volume_ml),
+                "true_mean": float(true.mean()),
+                "synthesized_mean": float(pred.mean()),
+                "bias": bias,
+                "bias_percent": 100 * bias / float(true.mean()) if true.mean() >= 0.005 else math.nan,
+                "true_median": float(np.median(true)),
+                "synthesized_median": float(np.median(pred)),
+            }
+        )
     return rows
 
 

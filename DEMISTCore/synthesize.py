@@ -37,9 +37,13 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--brain-mask", metavar="FILE", help="brain mask to use instead of brain extraction")
     images.add_argument("--out", required=True, metavar="FILE", help="PSR map to write (.nii.gz, .nrrd, ...)")
     images.add_argument(
-        "--uncertainty", nargs="?", const=True, default=False, metavar="FILE",
+        "--uncertainty",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
         help="write the standard deviation too, to FILE or beside --out",
-    )  # fmt: skip
+    )
     images.add_argument("--samples", action="store_true", help="write the map of every seed too, beside --out")
     images.add_argument("--preview", metavar="FILE", help="draw a picture of the result (.png)")
     images.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
@@ -47,9 +51,11 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--bundle", metavar="NAME", default=None, help="name, folder or Hugging Face id of the model")
     add_sampling(model)
     model.add_argument(
-        "--guidance", type=_weights, metavar="STREAM=W,...",
+        "--guidance",
+        type=_weights,
+        metavar="STREAM=W,...",
         help="weight by stream (semantic, spatial, adaptive or all): 1 plain, 0 off, above 1 stronger",
-    )  # fmt: skip
+    )
     add_device(model)
     add_preparation(p.add_argument_group("preparation"))
     add_words(p)

@@ -36,9 +36,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="stage", required=True, metavar="{" + names + "}")
     for kind in STAGES.values():
         p = commands.add_parser(
-            kind.name, help=kind.help, description=kind.help[0].upper() + kind.help[1:] + ".",
+            kind.name,
+            help=kind.help,
+            description=kind.help[0].upper() + kind.help[1:] + ".",
             epilog="Settings are given as key=value, for example max_minutes=40 batch=4; --list-keys shows them all.",
-        )  # fmt: skip
+        )
         p.add_argument("--out", type=Path, metavar="RUN", help="run folder: all that comes of it")
         p.add_argument("--data", metavar="BIDS", help="BIDS data set with T1w, FLAIR and, in derivatives, PSR maps")
         p.add_argument(
@@ -47,20 +49,32 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
         p.add_argument("--init", metavar="BUNDLE|RUN", help="start from these weights: fine-tuning" + kind.init_help)
         if kind.foundation:
-            p.add_argument("--foundation", metavar="BUNDLE|RUN", help="what this stage builds on: the "
-                           f"{kind.foundation} run, or a foundation bundle")  # fmt: skip
+            p.add_argument(
+                "--foundation",
+                metavar="BUNDLE|RUN",
+                help=f"what this stage builds on: the {kind.foundation} run, or a foundation bundle",
+            )
         for source in kind.sources:
             p.add_argument(f"--{source.name}", metavar=source.metavar, help=source.help)
         p.add_argument("--list-keys", action="store_true", help="print every setting with its value, and stop")
         add_words(p, quiet=False)
         p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
     _add_own_maps(commands)
-    p = commands.add_parser("calibrate", help="measure a bundle's errors on new subjects and store its error bars",
-                            description="Measure the errors of a bundle's mean on subjects that it was not trained "
-                            "on, and write the bundle with calibrated error bars to OUT.")  # fmt: skip
+    p = commands.add_parser(
+        "calibrate",
+        help="measure a bundle's errors on new subjects and store its error bars",
+        description="Measure the errors of a bundle's mean on subjects that it was not trained "
+        "on, and write the bundle with calibrated error bars to OUT.",
+    )
     p.add_argument("bundle", metavar="BUNDLE", help="a demist bundle with a mean network")
-    p.add_argument("--data", nargs="+", required=True, metavar="BIDS", help="data sets with PSR to calibrate on; with "
-                   "simulated ones of another physics the error bars hold beyond one simulator")  # fmt: skip
+    p.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="BIDS",
+        help="data sets with PSR to calibrate on; with "
+        "simulated ones of another physics the error bars hold beyond one simulator",
+    )
     p.add_argument("--check", nargs="*", default=[], metavar="BIDS", help="further data sets: do the intervals hold?")
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the calibrated bundle")
     p.add_argument("--trained-on", metavar="CACHE", help="cache folder of the training, whose scans say what is usual")
@@ -68,9 +82,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--prepared", action="store_true", help="the scans are registered and without skull already")
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare scans")
     add_words(p, quiet=False)
-    p = commands.add_parser("export", help="write bundles from finished runs",
-                            description="Write the foundation bundle (from a backbone run) and the DEMIST bundle "
-                            "(from a demist run) to OUT; with both, the foundation goes to OUT-base.")  # fmt: skip
+    p = commands.add_parser(
+        "export",
+        help="write bundles from finished runs",
+        description="Write the foundation bundle (from a backbone run) and the DEMIST bundle "
+        "(from a demist run) to OUT; with both, the foundation goes to OUT-base.",
+    )
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="backbone run, demist run, or both")
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="bundle folder; its name is the bundle's")
     p.add_argument("--base", metavar="BUNDLE", help="the foundation bundle that a demist run alone builds on")
@@ -78,8 +95,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage", choices=("fp16", "bf16", "fp32"), default="fp16", help="number format of the weights")
     p.add_argument("--card", type=Path, metavar="FILE", help="model card (Markdown) to put in the bundle")
     p.add_argument("--description", default="", metavar="TEXT", help="one sentence for the bundle's description")
-    p.add_argument("--sampling", nargs="+", default=[], metavar="KEY=VALUE",
-                   help="recommended sampling: sampler, steps, seeds, eta, spacing, guidance")
+    p.add_argument(
+        "--sampling",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="recommended sampling: sampler, steps, seeds, eta, spacing, guidance",
+    )
     p.add_argument("--measured", action="store_true", help="trained on measured, not on simulated PSR")
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace bundles that exist")
@@ -90,22 +112,39 @@ def parser() -> argparse.ArgumentParser:
 def _add_own_maps(commands: argparse._SubParsersAction) -> None:
     """The two commands for a lab with maps of its own."""
     settings = "Settings of the training are given as key=value, for example exclude_subjects=[sub-07] workers=4."
-    p = commands.add_parser("check", help="look at a data set before training: files, units, coverage, registration",
-                            epilog=settings, description="Look at every session of a data set with PSR maps, say what "
-                            "would spoil a model, and write a page with pictures.")  # fmt: skip
+    p = commands.add_parser(
+        "check",
+        help="look at a data set before training: files, units, coverage, registration",
+        epilog=settings,
+        description="Look at every session of a data set with PSR maps, say what "
+        "would spoil a model, and write a page with pictures.",
+    )
     p.add_argument("--data", required=True, metavar="BIDS", help="BIDS data set with T1w, FLAIR and PSR maps")
-    p.add_argument("--out", type=Path, default=Path("runs/check"), metavar="DIR",
-                   help="folder of check.html and check.json (default: %(default)s)")  # fmt: skip
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/check"),
+        metavar="DIR",
+        help="folder of check.html and check.json (default: %(default)s)",
+    )
     add_words(p, quiet=False)
     p.usage = p.format_usage().removeprefix("usage: ").rstrip() + " [key=value ...]"
-    p = commands.add_parser("finetune", help="teach a bundle your scanner, from a data set to a new bundle",
-                            epilog=settings, description="Check a data set with PSR maps, fit a bundle to it, judge it "
-                            "on people held out, and write the new bundle with its card to OUT/bundle.")  # fmt: skip
+    p = commands.add_parser(
+        "finetune",
+        help="teach a bundle your scanner, from a data set to a new bundle",
+        epilog=settings,
+        description="Check a data set with PSR maps, fit a bundle to it, judge it "
+        "on people held out, and write the new bundle with its card to OUT/bundle.",
+    )
     p.add_argument("--data", required=True, metavar="BIDS", help="BIDS data set with T1w, FLAIR and PSR maps")
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder; its name is the new bundle's")
     p.add_argument("--init", default="demist-sim", metavar="BUNDLE", help="where to begin (default: %(default)s)")
-    p.add_argument("--level", choices=("scale", "streams", "decoder"), default="streams", help="minutes: one factor, "
-                   "and error bars; the networks; the PSR decoder too (default: %(default)s)")  # fmt: skip
+    p.add_argument(
+        "--level",
+        choices=("scale", "streams", "decoder"),
+        default="streams",
+        help="minutes: one factor, and error bars; the networks; the PSR decoder too (default: %(default)s)",
+    )
     p.add_argument("--licence", default="Apache-2.0", help="licence of the weights (default: %(default)s)")
     p.add_argument("--simulated", action="store_true", help="the maps are simulated, not measured")
     p.add_argument("--salt", metavar="TEXT", help="for the hashes by which the card lists people (default: drawn)")
@@ -139,10 +178,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .training.export import export
 
         export(
-            args.runs, args.out, base=args.base, weights=args.weights, storage=args.storage, card=args.card,
-            description=args.description, licence=args.licence, simulated=not args.measured,
-            sampling=args.sampling, overwrite=args.overwrite,
-        )  # fmt: skip
+            args.runs,
+            args.out,
+            base=args.base,
+            weights=args.weights,
+            storage=args.storage,
+            card=args.card,
+            description=args.description,
+            licence=args.licence,
+            simulated=not args.measured,
+            sampling=args.sampling,
+            overwrite=args.overwrite,
+        )
         return 0
     if args.stage == "calibrate":
         from .training.calibrate import PATIENT, calibrate
@@ -150,9 +197,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         ready = PreprocessSettings(bias_correct=False, skull_strip="none", brain_mask="none")
         report = calibrate(
-            args.bundle, args.data, args.out, trained_on=args.trained_on, check=args.check, cache=args.cache,
-            preprocess=ready if args.prepared else PATIENT, workers=args.workers,
-        )  # fmt: skip
+            args.bundle,
+            args.data,
+            args.out,
+            trained_on=args.trained_on,
+            check=args.check,
+            cache=args.cache,
+            preprocess=ready if args.prepared else PATIENT,
+            workers=args.workers,
+        )
         if report:
             import json
 
@@ -163,8 +216,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stage == "finetune":
         from .training.finetune import finetune
 
-        finetune(args.data, args.out, init=args.init, level=args.level, overrides=overrides, licence=args.licence,
-                 measured=not args.simulated, salt=args.salt, device=args.device)  # fmt: skip
+        finetune(
+            args.data,
+            args.out,
+            init=args.init,
+            level=args.level,
+            overrides=overrides,
+            licence=args.licence,
+            measured=not args.simulated,
+            salt=args.salt,
+            device=args.device,
+        )
         return 0
     if args.list_keys:
         import yaml
@@ -178,10 +240,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .training.start import start
 
     return start(
-        args.stage, out=args.out, data=args.data, config=args.config, overrides=overrides, resume=args.resume,
-        init=args.init, foundation=getattr(args, "foundation", None), backbone=getattr(args, "backbone", None),
+        args.stage,
+        out=args.out,
+        data=args.data,
+        config=args.config,
+        overrides=overrides,
+        resume=args.resume,
+        init=args.init,
+        foundation=getattr(args, "foundation", None),
+        backbone=getattr(args, "backbone", None),
         mean=getattr(args, "mean", None),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -30,12 +30,15 @@ class DEMISTSlicer(ScriptedLoadableModule):
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
         self.parent.dependencies = ["Segmentations", "SubjectHierarchy", "Volumes", "Colors"]
         self.parent.contributors = ["DEMIST for 3D Slicer developers"]
-        self.parent.helpText = _(
-            "Estimates a myelin map (pool size ratio, PSR) from a routine T1w and a FLAIR and measures it in MS "
-            "lesions and in normal-appearing white matter. "
-            "<b>Research use only</b>: the model that ships was trained on simulated PSR; its output is an estimate, "
-            "not a measurement."
-        ) + f'<p><a href="{DOCUMENTATION}">{_("Tutorial and documentation")}</a></p>'
+        self.parent.helpText = (
+            _(
+                "Estimates a myelin map (pool size ratio, PSR) from a routine T1w and a FLAIR and measures it in MS "
+                "lesions and in normal-appearing white matter. "
+                "<b>Research use only</b>: the model that ships was trained on simulated PSR; its output is an "
+                "estimate, not a measurement."
+            )
+            + f'<p><a href="{DOCUMENTATION}">{_("Tutorial and documentation")}</a></p>'
+        )
         self.parent.acknowledgementText = _(
             'The method is that of Wang et al., <a href="https://arxiv.org/abs/2511.12396">arXiv 2511.12396</a>. This '
             "is an independent implementation; Brain LDM is that of Pinaya et al. (2022)."

@@ -60,9 +60,12 @@ def head(seed: int) -> dict[str, np.ndarray]:
     flair = np.select([fluid, lesions, white, brain], [100.0, 900.0, 500.0, 650.0], 40.0) + rng.normal(0, 15, _SHAPE)
     tissue = np.select([fluid, white, brain], [1, 3, 2], 0)
     return {
-        "T1w": t1w.astype(np.float32), "FLAIR": flair.astype(np.float32), "desc-brain_mask": brain.astype(np.uint8),
-        "desc-tissue_dseg": tissue.astype(np.uint8), "label-lesion_mask": lesions.astype(np.uint8),
-    }  # fmt: skip
+        "T1w": t1w.astype(np.float32),
+        "FLAIR": flair.astype(np.float32),
+        "desc-brain_mask": brain.astype(np.uint8),
+        "desc-tissue_dseg": tissue.astype(np.uint8),
+        "label-lesion_mask": lesions.astype(np.uint8),
+    }
 
 
 def results(out: Path) -> dict[str, str]:
@@ -79,8 +82,9 @@ def written(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of every image: what is made again gets others."""
     return {
         path.relative_to(out).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in out.rglob("*.nii.gz") if ".tmp-" not in str(path)
-    }  # fmt: skip
+        for path in out.rglob("*.nii.gz")
+        if ".tmp-" not in str(path)
+    }
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:

@@ -158,10 +158,19 @@ def calibrated_bundle(tiny_mean_bundle: Path) -> Path:
 
     constant = Quantiles((1.0,), (0.1,), (((1.0,),), ((2.0,),)))
     calibration = Calibration(
-        subjects=24, levels=(0.5, 0.9), scale_sd=0.1, mean_nodes=(0.0, 0.15), sd_nodes=(0.01,), gains=((1.0,), (1.0,)),
-        voxel_quantiles=((1.0, 1.0), (2.0, 2.0)), region=(0.05, 0.0, 0.0, 1.0), correlation_ml=0.3,
-        quantiles={"region": constant, "lesion": constant}, ood_limit=1e6, ood_power=1.0,
-    )  # fmt: skip
+        subjects=24,
+        levels=(0.5, 0.9),
+        scale_sd=0.1,
+        mean_nodes=(0.0, 0.15),
+        sd_nodes=(0.01,),
+        gains=((1.0,), (1.0,)),
+        voxel_quantiles=((1.0, 1.0), (2.0, 2.0)),
+        region=(0.05, 0.0, 0.0, 1.0),
+        correlation_ml=0.3,
+        quantiles={"region": constant, "lesion": constant},
+        ood_limit=1e6,
+        ood_power=1.0,
+    )
     typical = Typical.fit(np.random.default_rng(0).standard_normal((20, DESCRIPTION_WIDTH)))
     folder = Path(copytree(tiny_mean_bundle, tiny_mean_bundle.with_name("tiny-calibrated")))
     told = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))

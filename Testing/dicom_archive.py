@@ -12,13 +12,23 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 MM = 6.0
 MPRAGE: dict[str, Any] = {
-    "SeriesDescription": "t1_mprage_sag_p2_iso", "SeriesNumber": 3, "ScanningSequence": ["GR", "IR"], "EchoTime": 2.3,
-    "RepetitionTime": 2300.0, "InversionTime": 900.0, "MRAcquisitionType": "3D",
-}  # fmt: skip
+    "SeriesDescription": "t1_mprage_sag_p2_iso",
+    "SeriesNumber": 3,
+    "ScanningSequence": ["GR", "IR"],
+    "EchoTime": 2.3,
+    "RepetitionTime": 2300.0,
+    "InversionTime": 900.0,
+    "MRAcquisitionType": "3D",
+}
 FLAIR: dict[str, Any] = {
-    "SeriesDescription": "t2_space_dark-fluid_sag", "SeriesNumber": 5, "ScanningSequence": ["SE", "IR"],
-    "EchoTime": 388.0, "RepetitionTime": 5000.0, "InversionTime": 1800.0, "MRAcquisitionType": "3D",
-}  # fmt: skip
+    "SeriesDescription": "t2_space_dark-fluid_sag",
+    "SeriesNumber": 5,
+    "ScanningSequence": ["SE", "IR"],
+    "EchoTime": 388.0,
+    "RepetitionTime": 5000.0,
+    "InversionTime": 1800.0,
+    "MRAcquisitionType": "3D",
+}
 
 
 def brains(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,8 +40,16 @@ def brains(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def study_of(patient: str, date: str = "20200131", time: str = "101500", **more: Any) -> dict[str, Any]:
     """What all series of a study share."""
-    return {"PatientID": patient, "PatientName": "Doe^Jane", "StudyDate": date, "StudyTime": time,
-            "StudyInstanceUID": generate_uid(), "PatientAge": "045Y", "PatientSex": "F", **more}  # fmt: skip
+    return {
+        "PatientID": patient,
+        "PatientName": "Doe^Jane",
+        "StudyDate": date,
+        "StudyTime": time,
+        "StudyInstanceUID": generate_uid(),
+        "PatientAge": "045Y",
+        "PatientSex": "F",
+        **more,
+    }
 
 
 def write_series(folder: Path, array: np.ndarray, shared: dict[str, Any], own: dict[str, Any]) -> list[Path]:

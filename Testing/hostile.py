@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("DEMIST_FUZZ_EXAMPLES", "60"))
 #: 10 s a case.
-fuzz = settings(max_examples=EXAMPLES, deadline=10_000, derandomize="DEMIST_FUZZ_EXAMPLES" not in os.environ,
-                suppress_health_check=list(HealthCheck), database=None)  # fmt: skip
+fuzz = settings(
+    max_examples=EXAMPLES,
+    deadline=10_000,
+    derandomize="DEMIST_FUZZ_EXAMPLES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 
 
 @st.composite

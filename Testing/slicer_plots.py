@@ -25,10 +25,22 @@ def draw(chart: object, size: tuple[int, int] = (800, 600)) -> np.ndarray:
     view.GetRenderer().SetBackground(1, 1, 1)
     xy = vtk.vtkChartXY()
     view.GetScene().AddItem(xy)
-    lines = [vtk.vtkPen.NO_PEN, vtk.vtkPen.SOLID_LINE, vtk.vtkPen.DASH_LINE, vtk.vtkPen.DOT_LINE,
-             vtk.vtkPen.DASH_DOT_LINE, vtk.vtkPen.DASH_DOT_DOT_LINE]  # fmt: skip
-    markers = [vtk.vtkPlotPoints.NONE, vtk.vtkPlotPoints.CROSS, vtk.vtkPlotPoints.PLUS, vtk.vtkPlotPoints.SQUARE,
-               vtk.vtkPlotPoints.CIRCLE, vtk.vtkPlotPoints.DIAMOND]  # fmt: skip
+    lines = [
+        vtk.vtkPen.NO_PEN,
+        vtk.vtkPen.SOLID_LINE,
+        vtk.vtkPen.DASH_LINE,
+        vtk.vtkPen.DOT_LINE,
+        vtk.vtkPen.DASH_DOT_LINE,
+        vtk.vtkPen.DASH_DOT_DOT_LINE,
+    ]
+    markers = [
+        vtk.vtkPlotPoints.NONE,
+        vtk.vtkPlotPoints.CROSS,
+        vtk.vtkPlotPoints.PLUS,
+        vtk.vtkPlotPoints.SQUARE,
+        vtk.vtkPlotPoints.CIRCLE,
+        vtk.vtkPlotPoints.DIAMOND,
+    ]
     for series in series_of(chart):
         assert series.GetPlotType() == slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter
         plot = vtk.vtkPlotLine()

@@ -77,9 +77,14 @@ def test_every_condition_has_an_effect(model):
 def test_trajectory_is_monais_at_the_cards_settings(model):
     """The published sampling loop (concatenate, attend, step) with MONAI's scheduler, to the bit."""
     scheduler = DDIMScheduler(
-        num_train_timesteps=1000, schedule="linear_beta", beta_start=1e-4, beta_end=2e-2, set_alpha_to_one=True,
-        prediction_type="epsilon", clip_sample=False,
-    )  # fmt: skip
+        num_train_timesteps=1000,
+        schedule="linear_beta",
+        beta_start=1e-4,
+        beta_end=2e-2,
+        set_alpha_to_one=True,
+        prediction_type="epsilon",
+        clip_sample=False,
+    )
     scheduler.set_timesteps(50)
     noise = torch.randn(1, 3, 4, 8, 4, generator=torch.Generator().manual_seed(0))
     conditioning = torch.tensor([[1.0, 0.25, 0.75, 0.5]]).unsqueeze(1)  # sex, age, ventricles, brain
@@ -93,9 +98,13 @@ def test_trajectory_is_monais_at_the_cards_settings(model):
     mine: list[torch.Tensor] = []
     context = model.context(**WHO)
     got = ddim(
-        lambda z, t: model.unet(z, t, context), noise, CARD, 50, noise=torch.randn,
+        lambda z, t: model.unet(z, t, context),
+        noise,
+        CARD,
+        50,
+        noise=torch.randn,
         callback=lambda i, n, x0: mine.append(x0),
-    )  # fmt: skip
+    )
     assert len(mine) == 50
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs))
     assert torch.equal(got, z)
@@ -250,8 +259,14 @@ def test_sample_writes_image_sidecar_and_picture(folder, tmp_path, capsys):
     assert volume.shape == (32, 32, 32)
     told = json.loads((tmp_path / "t1w.json").read_text())
     assert told["synthetic"] is True
-    assert told["request"] == {"name": "brain", "age": 0.6, "sex": 1.0, "ventricular_volume": 0.5, "brain_volume": 0.5,
-                               "seed": 5}  # fmt: skip
+    assert told["request"] == {
+        "name": "brain",
+        "age": 0.6,
+        "sex": 1.0,
+        "ventricular_volume": 0.5,
+        "brain_volume": 0.5,
+        "seed": 5,
+    }
     assert told["model"]["schedule"]["kind"] == "scaled_linear"
     assert set(told["model"]["sha256"]) == {"diffusion_model.pth", "autoencoder.pth"}
     import nibabel as nib
@@ -274,8 +289,9 @@ def test_cohort_from_a_table_and_again(folder, tmp_path, capsys, monkeypatch):
     assert run(main, argv) == 0
     rows = list(csv.DictReader((tmp_path / "out" / "cohort.csv").open()))
     assert [(row["name"], row["seed"], row["file"]) for row in rows] == [
-        ("young", "0", "young_T1w.nii.gz"), ("old", "1", "old_T1w.nii.gz"),
-    ]  # fmt: skip
+        ("young", "0", "young_T1w.nii.gz"),
+        ("old", "1", "old_T1w.nii.gz"),
+    ]
     assert rows[0]["sex"] == "0.5"  # neutral where the table says nothing
     # It goes on where it was: what is there is not made again, what is missing is.
     (tmp_path / "out" / "old_T1w.nii.gz").unlink()

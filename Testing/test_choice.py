@@ -25,10 +25,14 @@ def lab(tmp_path):
     """As it lies on a lab's disk."""
     touch(
         tmp_path,
-        "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz", "sub-01/anat/sub-01_acq-fast_T1w.nii.gz",
-        "sub-01/anat/sub-01_run-2_T1w.nii.gz", "sub-01/anat/sub-01_run-1_T1w.nii.gz",
-        "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-01/anat/._sub-01_FLAIR.nii.gz",
-        "derivatives/qmt/sub-01/qmt/sub-01_PSRmap.nii.gz", "derivatives/qmt/sub-01/qmt/sub-01_R1map.nii.gz",
+        "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz",
+        "sub-01/anat/sub-01_acq-fast_T1w.nii.gz",
+        "sub-01/anat/sub-01_run-2_T1w.nii.gz",
+        "sub-01/anat/sub-01_run-1_T1w.nii.gz",
+        "sub-01/anat/sub-01_FLAIR.nii.gz",
+        "sub-01/anat/._sub-01_FLAIR.nii.gz",
+        "derivatives/qmt/sub-01/qmt/sub-01_PSRmap.nii.gz",
+        "derivatives/qmt/sub-01/qmt/sub-01_R1map.nii.gz",
         "derivatives/qmt/sub-01/qmt/sub-01_desc-brain_mask.nii.gz",
         "derivatives/qmt/sub-01/qmt/sub-01_space-MNI152NLin6Asym_PSRmap.nii.gz",
         "derivatives/fmriprep/sub-01/anat/sub-01_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz",
@@ -37,7 +41,7 @@ def lab(tmp_path):
         "derivatives/fmriprep/sub-01/anat/sub-01_dseg.nii.gz",
         "derivatives/fmriprep/sub-01/anat/sub-01_label-CSF_mask.nii.gz",
         "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
-    )  # fmt: skip
+    )
     return tmp_path
 
 

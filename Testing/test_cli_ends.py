@@ -44,8 +44,11 @@ def test_signals_end_with_their_number_and_unwind():
 
 
 def test_ignored_signals_stay_ignored():
-    done = ends("signal.raise_signal(signal.SIGHUP)", capture_output=True, preexec_fn=lambda: signal.signal(
-        signal.SIGHUP, signal.SIG_IGN))  # fmt: skip
+    done = ends(
+        "signal.raise_signal(signal.SIGHUP)",
+        capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     assert done.returncode == 0
 
 
@@ -158,9 +161,12 @@ def test_the_worker_takes_no_modules_from_the_working_folder(tmp_path):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit(77)\n")
     environment = {**os.environ, **environment(), "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
-        [sys.executable, *workerArguments()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path,
+        [sys.executable, *workerArguments()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
         env=environment,
-    )  # fmt: skip
+    )
     child.stdin.write(b'{"id": 1, "do": "hello"}\n{"id": 2, "do": "shutdown"}\n')
     child.stdin.flush()  # and stays open: its end would be the parent's
     told = child.stdout.read()
@@ -174,8 +180,18 @@ def test_the_worker_takes_no_modules_from_the_working_folder(tmp_path):
 
 
 def test_methods_that_differ_in_a_sign_have_files_of_their_own(tmp_path):
-    names = ["A+, 1 seed", "A-, 1 seed", "a+, 1 seed", "é, 1 seed", "è, 1 seed", "demist, 1 seed", "DEMIST, 1 seed",
-             "x" * 300 + "+, 1 seed", "x" * 300 + "-, 1 seed", "no stream, 1 seed"]  # fmt: skip
+    names = [
+        "A+, 1 seed",
+        "A-, 1 seed",
+        "a+, 1 seed",
+        "é, 1 seed",
+        "è, 1 seed",
+        "demist, 1 seed",
+        "DEMIST, 1 seed",
+        "x" * 300 + "+, 1 seed",
+        "x" * 300 + "-, 1 seed",
+        "no stream, 1 seed",
+    ]
     paths = [result_paths(tmp_path, "test", "sub-1", name)[0] for name in names]
     assert len({str(path).lower() for path in paths}) == len(names)
     assert max(len(path.name) for path in paths) < 100

@@ -60,11 +60,21 @@ def test_results_have_bids_names_and_lie_on_the_t1w(made, bids):
     anat = made / "sub-01/ses-1/anat"
     names = sorted(path.name.removeprefix("sub-01_ses-1_") for path in anat.iterdir())
     assert names == [
-        "desc-brain_mask.json", "desc-brain_mask.nii.gz", "desc-demist_PSRmap.json", "desc-demist_PSRmap.nii.gz",
-        "desc-demist_PSRuncertainty.nii.gz", "desc-demist_regions.tsv", "desc-demist_statistics.json",
-        "desc-lesions_dseg.nii.gz", "desc-regions_dseg.json", "desc-regions_dseg.nii.gz", "desc-regions_dseg.tsv",
-        "from-FLAIR_to-T1w_mode-image_xfm.txt", "label-lesion_mask.json", "label-lesion_mask.nii.gz",
-    ]  # fmt: skip
+        "desc-brain_mask.json",
+        "desc-brain_mask.nii.gz",
+        "desc-demist_PSRmap.json",
+        "desc-demist_PSRmap.nii.gz",
+        "desc-demist_PSRuncertainty.nii.gz",
+        "desc-demist_regions.tsv",
+        "desc-demist_statistics.json",
+        "desc-lesions_dseg.nii.gz",
+        "desc-regions_dseg.json",
+        "desc-regions_dseg.nii.gz",
+        "desc-regions_dseg.tsv",
+        "from-FLAIR_to-T1w_mode-image_xfm.txt",
+        "label-lesion_mask.json",
+        "label-lesion_mask.nii.gz",
+    ]
     t1w = nib.load(bids / "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz")
     for path in anat.glob("*.nii.gz"):
         image = nib.load(path)
@@ -125,8 +135,9 @@ def test_a_changed_option_makes_anew_only_what_it_touches(made, command, tmp_pat
     before = written(out)
     assert command(out, "--gap", "1", "--participant-label", "02") == 0
     changed = {name for name, now in written(out).items() if before[name] != now}
-    assert changed == {f"sub-02/anat/sub-02_{name}.nii.gz"
-                       for name in ("desc-regions_dseg", "desc-lesions_dseg", "label-lesion_mask")}  # fmt: skip
+    assert changed == {
+        f"sub-02/anat/sub-02_{name}.nii.gz" for name in ("desc-regions_dseg", "desc-lesions_dseg", "label-lesion_mask")
+    }
     assert command(out, "--participant-label", "02") == 0
     assert results(out) == results(made), "and back: regions from files are those made right after the map"
 
@@ -141,8 +152,9 @@ def test_a_changed_input_or_lost_file_makes_its_session_anew(bids, made, command
     manual = ("--derivatives", str(data / "derivatives" / "manual"))
     quick = ("--bundle", str(tiny_bundle), *QUICK, "--no-regions")
     assert main([str(data), str(out), "participant", *quick, *manual]) == 0
-    changed = {name.split("/")[-3] + "/" + name.split("/")[-2] for name, now in written(out).items()
-               if before.get(name) != now}  # fmt: skip
+    changed = {
+        name.split("/")[-3] + "/" + name.split("/")[-2] for name, now in written(out).items() if before.get(name) != now
+    }
     assert changed == {"ses-2/anat", "sub-02/anat"}
     assert lost.is_file()
     same = [name for name in results(made) if name.startswith("sub-02/anat/")]
@@ -204,8 +216,9 @@ def test_a_table_of_paths(bids, command, tmp_path):
         "Subject,session,t1w,flair,brain_mask\n"
         f"{hostile},1,{folder}/sub-02_T1w.nii.gz,{folder}/sub-02_FLAIR.nii.gz,{masks}/sub-02_desc-brain_mask.nii.gz\n"
         f"../../etc,,{folder}/sub-02_T1w.nii.gz,,\n"
-        f"MS_1,,a.nii,b.nii,\nMS-1,,c.nii,d.nii,\n", encoding="utf-8",
-    )  # fmt: skip
+        f"MS_1,,a.nii,b.nii,\nMS-1,,c.nii,d.nii,\n",
+        encoding="utf-8",
+    )
     out = tmp_path / "out"
     assert command(out, "--no-regions", data=table) == 1
     told = rows(out)

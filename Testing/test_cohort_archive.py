@@ -44,8 +44,9 @@ def archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(archive, tiny_bundle):
-    return lambda out, *more: main([str(archive), str(out), "participant", "--bundle", str(tiny_bundle), "--no-regions",
-                                    *QUICK, *more])  # fmt: skip
+    return lambda out, *more: main(
+        [str(archive), str(out), "participant", "--bundle", str(tiny_bundle), "--no-regions", *QUICK, *more]
+    )
 
 
 @pytest.fixture(scope="module")

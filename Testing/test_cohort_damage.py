@@ -120,13 +120,27 @@ def told(tiny_bundle, tmp_path_factory) -> dict[str, dict[str, str]]:
         damage(add_session(root, session, number), session.replace("/", "_"))
     out = root.parent / "out"
     command = [
-        sys.executable, "-m", "DEMISTCore.cohort", str(root), str(out), "participant", "--bundle", str(tiny_bundle),
-        "--derivatives", str(root / "derivatives" / "manual"), "--no-regions", *QUICK,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "DEMISTCore.cohort",
+        str(root),
+        str(out),
+        "participant",
+        "--bundle",
+        str(tiny_bundle),
+        "--derivatives",
+        str(root / "derivatives" / "manual"),
+        "--no-regions",
+        *QUICK,
+    ]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         preexec_fn=_as_a_plain_user if sys.platform == "linux" and os.geteuid() == 0 else None,
-    )  # fmt: skip
+    )
     return {**rows(out), "exit": {"code": str(done.returncode), "said": done.stderr}}
 
 

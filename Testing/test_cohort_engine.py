@@ -157,8 +157,10 @@ def test_options_of_a_queue_reach_its_jobs(tmp_path):
     jobqueue = pytest.importorskip("dask_jobqueue")
     from DEMISTCore.cohort.workers import _job
 
-    (tmp_path / "jobs.yaml").write_text("cpu: {queue: long, memory: 20GB}\ngpu: {queue: a100, job_extra_directives: "
-                                        "['--gres=gpu:1']}\n", encoding="utf-8")  # fmt: skip
+    (tmp_path / "jobs.yaml").write_text(
+        "cpu: {queue: long, memory: 20GB}\ngpu: {queue: a100, job_extra_directives: ['--gres=gpu:1']}\n",
+        encoding="utf-8",
+    )
     given = read_options(tmp_path / "jobs.yaml")
     engine = Engine(2, 1, cluster="slurm", threads=4)
     for kind, resource, wanted in (("cpu", "CPU", "-p long"), ("gpu", "GPU", "--gres=gpu:1")):
@@ -192,8 +194,15 @@ def dask_processes():
     started: list[subprocess.Popen] = []
 
     def start(*command: str) -> subprocess.Popen:
-        started.append(subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=ROOT, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True))  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "dask", *command],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield start
@@ -209,12 +218,29 @@ def test_a_dead_scheduler_ends_the_run_and_the_next_one_goes_on(arguments, undis
     pytest.importorskip("distributed")
     out, told = tmp_path / "out", tmp_path / "scheduler.json"
     scheduler = dask_processes("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
-    workers = dask_processes("worker", "--nthreads", "1", "--nworkers", "1", "--no-dashboard", "--scheduler-file",
-                             str(told), "--local-directory", str(tmp_path), "--death-timeout", "30")  # fmt: skip
+    workers = dask_processes(
+        "worker",
+        "--nthreads",
+        "1",
+        "--nworkers",
+        "1",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(told),
+        "--local-directory",
+        str(tmp_path),
+        "--death-timeout",
+        "30",
+    )
     _wait(lambda: told.is_file() and told.stat().st_size > 0)
     address = json.loads(told.read_text())["address"]
-    run = subprocess.Popen([sys.executable, "-m", "DEMISTCore.cohort", *arguments(out, "--scheduler", address)],
-                           cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "-m", "DEMISTCore.cohort", *arguments(out, "--scheduler", address)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     _wait(lambda: {"done", "running"} <= _states(out) or run.poll() is not None)
     assert run.poll() is None, run.stderr.read()
     before = {name: made for name, made in written(out).items() if _state(out, name.split("/")[0]) == "done"}

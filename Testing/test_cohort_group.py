@@ -31,17 +31,32 @@ def write_session(out: Path, subject: str, session: str, means: dict[str, float]
     anat = out / subject / session / "anat"
     anat.mkdir(parents=True)
     rows = [
-        {"region": region, "lesion": None, "name": region.replace("_", " "), "voxels": 1000, "missing": 0,
-         "volume_ml": 300.0, "mean": mean, "sd": 0.01, "median": mean,
-         "mean_ci90_low": None if half is None else mean - half,
-         "mean_ci90_high": None if half is None else mean + 2 * half} for region, mean in means.items()
-    ]  # fmt: skip
+        {
+            "region": region,
+            "lesion": None,
+            "name": region.replace("_", " "),
+            "voxels": 1000,
+            "missing": 0,
+            "volume_ml": 300.0,
+            "mean": mean,
+            "sd": 0.01,
+            "median": mean,
+            "mean_ci90_low": None if half is None else mean - half,
+            "mean_ci90_high": None if half is None else mean + 2 * half,
+        }
+        for region, mean in means.items()
+    ]
     rows.append({"region": "lesion", "lesion": 1, "name": "Lesion 1", "black_hole": False, "mean": 0.05})
     write_table(anat / f"{name}_desc-demist_regions.tsv", rows)
-    write_json(anat / f"{name}_desc-demist_PSRmap.json", {
-        "summary": {"brain_volume_ml": 1200.0}, "warnings": ["It moved."], "bundle": {"hash": "a"},
-        "statement": "An estimate, not for clinical use.",
-    })  # fmt: skip
+    write_json(
+        anat / f"{name}_desc-demist_PSRmap.json",
+        {
+            "summary": {"brain_volume_ml": 1200.0},
+            "warnings": ["It moved."],
+            "bundle": {"hash": "a"},
+            "statement": "An estimate, not for clinical use.",
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +69,10 @@ def cohort(tmp_path_factory) -> tuple[Path, Path]:
     for i in range(40):
         subject, patient, age, male = f"sub-{i:02d}", i % 2 == 1, rng.uniform(20, 60) + 5 * (i % 2), i % 4 > 1
         lines.append(f"{subject}\t{age:.1f}\t{'M' if male else 'F'}\t{'MS' if patient else 'control'}")
-        means = {region: base - 0.01 * patient - 2e-4 * age + 0.004 * male + rng.normal(0, 0.002)
-                 for region, base in REGIONS.items()}  # fmt: skip
+        means = {
+            region: base - 0.01 * patient - 2e-4 * age + 0.004 * male + rng.normal(0, 0.002)
+            for region, base in REGIONS.items()
+        }
         if i == 7:
             means["nawm"] = 0.02
         write_session(out, subject, "ses-1", means)
@@ -194,8 +211,10 @@ def test_columns_and_controls_can_be_named(cohort, tmp_path):
     known, notes = people.read_people(bids, other, "arm", ["b"])
     assert not notes
     assert [(p.group, p.patient, p.age, p.sex) for p in known.values()] == [
-        ("A", True, 89.0, "M"), ("B", False, None, "F"), ("", None, None, ""),
-    ]  # fmt: skip
+        ("A", True, 89.0, "M"),
+        ("B", False, None, "F"),
+        ("", None, None, ""),
+    ]
     with pytest.raises(InputError, match="no column kind"):
         people.read_people(bids, other, "kind")
     with pytest.raises(InputError, match="Nobody in"):

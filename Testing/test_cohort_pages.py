@@ -21,8 +21,24 @@ HOSTILE = (
     '"><script>document.title="run"</script><img src=x onerror=document.title="run"> \'" &lt;b&gt; </title></style>'
 )
 #: All that a report is made of.
-ELEMENTS = {"html", "meta", "title", "style", "h1", "h2", "p", "b", "table", "tr", "th", "td", "section", "img", "a",
-            "footer"}  # fmt: skip
+ELEMENTS = {
+    "html",
+    "meta",
+    "title",
+    "style",
+    "h1",
+    "h2",
+    "p",
+    "b",
+    "table",
+    "tr",
+    "th",
+    "td",
+    "section",
+    "img",
+    "a",
+    "footer",
+}
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
@@ -52,16 +68,30 @@ def pages(folder: Path) -> dict[str, str]:
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"")
     told = {
-        "statement": HOSTILE, "warnings": [HOSTILE], "summary": {"brain_volume_ml": HOSTILE, "psr_median": 0.1},
-        "bundle": {"name": HOSTILE, "hash": HOSTILE}, "inputs": {HOSTILE: {"file": HOSTILE}},
+        "statement": HOSTILE,
+        "warnings": [HOSTILE],
+        "summary": {"brain_volume_ml": HOSTILE, "psr_median": 0.1},
+        "bundle": {"name": HOSTILE, "hash": HOSTILE},
+        "inputs": {HOSTILE: {"file": HOSTILE}},
         "preparation": {HOSTILE: HOSTILE},
-    }  # fmt: skip
-    measured = {"notes": [HOSTILE], "regions": [{"name": HOSTILE, "mean": 0.1}], "roc": {"declined": HOSTILE},
-                "uncertainty": HOSTILE}  # fmt: skip
+    }
+    measured = {
+        "notes": [HOSTILE],
+        "regions": [{"name": HOSTILE, "mean": 0.1}],
+        "roc": {"declined": HOSTILE},
+        "uncertainty": HOSTILE,
+    }
     one = Measured("sub-1", "ses-1", {HOSTILE: {"mean": 0.1}}, page="sub-1/sub-1_ses-1.html")
     status = Status("sub-1", "ses-1", "failed", "map", HOSTILE, shown=HOSTILE)
-    row = {"subject": "sub-1", "session": "ses-1", "distance": 9.0, "by": HOSTILE, "value": 1.0, "median": 1.0,
-           "warnings": 1}  # fmt: skip
+    row = {
+        "subject": "sub-1",
+        "session": "ses-1",
+        "distance": 9.0,
+        "by": HOSTILE,
+        "value": 1.0,
+        "median": 1.0,
+        "warnings": 1,
+    }
     return {
         "session": session_page(session, places, told, measured),
         "group": group_page([one], [status], [row], [], [], [HOSTILE], HOSTILE),
@@ -89,10 +119,22 @@ def test_a_browser_shows_them_as_text_too(tmp_path, which):
     browser = next(name for name in BROWSERS if shutil.which(name))
     (tmp_path / "page.html").write_text(pages(tmp_path)[which], encoding="utf-8")
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--virtual-time-budget=2000", "--dump-dom", (tmp_path / "page.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "HOME": str(tmp_path)},
-    )  # fmt: skip
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
     seen = Page(done.stdout)
     assert "<h1>" in done.stdout, done.stderr[-500:]
     assert "script" not in seen.elements

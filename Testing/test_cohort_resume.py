@@ -37,8 +37,17 @@ def arguments(tiny_bundle, tmp_path_factory):
     """What follows the command: everything but the folder of the results."""
     root = write_bids(tmp_path_factory.mktemp("resume") / "bids", SESSIONS)
     given = ("--derivatives", str(root / "derivatives" / "manual"))
-    return lambda out, *more: [str(root), str(out), "participant", "--bundle", str(tiny_bundle), *given,
-                               "--no-regions", *QUICK, *more]  # fmt: skip
+    return lambda out, *more: [
+        str(root),
+        str(out),
+        "participant",
+        "--bundle",
+        str(tiny_bundle),
+        *given,
+        "--no-regions",
+        *QUICK,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +59,14 @@ def undisturbed(arguments, tmp_path_factory) -> dict[str, str]:
 
 def start(arguments: list[str]) -> subprocess.Popen:
     """The command in a process of its own, and a group of its own, as a shell starts it."""
-    return subprocess.Popen([sys.executable, "-m", "DEMISTCore.cohort", *arguments], cwd=ROOT, stderr=subprocess.PIPE,
-                            stdout=subprocess.DEVNULL, text=True, start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "DEMISTCore.cohort", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_until(there, process: subprocess.Popen, seconds: float = 300) -> None:
@@ -146,8 +161,11 @@ def test_a_dead_worker_is_replaced(arguments, undisturbed, tmp_path):
     process = start(arguments(out, "--workers", "2"))
     wait_until(lambda: done_and_running(out), process)
     before = done_images(out)
-    victims = [child for child in psutil.Process(process.pid).children(recursive=True)
-               if any(str(file.path).endswith("/.lock") for file in child.open_files())]  # fmt: skip
+    victims = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if any(str(file.path).endswith("/.lock") for file in child.open_files())
+    ]
     assert victims
     victims[0].kill()
     _, said = process.communicate(timeout=500)

@@ -93,9 +93,21 @@ def made(tiny_bundle, tmp_path_factory):
     template = root.parent / "tpl.nii.gz"
     brain(1)[0].write(template)
     out = root.parent / "out"
-    arguments = [str(root), str(out), "participant", "--bundle", str(tiny_bundle), *QUICK, "--derivatives",
-                 str(root / "derivatives/manual"), "--output-spaces", "FLAIR", "TEST", "--template",
-                 f"TEST={template}"]  # fmt: skip
+    arguments = [
+        str(root),
+        str(out),
+        "participant",
+        "--bundle",
+        str(tiny_bundle),
+        *QUICK,
+        "--derivatives",
+        str(root / "derivatives/manual"),
+        "--output-spaces",
+        "FLAIR",
+        "TEST",
+        "--template",
+        f"TEST={template}",
+    ]
     assert main(arguments) == 0, rows(out)
     return root, out, arguments
 
@@ -105,8 +117,14 @@ def test_results_lie_on_the_grids_of_their_spaces(made):
     anat = out / "sub-01/anat"
     flair = nib.load(root / "sub-01/anat/sub-01_FLAIR.nii.gz")
     for space, shape, affine in (("FLAIR", flair.shape, flair.affine), ("TEST", (26, 30, 24), np.diag([6, 6, 6, 1]))):
-        for what in ("desc-demist_PSRmap", "desc-demist_PSRuncertainty", "desc-brain_mask", "desc-regions_dseg",
-                     "desc-lesions_dseg", "label-lesion_mask"):  # fmt: skip
+        for what in (
+            "desc-demist_PSRmap",
+            "desc-demist_PSRuncertainty",
+            "desc-brain_mask",
+            "desc-regions_dseg",
+            "desc-lesions_dseg",
+            "label-lesion_mask",
+        ):
             image = nib.load(anat / f"sub-01_space-{space}_{what}.nii.gz")
             assert image.shape == shape
             np.testing.assert_allclose(image.affine, affine, atol=1e-4)

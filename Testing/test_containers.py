@@ -26,8 +26,11 @@ def test_hadolint_passes():
 def test_what_is_copied_is_there_and_not_left_out():
     text = DOCKERFILE.read_text(encoding="utf-8")
     copied = {name for line in re.findall(r"^COPY (.*)$", text, re.M) for name in line.split()[:-1]}
-    kept = {line[1:] for line in (ROOT / "containers" / "Dockerfile.dockerignore").read_text().splitlines()
-            if line.startswith("!")}  # fmt: skip
+    kept = {
+        line[1:]
+        for line in (ROOT / "containers" / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     assert copied
     for name in copied:
         assert (ROOT / name).exists(), name

@@ -50,8 +50,14 @@ def patient(anatomy: Anatomy) -> Patient:
 @pytest.fixture(scope="module")
 def quick(patient: Patient, tiny_bundle: Path) -> dict:
     """What makes the demo quick: the tiny model, no brain extraction, registration or N4."""
-    return {"patient": patient, "bundle": tiny_bundle, "brain_mask": patient.brain, "register": False,
-            "bias_correct": False, "device": "cpu"}  # fmt: skip
+    return {
+        "patient": patient,
+        "bundle": tiny_bundle,
+        "brain_mask": patient.brain,
+        "register": False,
+        "bias_correct": False,
+        "device": "cpu",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +274,28 @@ def test_same_seed_same_patient(patient: Patient, anatomy: Anatomy) -> None:
 def test_benchmark_runs(mode: list[str], model: str, head, request, tmp_path: Path, capfd) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "synthesize_time.py"
     subprocess.run(
-        [sys.executable, str(script), "--t1w", str(head.t1w), "--flair", str(head.flair), "--brain-mask",
-         str(head.mask), "--bundle", str(request.getfixturevalue(model)), "--device", "cpu", "--repeat", "1", "--out",
-         str(tmp_path / "numbers.json"), *mode],
-        check=True, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(script),
+            "--t1w",
+            str(head.t1w),
+            "--flair",
+            str(head.flair),
+            "--brain-mask",
+            str(head.mask),
+            "--bundle",
+            str(request.getfixturevalue(model)),
+            "--device",
+            "cpu",
+            "--repeat",
+            "1",
+            "--out",
+            str(tmp_path / "numbers.json"),
+            *mode,
+        ],
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     if mode:
         assert numbers["rows"][0]["time_ratio"] == 1

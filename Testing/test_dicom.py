@@ -117,8 +117,12 @@ def test_regions_read_back_as_they_were_and_overlap_where_they_did(tmp_path, ser
     grid = oblique((-1, -1, 1))
     lesion, white = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
     lesion[2:4, 3:6, 1:3] = 7
-    masks = {"lesion": Volume(lesion, grid), "nawm": Volume(white, grid), "nawm_distal": Volume(lesion * 0, grid),
-             "grey_matter": Volume(white, grid)}  # fmt: skip
+    masks = {
+        "lesion": Volume(lesion, grid),
+        "nawm": Volume(white, grid),
+        "nawm_distal": Volume(lesion * 0, grid),
+        "grey_matter": Volume(white, grid),
+    }
     for suggested, name in ((False, "MS lesions"), (True, "MS lesions (suggested)")):
         path = write_segmentation(masks, tmp_path / "seg.dcm", read_series(series), suggested=suggested)
         read = highdicom.seg.segread(path)
@@ -142,8 +146,10 @@ def test_all_of_a_subject_is_exported_with_and_without_a_series(tmp_path, series
     lesion = Volume((psr.array > 0.2).astype(np.uint8), psr.affine)
     written = export(tmp_path / "out", psr=psr, uncertainty=psr, masks={"lesion": lesion}, series=series)
     assert {kind: path.name for kind, path in written.items()} == {
-        "psr": "psr.dcm", "uncertainty": "psr_uncertainty.dcm", "regions": "regions.dcm",
-    }  # fmt: skip
+        "psr": "psr.dcm",
+        "uncertainty": "psr_uncertainty.dcm",
+        "regions": "regions.dcm",
+    }
     assert len({pydicom.dcmread(path).SeriesInstanceUID for path in written.values()}) == 3
     alone = export(tmp_path / "alone", psr=psr, masks={"lesion": psr.with_array(np.zeros(SHAPE))}, patient="Sim 1")
     assert list(alone) == ["psr"]
@@ -156,9 +162,17 @@ def test_all_of_a_subject_is_exported_with_and_without_a_series(tmp_path, series
 
 def measured(region: str, mean: float, lesion: int | None = None) -> dict:
     return {
-        "region": region, "lesion": lesion, "volume_ml": 3.25, "mean": mean, "mean_ci90_low": mean - 0.01,
-        "mean_ci90_high": mean + 0.02, "sd": float("nan"), "median": mean + 0.001, "min": 0.01, "max": None,
-    }  # fmt: skip
+        "region": region,
+        "lesion": lesion,
+        "volume_ml": 3.25,
+        "mean": mean,
+        "mean_ci90_low": mean - 0.01,
+        "mean_ci90_high": mean + 0.02,
+        "sd": float("nan"),
+        "median": mean + 0.001,
+        "min": 0.01,
+        "max": None,
+    }
 
 
 def numbers_of(report) -> dict[str, dict[tuple[str, str], float]]:

@@ -85,8 +85,9 @@ def test_python_started_in_it_sees_its_packages_and_no_others(plan, tmp_path):
     command = [sys.executable, *arguments("probe", tmp_path / "core", environment.packages, environment.shared), "x"]
     # As Slicer's launcher has it: its own packages come first in PYTHONPATH.
     own = [path for path in sys.path if path.endswith("site-packages")]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join(own)})  # fmt: skip
+    ran = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(own)}
+    )
     assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.splitlines()
     assert first.startswith("1.5 ['x']")
@@ -153,8 +154,7 @@ def test_a_killed_one_is_cleaned_up_by_the_next(plan):
             file.writestr(f"demistbig/f{number}.txt", "")
         file.writestr("demistbig/__init__.py", "")
         file.writestr("demistbig-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demistbig\nVersion: 1.0\n")
-        file.writestr("demistbig-1.0.dist-info/WHEEL",
-                      "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")  # fmt: skip
+        file.writestr("demistbig-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr("demistbig-1.0.dist-info/RECORD", "")
     plan.requirements.write_text("demistroot\ndemistbig\n")
     process = start(plan)
@@ -172,8 +172,20 @@ def test_a_killed_one_is_cleaned_up_by_the_next(plan):
 
 
 def start(plan: Plan, **more) -> subprocess.Popen:
-    command = [sys.executable, "-m", "DEMISTCore.environment", "build", "--folder", str(plan.folder), "--requirements",
-               str(plan.requirements), "--wheels", str(plan.wheels), "--space", "0"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "DEMISTCore.environment",
+        "build",
+        "--folder",
+        str(plan.folder),
+        "--requirements",
+        str(plan.requirements),
+        "--wheels",
+        str(plan.wheels),
+        "--space",
+        "0",
+    ]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, **more)
 
 
@@ -208,10 +220,13 @@ def test_it_stops_when_its_parent_is_gone(plan):
 @pytest.mark.parametrize(
     ("change", "state"),
     [
-        ({"python": "python2.7-other"}, "foreign"), ({"packages": "packages-gone"}, "broken"),
-        ({"packages": ".."}, "broken"), ({"shared": ["/nowhere/at/all"]}, "broken"), ({"versions": 3}, "broken"),
+        ({"python": "python2.7-other"}, "foreign"),
+        ({"packages": "packages-gone"}, "broken"),
+        ({"packages": ".."}, "broken"),
+        ({"shared": ["/nowhere/at/all"]}, "broken"),
+        ({"versions": 3}, "broken"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_not_started(plan, change, state):
     made(plan)
     file = plan.folder / MANIFEST
@@ -254,11 +269,16 @@ def test_a_torch_that_is_there_is_shared_and_never_installed_again(plan, tmp_pat
 @pytest.mark.parametrize(
     ("driver", "wanted", "platform", "name"),
     [
-        ((13, 1), "auto", "linux", "cu130"), ((12, 9), "auto", "linux", "cu128"), ((12, 4), "auto", "win32", "cu124"),
-        ((11, 8), "auto", "linux", "cu118"), ((11, 4), "auto", "linux", "cpu"), (None, "auto", "linux", "cpu"),
-        ((13, 0), "cpu", "linux", "cpu"), ((13, 0), "auto", "darwin", "default"),
+        ((13, 1), "auto", "linux", "cu130"),
+        ((12, 9), "auto", "linux", "cu128"),
+        ((12, 4), "auto", "win32", "cu124"),
+        ((11, 8), "auto", "linux", "cu118"),
+        ((11, 4), "auto", "linux", "cpu"),
+        (None, "auto", "linux", "cpu"),
+        ((13, 0), "cpu", "linux", "cpu"),
+        ((13, 0), "auto", "darwin", "default"),
     ],
-)  # fmt: skip
+)
 def test_the_build_follows_driver_and_wish(driver, wanted, platform, name, monkeypatch):
     monkeypatch.setattr(torch_build, "cuda_of_driver", lambda: driver)
     monkeypatch.setattr(sys, "platform", platform)
@@ -345,7 +365,7 @@ def test_a_gpu_that_computes_nothing_is_given_up_with_a_sentence(monkeypatch):
         ("ERROR: No matching distribution found for torch>=9", "There is no torch>=9"),
         ("ERROR: something else", "pip failed (something else)"),
     ],
-)  # fmt: skip
+)
 def test_pips_reasons_become_one_sentence(line, words):
     told = reason(["Collecting torch", line], Path("env"))
     assert words in told
@@ -355,10 +375,14 @@ def test_pips_reasons_become_one_sentence(line, words):
 def test_progress_is_what_pip_has_done():
     progress, shares = Progress(200e6), []
     for line in (
-        "Collecting torch>=2.2", "  Downloading torch-2.13.0-cp312.whl (190.5 MB)", "Progress 95250000 of 190500000",
-        "Progress 190500000 of 190500000", "Collecting numpy", "  Using cached numpy-2.whl (16.0 MB)",
+        "Collecting torch>=2.2",
+        "  Downloading torch-2.13.0-cp312.whl (190.5 MB)",
+        "Progress 95250000 of 190500000",
+        "Progress 190500000 of 190500000",
+        "Collecting numpy",
+        "  Using cached numpy-2.whl (16.0 MB)",
         "Installing collected packages: numpy, torch",
-    ):  # fmt: skip
+    ):
         heard = progress.hear(line)
         assert heard != line.startswith("Progress")
         shares.append(progress.done)
@@ -375,7 +399,6 @@ def test_names_of_requirements(tmp_path):
     assert [distribution(line) for line in lines] == ["torch", "a", "c", "d"]
     with pytest.raises(InputError, match="Cannot read"):
         requirements(tmp_path / "none.txt")
-
 
 
 def test_what_the_installer_lists_loads_and_computes_here():

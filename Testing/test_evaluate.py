@@ -43,8 +43,18 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
-    return evaluate(cohort, out, bundle=tiny_bundle, seeds=SEEDS, ablations=True, device="cpu", precision="fp32",
-                    compare={"twin": tiny_bundle}, preprocess="simulated", progress=False)  # fmt: skip
+    return evaluate(
+        cohort,
+        out,
+        bundle=tiny_bundle,
+        seeds=SEEDS,
+        ablations=True,
+        device="cpu",
+        precision="fp32",
+        compare={"twin": tiny_bundle},
+        preprocess="simulated",
+        progress=False,
+    )
 
 
 # --- look-ups ---------------------------------------------------------------------------------------------------------
@@ -86,10 +96,18 @@ def test_own_means_are_the_best_of_all_maps_constant_in_each_tissue() -> None:
 def test_every_method_has_a_row_for_every_subject(evaluated: Path) -> None:
     results = pd.read_csv(evaluated / "results.csv")
     expected = {
-        "population look-up", "own tissue means (oracle)", "DEMIST, 1 seed", "DEMIST, mean of 2",
-        "no semantic stream, 1 seed", "no spatial stream, 1 seed", "no adaptive stream, 1 seed", "no stream, 1 seed",
-        "twin, 1 seed", "resampled truth (bound)", "autoencoder (bound)",
-    }  # fmt: skip
+        "population look-up",
+        "own tissue means (oracle)",
+        "DEMIST, 1 seed",
+        "DEMIST, mean of 2",
+        "no semantic stream, 1 seed",
+        "no spatial stream, 1 seed",
+        "no adaptive stream, 1 seed",
+        "no stream, 1 seed",
+        "twin, 1 seed",
+        "resampled truth (bound)",
+        "autoencoder (bound)",
+    }
     assert set(results["method"]) == expected
     assert (results.groupby("method")["subject"].nunique() == 3).all()
     by = results.pivot(index="subject", columns="method", values="psnr")
@@ -130,9 +148,17 @@ def test_demist_rows_are_those_of_synthesize(cohort: Path, evaluated: Path, tiny
 
     session = index(cohort)[0]
     result = synthesize(
-        session.t1w, session.flair, bundle=tiny_bundle, seeds=SEEDS, device="cpu", precision="fp32",
-        brain_mask=session.mask, register=False, bias_correct=False, any_brain_volume=True,
-    )  # fmt: skip
+        session.t1w,
+        session.flair,
+        bundle=tiny_bundle,
+        seeds=SEEDS,
+        device="cpu",
+        precision="fp32",
+        brain_mask=session.mask,
+        register=False,
+        bias_correct=False,
+        any_brain_volume=True,
+    )
     case = Case(session, "truth", "simulated", 4.0, 8)
     psr = case.to_grid(result.model_psr.array)
     row = pd.read_csv(evaluated / "results.csv").query("subject == 'sub-001' and method == 'DEMIST, mean of 2'").iloc[0]
@@ -185,8 +211,14 @@ def test_what_is_there_is_not_made_again(
         return method
 
     monkeypatch.setattr(evaluation_methods, "demist", counting)
-    arguments = {"bundle": tiny_bundle, "ablations": True, "device": "cpu", "precision": "fp32", "progress": False,
-                 "preprocess": "simulated"}  # fmt: skip
+    arguments = {
+        "bundle": tiny_bundle,
+        "ablations": True,
+        "device": "cpu",
+        "precision": "fp32",
+        "progress": False,
+        "preprocess": "simulated",
+    }
     before = (out / "results.csv").read_text()
     evaluate(cohort, out, seeds=SEEDS, compare={"twin": tiny_bundle}, **arguments)
     assert made == []
@@ -238,8 +270,13 @@ def test_regression_run_takes_part(cohort: Path, tiny_bundle: Path, tmp_path: Pa
     run_.folder.mkdir()
     run_.write()
     checkpoint.save(run_.folder, 1, weights, weights, {})
-    arguments = {"bundle": tiny_bundle, "regression_from": run_.folder, "lookup_from": cohort, "subjects": 1,
-                 "preprocess": "simulated"}  # fmt: skip
+    arguments = {
+        "bundle": tiny_bundle,
+        "regression_from": run_.folder,
+        "lookup_from": cohort,
+        "subjects": 1,
+        "preprocess": "simulated",
+    }
     out = evaluate(cohort, tmp_path / "out", seeds=1, device="cpu", precision="fp32", progress=False, **arguments)
     results = pd.read_csv(out / "results.csv").set_index("method")
     case = Case(index(cohort)[0], "truth", "simulated", 4.0, 8)
@@ -293,9 +330,20 @@ def test_calibration_is_that_of_the_seeds(evaluated: Path) -> None:
 def two_sets(cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("two")
     shifted = write_mini_bids(root / "shifted", subjects=2, size=36)
-    return evaluate(cohort, root / "out", shifted=shifted, bundle=tiny_bundle, seeds=1, subjects=2, knock_outs=True,
-                    lookup_from=cohort, device="cpu", precision="fp32", preprocess="simulated",
-                    progress=False)  # fmt: skip
+    return evaluate(
+        cohort,
+        root / "out",
+        shifted=shifted,
+        bundle=tiny_bundle,
+        seeds=1,
+        subjects=2,
+        knock_outs=True,
+        lookup_from=cohort,
+        device="cpu",
+        precision="fp32",
+        preprocess="simulated",
+        progress=False,
+    )
 
 
 def test_two_sets_stand_side_by_side(two_sets: Path) -> None:
@@ -320,9 +368,15 @@ def test_knock_outs_are_paired_differences(two_sets: Path) -> None:
 
     losses = pd.read_csv(two_sets / "knock_outs.csv")
     assert set(losses["method"]) == {
-        "linear model, T1w flat", "linear model, FLAIR flat", "T1w flat, 1 seed", "FLAIR flat, 1 seed",
-        "no semantic stream, 1 seed", "no spatial stream, 1 seed", "no adaptive stream, 1 seed", "no stream, 1 seed",
-    }  # fmt: skip
+        "linear model, T1w flat",
+        "linear model, FLAIR flat",
+        "T1w flat, 1 seed",
+        "FLAIR flat, 1 seed",
+        "no semantic stream, 1 seed",
+        "no spatial stream, 1 seed",
+        "no adaptive stream, 1 seed",
+        "no stream, 1 seed",
+    }
     results = pd.read_csv(two_sets / "results.csv")
     results["abs_scale_error_percent"] = results["scale_error_percent"].abs()
     for _, row in losses.iterrows():
@@ -427,16 +481,41 @@ def test_tissues_of_a_known_head() -> None:
 
 def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "patient"
-    code = run(main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file),
-                      "--brain-mask", str(head.mask), "--bundle", str(tiny_bundle), "--seeds", "2", "--steps", "2",
-                      "--device", "cpu", "--out", str(out)])  # fmt: skip
+    code = run(
+        main,
+        [
+            "--t1w",
+            str(head.t1w),
+            "--flair",
+            str(head.flair),
+            "--lesions",
+            str(lesion_file),
+            "--brain-mask",
+            str(head.mask),
+            "--bundle",
+            str(tiny_bundle),
+            "--seeds",
+            "2",
+            "--steps",
+            "2",
+            "--device",
+            "cpu",
+            "--out",
+            str(out),
+        ],
+    )
     told = capsys.readouterr()
     assert code == 0, told.err
     assert "white matter" in told.out
     assert {p.name for p in out.iterdir()} == {
-        "psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv", "patient_regions.csv",
+        "psr.nii.gz",
+        "psr.json",
+        "psr_uncertainty.nii.gz",
+        "patient.json",
+        "patient.csv",
+        "patient_regions.csv",
         "patient.png",
-    }  # fmt: skip
+    }
     described = json.loads((out / "patient.json").read_text())
     psr, lesions = (nib.load(p).get_fdata() for p in (out / "psr.nii.gz", lesion_file))
     assert described["regions"]["lesions"]["median"] == pytest.approx(np.median(psr[lesions > 0]), abs=1e-6)
@@ -450,8 +529,12 @@ def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path
     assert list(judged.index) == ["DEMIST", "T1w", "FLAIR"]
     for name, row in judged.iterrows():
         assert re.search(rf"(?m)^{name} +{row['auc']:.3f}", told.out)
-    assert run(main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file),
-                      "--out", str(out)]) == 2  # fmt: skip
+    assert (
+        run(
+            main, ["--t1w", str(head.t1w), "--flair", str(head.flair), "--lesions", str(lesion_file), "--out", str(out)]
+        )
+        == 2
+    )
     assert "--overwrite" in capsys.readouterr().err
 
 
@@ -463,9 +546,17 @@ def test_patient_beside_the_linear_model(head, lesion_file: Path, tiny_bundle: P
     model = LinearModel(np.array([0.1, -0.02, *[0.01] * 8]), 0.08, 4.0)
     model.save(tmp_path / "linear.npz")
     described = evaluate_patient(
-        head.t1w, head.flair, lesion_file, tmp_path / "out", bundle=tiny_bundle, brain_mask=head.mask, seeds=1,
-        steps=1, device="cpu", linear=tmp_path / "linear.npz",
-    )  # fmt: skip
+        head.t1w,
+        head.flair,
+        lesion_file,
+        tmp_path / "out",
+        bundle=tiny_bundle,
+        brain_mask=head.mask,
+        seeds=1,
+        steps=1,
+        device="cpu",
+        linear=tmp_path / "linear.npz",
+    )
     judged = {row["image"]: row for row in described["judged"]}
     assert list(judged) == ["DEMIST", "linear model", "T1w/FLAIR ratio", "T1w", "FLAIR"]
     prepared = prepare(head.t1w, head.flair, brain_mask=head.mask, spacing=4.0, multiple=8)

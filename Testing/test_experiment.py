@@ -97,10 +97,23 @@ def test_a_foundation_that_has_seen_a_tested_person_is_refused(bids: Path, rival
 
 METHODS = ("demist", "linear", "ratio")
 OPTIONS = Options(
-    config="tiny", steps=4, preprocess="simulated", sampling_steps=2, seeds=2, device="cpu", precision="fp32",
-    overrides=("validate_every=100", "save_every=1", "backbone.validation_crops=1", "demist.validation_crops=1",
-               "demist.validation_samples=0", "demist.preview_steps=1", "backbone.preview_steps=1"),
-)  # fmt: skip
+    config="tiny",
+    steps=4,
+    preprocess="simulated",
+    sampling_steps=2,
+    seeds=2,
+    device="cpu",
+    precision="fp32",
+    overrides=(
+        "validate_every=100",
+        "save_every=1",
+        "backbone.validation_crops=1",
+        "demist.validation_crops=1",
+        "demist.validation_samples=0",
+        "demist.preview_steps=1",
+        "backbone.preview_steps=1",
+    ),
+)
 
 
 def experiment(bids: Path, out: Path) -> Path:
@@ -118,8 +131,19 @@ def test_every_method_is_measured_on_everybody_once(whole: Path) -> None:
     assert list(dict.fromkeys(results["method"])) == rows
     assert (results.groupby("method")["subject"].nunique() == 4).all()
     assert not results.duplicated(["session", "method"]).any()
-    assert np.isfinite(results[[f"{key}_{group}" for key in ("psnr", "ssim", "mse", "mae", "nmse")
-                                for group in ("brain", "white", "grey", "lesions")]]).all().all()  # fmt: skip
+    assert (
+        np.isfinite(
+            results[
+                [
+                    f"{key}_{group}"
+                    for key in ("psnr", "ssim", "mse", "mae", "nmse")
+                    for group in ("brain", "white", "grey", "lesions")
+                ]
+            ]
+        )
+        .all()
+        .all()
+    )
     assert (results["auc_nawm_difference"] - results["auc_nawm"] + results["truth_auc_nawm"]).abs().max() < 1e-5
     subjects = pd.read_csv(whole / "subjects.csv")
     assert subjects.groupby("fold")["class"].apply(lambda c: sorted(c)).tolist() == [["HC", "MS"]] * 2

@@ -105,8 +105,11 @@ def test_no_rival_learns_from_voxels_whose_psr_is_unknown() -> None:
     shape = (1, 1, 32, 32, 32)
     known = torch.zeros(shape)
     known[..., :15] = 1  # the slab ends within a pair of voxels, of which wavelets make one
-    batch = {"x": torch.rand((1, 2, 32, 32, 32), generator=generator), "y": torch.rand(shape, generator=generator),
-             "known": known}  # fmt: skip
+    batch = {
+        "x": torch.rand((1, 2, 32, 32, 32), generator=generator),
+        "y": torch.rand(shape, generator=generator),
+        "known": known,
+    }
     before = rival_losses(batch)
     assert all(value > 0 for value in before.values())
     elsewhere = rival_losses({**batch, "y": torch.where(known > 0, batch["y"], 7.0)})
@@ -256,10 +259,15 @@ def test_strata_of_a_table_and_what_may_be_wrong_with_it(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"participants\.tsv is not there"):
         of_folds.find_strata(tmp_path, sessions, 2, "diagnosis")
     table("PPCCPC")
-    assert of_folds.find_strata(tmp_path, sessions, 3, None)[:2] == (dict(zip((s.subject for s in sessions), "PPCCPC")),
-                                                                     "diagnosis")  # fmt: skip
-    for classes, folds, words in (("PPPPPP", 2, "one class only"), ("PPPPPC", 2, "1 subjects of class C"),
-                                  ("PP-CCC", 2, "says nothing of sub-02")):  # fmt: skip
+    assert of_folds.find_strata(tmp_path, sessions, 3, None)[:2] == (
+        dict(zip((s.subject for s in sessions), "PPCCPC")),
+        "diagnosis",
+    )
+    for classes, folds, words in (
+        ("PPPPPP", 2, "one class only"),
+        ("PPPPPC", 2, "1 subjects of class C"),
+        ("PP-CCC", 2, "says nothing of sub-02"),
+    ):
         table(classes)
         assert of_folds.find_strata(tmp_path, sessions, folds, None)[2]  # said, and not stratified
         with pytest.raises(InputError, match=words):
@@ -294,8 +302,16 @@ def made_up_results(people: int = 12) -> pd.DataFrame:
         for scan in range(1 + i % 2):
             for method, ahead in ((DEMIST_MEAN, 1.0), (DEMIST_SAMPLE, 0.0), ("cWDM", 0.0), ("pix2pix", -1.0)):
                 noise = 0.0 if method in (DEMIST_SAMPLE, "cWDM") else rng.normal(0, 0.3)
-                rows.append({"fold": 1 + i % 3, "subject": f"sub-{i:02d}", "session": f"sub-{i:02d}_{scan}",
-                             "method": method, "psnr_brain": base + ahead + noise, "mse_brain": 1 / (base + ahead)})
+                rows.append(
+                    {
+                        "fold": 1 + i % 3,
+                        "subject": f"sub-{i:02d}",
+                        "session": f"sub-{i:02d}_{scan}",
+                        "method": method,
+                        "psnr_brain": base + ahead + noise,
+                        "mse_brain": 1 / (base + ahead),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -375,8 +391,9 @@ def test_bootstrap_over_patients_is_that_of_resampled_voxels() -> None:
     low, high, who_low, who_high = rng.random(30), rng.random(50) + 0.2, rng.integers(0, 5, 30), rng.integers(0, 5, 50)
     sums = kernel_sums(low, who_low, high, who_high, range(5))
     drawn = np.array([0, 0, 2, 3, 3])
-    expected = metrics.roc_area(np.concatenate([low[who_low == p] for p in drawn]),
-                                np.concatenate([high[who_high == p] for p in drawn]))  # fmt: skip
+    expected = metrics.roc_area(
+        np.concatenate([low[who_low == p] for p in drawn]), np.concatenate([high[who_high == p] for p in drawn])
+    )
     weight = np.bincount(drawn, minlength=5)
     pairs = (weight @ np.bincount(who_low, minlength=5)) * (weight @ np.bincount(who_high, minlength=5))
     assert weight @ sums @ weight / pairs == pytest.approx(expected)
@@ -396,8 +413,18 @@ def region_table(several: bool = True) -> tuple[pd.DataFrame, dict[str, str]]:
                 if region == "lesion" and strata[who] == "HC":
                     continue
                 true = mean + person - 0.01 * (strata[who] == "MS") + rng.normal(0, 0.001)
-                rows.append({"fold": 1, "subject": who, "session": f"{who}_{scan}", "method": "cWDM", "region": region,
-                             "truth": true, "synthesized": true + rng.normal(0, 0.002), "bias": 0.0})
+                rows.append(
+                    {
+                        "fold": 1,
+                        "subject": who,
+                        "session": f"{who}_{scan}",
+                        "method": "cWDM",
+                        "region": region,
+                        "truth": true,
+                        "synthesized": true + rng.normal(0, 0.002),
+                        "bias": 0.0,
+                    }
+                )
     return pd.DataFrame(rows), strata
 
 
@@ -449,10 +476,13 @@ def test_people_scanned_once_need_no_random_intercept() -> None:
 
 
 def test_repeatability_by_hand() -> None:
-    table = pd.DataFrame([
-        {"subject": who, "session": f"{who}{k}", "region": "NAWM", "source": "measured", "mean": mean}
-        for who, means in (("a", (0.10, 0.12)), ("b", (0.11, 0.11)), ("c", (0.20,))) for k, mean in enumerate(means)
-    ])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {"subject": who, "session": f"{who}{k}", "region": "NAWM", "source": "measured", "mean": mean}
+            for who, means in (("a", (0.10, 0.12)), ("b", (0.11, 0.11)), ("c", (0.20,)))
+            for k, mean in enumerate(means)
+        ]
+    )
     row = repeatability(table).iloc[0]
     assert row["within_sd"] == pytest.approx(np.sqrt((0.02**2 / 2 + 0) / 2))
     assert row["coefficient"] == pytest.approx(1.96 * np.sqrt(2) * row["within_sd"])
@@ -507,7 +537,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        ("elsewhere", "does not overlap the brain"), ("unlabelled", "has no tissue segmentation"),
+        ("elsewhere", "does not overlap the brain"),
+        ("unlabelled", "has no tissue segmentation"),
         ("bare", "has no brain mask"),
     ],
 )
@@ -524,8 +555,22 @@ def test_what_is_wrong_with_a_scan_is_said_before_any_training(
         nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), affine), path)
     else:
         (truth / f"sub-002_desc-{'tissue_dseg' if spoil == 'unlabelled' else 'brain_mask'}.nii.gz").unlink()
-    code = run(main, ["cv", "--data", str(bids), "--out", str(tmp_path / "out"), "--folds", "3", "--config", "tiny",
-                      "--preprocess", "simulated"])  # fmt: skip
+    code = run(
+        main,
+        [
+            "cv",
+            "--data",
+            str(bids),
+            "--out",
+            str(tmp_path / "out"),
+            "--folds",
+            "3",
+            "--config",
+            "tiny",
+            "--preprocess",
+            "simulated",
+        ],
+    )
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2
     assert said.startswith("error: ")
@@ -548,8 +593,19 @@ def test_pairs_from_folders(three: Path, tmp_path: Path, capsys: pytest.CaptureF
         file.parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image((100 * psr).astype(np.float32), image.affine), file)
         file.with_name(file.name.replace(".nii.gz", ".json")).write_text(json.dumps({"Units": "percent"}))
-    words = ["pair", "--measured", truth, "--synthesized", made, "--labels", truth, "--mask", truth, "--out",
-             tmp_path / "out"]  # fmt: skip
+    words = [
+        "pair",
+        "--measured",
+        truth,
+        "--synthesized",
+        made,
+        "--labels",
+        truth,
+        "--mask",
+        truth,
+        "--out",
+        tmp_path / "out",
+    ]
     assert run(main, [str(word) for word in words]) == 0
     assert "2 scans of 2 subjects" in capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "out/pairs.csv")
@@ -566,8 +622,18 @@ def test_pairs_that_do_not_belong_together(three: Path, tmp_path: Path, capsys: 
     far = image.affine.copy()
     far[:3, 3] += 500
     nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), far), tmp_path / "far.nii.gz")
-    code = run(main, ["pair", "--measured", str(measured), "--synthesized", str(tmp_path / "far.nii.gz"), "--out",
-                      str(tmp_path / "out")])  # fmt: skip
+    code = run(
+        main,
+        [
+            "pair",
+            "--measured",
+            str(measured),
+            "--synthesized",
+            str(tmp_path / "far.nii.gz"),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
     assert code == 2
     assert "have no voxel in common" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -73,15 +73,45 @@ def test_a_run_on_it_and_its_export_keep_the_range(base, bids, tmp_path, monkeyp
     seen = []
     plain = DemistStage.batch
     monkeypatch.setattr(DemistStage, "batch", lambda self, i: seen.append(plain(self, i)) or seen[-1])
-    code = run_cli(train.main, ["demist", "--data", str(bids), "--config", "tiny", "--foundation", str(base), "--out",
-                                str(tmp_path / "de"), "steps=2", "decode_every=1"])  # fmt: skip
+    code = run_cli(
+        train.main,
+        [
+            "demist",
+            "--data",
+            str(bids),
+            "--config",
+            "tiny",
+            "--foundation",
+            str(base),
+            "--out",
+            str(tmp_path / "de"),
+            "steps=2",
+            "decode_every=1",
+        ],
+    )
     assert code == 0
     truth = max(float(batch["decode_y"].max()) for batch in seen)
     assert 0.2 < truth < 0.35  # white matter: 0.12 / 0.4 = 0.3, and not 0.6
     assert run_cli(train.main, ["export", str(tmp_path / "de"), "--base", str(base), "--out", str(tmp_path / "b")]) == 0
     assert load_bundle(tmp_path / "b").psr_range == 0.4
-    assert run_cli(train.main, ["decoder", "--data", str(bids), "--config", "tiny", "--foundation", str(base), "--out",
-                                str(tmp_path / "dec"), "steps=1"]) == 0  # fmt: skip
+    assert (
+        run_cli(
+            train.main,
+            [
+                "decoder",
+                "--data",
+                str(bids),
+                "--config",
+                "tiny",
+                "--foundation",
+                str(base),
+                "--out",
+                str(tmp_path / "dec"),
+                "steps=1",
+            ],
+        )
+        == 0
+    )
     assert read_foundation(tmp_path / "dec").psr_range == 0.4
 
 
@@ -98,11 +128,32 @@ def test_another_range_or_grid_is_refused_where_it_cannot_be_taken_over(base, ti
 
 def test_two_processes_train_the_estimate_alone_at_first(base, bids, tmp_path):
     """Parameters without a part in a step are no error, and the weights are those of one process."""
-    words = ["demist", "--data", bids, "--config", "tiny", "--foundation", base, f"cache={tmp_path / 'cache'}",
-             "steps=4", "estimate_first=0.5", "validate_every=100", "threads=1"]  # fmt: skip
+    words = [
+        "demist",
+        "--data",
+        bids,
+        "--config",
+        "tiny",
+        "--foundation",
+        base,
+        f"cache={tmp_path / 'cache'}",
+        "steps=4",
+        "estimate_first=0.5",
+        "validate_every=100",
+        "threads=1",
+    ]
     assert run_cli(train.main, [str(w) for w in [*words, "--out", tmp_path / "one", "batch=4"]]) == 0
-    command = [sys.executable, "-m", "DEMISTCore.train", *map(str, words), "--out", str(tmp_path / "two"), "batch=2",
-               "devices=2", "device=cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "DEMISTCore.train",
+        *map(str, words),
+        "--out",
+        str(tmp_path / "two"),
+        "batch=2",
+        "devices=2",
+        "device=cpu",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     one, two = Run.read(tmp_path / "one").weights("weights"), Run.read(tmp_path / "two").weights("weights")

@@ -25,10 +25,30 @@ WRITTEN = {"out", "out_dir", "preview", "synthesize uncertainty"}
 #: Options of words and numbers that are no paths. Every other option that takes a value is held to be an input, so that
 #: a new one must be protected, or be listed here.
 NO_PATHS = {
-    "device", "precision", "sampler", "preprocess", "grid", "description", "licence", "sampling", "exclude", "salt",
-    "participant_label", "session_label", "shard", "scheduler", "group_column", "control_label", "patient",
-    "methods", "stratify", "minutes", "steps", "scratch", "output_spaces",
-}  # fmt: skip
+    "device",
+    "precision",
+    "sampler",
+    "preprocess",
+    "grid",
+    "description",
+    "licence",
+    "sampling",
+    "exclude",
+    "salt",
+    "participant_label",
+    "session_label",
+    "shard",
+    "scheduler",
+    "group_column",
+    "control_label",
+    "patient",
+    "methods",
+    "stratify",
+    "minutes",
+    "steps",
+    "scratch",
+    "output_spaces",
+}
 #: Folders of a command's own making, where entries have the hash of their content as a name; nobody's files.
 CACHES = {"evaluate prepared", "calibrate cache"}
 CONTENT = b"age\n0.5\n"  # something to keep; a table, because one command reads it before it looks where to write
@@ -149,8 +169,19 @@ def reached(command: Command, everything: dict, monkeypatch) -> list[tuple[Seen,
 
 
 def test_all_commands_that_write_are_found():
-    for name in ("synthesize", "preprocess", "statistics", "evaluate", "simulate", "demo", "bundle convert",
-                 "brain_ldm sample", "brain_ldm convert", "train demist", "train export"):  # fmt: skip
+    for name in (
+        "synthesize",
+        "preprocess",
+        "statistics",
+        "evaluate",
+        "simulate",
+        "demo",
+        "bundle convert",
+        "brain_ldm sample",
+        "brain_ldm convert",
+        "train demist",
+        "train export",
+    ):
         assert name in COMMANDS
 
 

@@ -36,15 +36,44 @@ from DEMISTCore.worker.protocol import ProtocolError, decode
 DEEP: object = 0
 for _ in range(200):
     DEEP = [DEEP]
-ODD = st.sampled_from([
-    None, True, False, 0, -1, 1, 2, 1e300, -1e300, 10**30, float("nan"), float("inf"), 1e-320, "", "x", "../..",
-    "a\x1b[31m", "\ud800", "@steps", "@noise", "$print(1)", [], {}, [[]], [1, 2, 3], {"a": {"b": 1}}, "9" * 5000,
-    [0] * 1000, DEEP,
-])  # fmt: skip
+ODD = st.sampled_from(
+    [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        1e300,
+        -1e300,
+        10**30,
+        float("nan"),
+        float("inf"),
+        1e-320,
+        "",
+        "x",
+        "../..",
+        "a\x1b[31m",
+        "\ud800",
+        "@steps",
+        "@noise",
+        "$print(1)",
+        [],
+        {},
+        [[]],
+        [1, 2, 3],
+        {"a": {"b": 1}},
+        "9" * 5000,
+        [0] * 1000,
+        DEEP,
+    ]
+)
 ANY = ODD | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
 
 
 @contextlib.contextmanager
@@ -86,14 +115,26 @@ def dumps(tree) -> bytes:
 
 TINY = PRESETS["tiny"].to_dict()
 FOUNDATION = {
-    "format": "demist-bundle", "format_version": 1, "kind": "foundation", "name": "tiny", "version": "1",
-    "description": "", "licence": "Apache-2.0", "simulated": True, "warning": "w",
+    "format": "demist-bundle",
+    "format_version": 1,
+    "kind": "foundation",
+    "name": "tiny",
+    "version": "1",
+    "description": "",
+    "licence": "Apache-2.0",
+    "simulated": True,
+    "warning": "w",
     "model": {key: value for key, value in TINY.items() if key != "streams"},
-    "schedule": NoiseSchedule().to_dict(), "latent_scale": 1.0, "condition_scale": 1.0, "psr_range": 0.2,
+    "schedule": NoiseSchedule().to_dict(),
+    "latent_scale": 1.0,
+    "condition_scale": 1.0,
+    "psr_range": 0.2,
     "spacing": 1.0,
-    "sampling": {"sampler": "ddim", "steps": 3, "seeds": 2, "guidance": {"all": 1.2}}, "training": {}, "documents": [],
+    "sampling": {"sampler": "ddim", "steps": 3, "seeds": 2, "guidance": {"all": 1.2}},
+    "training": {},
+    "documents": [],
     "files": {"backbone.safetensors": {"sha256": "0" * 64, "bytes": 10}},
-}  # fmt: skip
+}
 
 
 def use_description(folder, info) -> None:
@@ -121,14 +162,22 @@ def test_bundle_descriptions_of_any_bytes(tmp_path_factory, content):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"latent_scale": float("nan")}, "latent_scale"), ({"psr_range": -1}, "psr_range"), ({"spacing": 0}, "spacing"),
-        ({"name": "../x"}, "plain name"), ({"files": {"backbone.safetensors": {"bytes": "9"}}}, "sha256"),
-        ({"files": {"backbone.safetensors": None}}, "files"), ({"schedule": {"steps": 10**9}}, "schedule.steps"),
-        ({"schedule": 3}, "schedule"), ({"sampling": {"steps": 1e999}}, "sampling.steps"), ({"kind": ["ldm"]}, "kind"),
-        ({"simulated": 1}, "simulated"), ({"licence": "a\x1b[2J"}, "licence"), ({"training": DEEP}, "nested too"),
+        ({"latent_scale": float("nan")}, "latent_scale"),
+        ({"psr_range": -1}, "psr_range"),
+        ({"spacing": 0}, "spacing"),
+        ({"name": "../x"}, "plain name"),
+        ({"files": {"backbone.safetensors": {"bytes": "9"}}}, "sha256"),
+        ({"files": {"backbone.safetensors": None}}, "files"),
+        ({"schedule": {"steps": 10**9}}, "schedule.steps"),
+        ({"schedule": 3}, "schedule"),
+        ({"sampling": {"steps": 1e999}}, "sampling.steps"),
+        ({"kind": ["ldm"]}, "kind"),
+        ({"simulated": 1}, "simulated"),
+        ({"licence": "a\x1b[2J"}, "licence"),
+        ({"training": DEEP}, "nested too"),
         ({"kind": "demist", "files": {}, "base": {"name": "../../etc", "hash": "0" * 64}}, "base.name"),
     ],
-)  # fmt: skip
+)
 def test_a_right_hash_is_not_enough(change, says, tmp_path):
     info = {**FOUNDATION, **change}
     info["hash"] = description_hash(info)
@@ -175,13 +224,41 @@ def test_limits_know_what_the_schedule_knows():
 
 @pytest.mark.parametrize(
     "word",
-    ["lr=nan", "lr=inf", "betas=[]", "betas=[0.9,.nan]", "seed=-1", "seed=1e400", "schedule.steps=abc", "validation=2",
-     "warmup=-5", "threads=100000", "ema=1", "clip=nan", "lambda_edge=-1", "dropout_all=2", "augment.gain=nan",
-     "preprocess.spacing=nan", "model.psr.channels=5", "model.psr.channels=[8,16,1e9]", "model.streams.tokens=1e9",
-     "schedule.beta_start=0.9", "schedule.kind=7", "steps=1e300", "max_minutes=.nan", "focus=[0.5,0.2]",
-     "model.backbone.attention_levels=[1,2]", "cache=[1]", "save_every=0", "decode=[1,2]", "batch=1e12",
-     "lr=!!python/object/apply:os.system [ls]", "lr=[[[" + "[" * 2000, "lr=2001-99-99"],
-)  # fmt: skip
+    [
+        "lr=nan",
+        "lr=inf",
+        "betas=[]",
+        "betas=[0.9,.nan]",
+        "seed=-1",
+        "seed=1e400",
+        "schedule.steps=abc",
+        "validation=2",
+        "warmup=-5",
+        "threads=100000",
+        "ema=1",
+        "clip=nan",
+        "lambda_edge=-1",
+        "dropout_all=2",
+        "augment.gain=nan",
+        "preprocess.spacing=nan",
+        "model.psr.channels=5",
+        "model.psr.channels=[8,16,1e9]",
+        "model.streams.tokens=1e9",
+        "schedule.beta_start=0.9",
+        "schedule.kind=7",
+        "steps=1e300",
+        "max_minutes=.nan",
+        "focus=[0.5,0.2]",
+        "model.backbone.attention_levels=[1,2]",
+        "cache=[1]",
+        "save_every=0",
+        "decode=[1,2]",
+        "batch=1e12",
+        "lr=!!python/object/apply:os.system [ls]",
+        "lr=[[[" + "[" * 2000,
+        "lr=2001-99-99",
+    ],
+)
 def test_settings_out_of_range_are_one_sentence(word):
     with pytest.raises(InputError) as error:
         resolve("demist", "tiny", [word])
@@ -202,10 +279,17 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(BOMB, "more than"), ("a: &a [*a]", "part of"), ("[" * 5000, "nested|YAML"), ("a: " + "x" * 200_000, "larger"),
-     ("{" * 40 + "}" * 40, "nested|YAML"), ("- 1", "key: value"), ("lr: !!binary aGk=", "lr must be"),
-     ("a: 2001-99-99", "YAML|Unknown")],
-)  # fmt: skip
+    [
+        (BOMB, "more than"),
+        ("a: &a [*a]", "part of"),
+        ("[" * 5000, "nested|YAML"),
+        ("a: " + "x" * 200_000, "larger"),
+        ("{" * 40 + "}" * 40, "nested|YAML"),
+        ("- 1", "key: value"),
+        ("lr: !!binary aGk=", "lr must be"),
+        ("a: 2001-99-99", "YAML|Unknown"),
+    ],
+)
 def test_yaml_that_stands_for_too_much(text, says, tmp_path):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=says):
@@ -264,8 +348,16 @@ def test_tables_of_brains(tmp_path_factory, content):
         assert all(0 <= request.seed < 1 << 63 for request in read_requests(file))
 
 
-@pytest.mark.parametrize("text", ["age,seed\n0.5,\u00b2\n", "age,seed\n0.5," + "9" * 400 + "\n", "age\n0.5,1,2\n",
-                                  'age\n"' + "x" * 200_000 + '"\n', "name,age\n..,0.5\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "age,seed\n0.5,\u00b2\n",
+        "age,seed\n0.5," + "9" * 400 + "\n",
+        "age\n0.5,1,2\n",
+        'age\n"' + "x" * 200_000 + '"\n',
+        "name,age\n..,0.5\n",
+    ],
+)
 def test_bad_tables_of_brains(text, tmp_path):
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError):
@@ -280,8 +372,14 @@ def saved(tmp_path_factory):
     """A checkpoint, and its files' content."""
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight])
-    state = {"step": 1, "elapsed": 0.5, "best": 1.0, "evaluated": {"validate": 0, "preview": 0},
-             "optimizers": {"a": optimizer.state_dict()}, "precision": {}}  # fmt: skip
+    state = {
+        "step": 1,
+        "elapsed": 0.5,
+        "best": 1.0,
+        "evaluated": {"validate": 0, "preview": 0},
+        "optimizers": {"a": optimizer.state_dict()},
+        "precision": {},
+    }
     folder = checkpoint.save(tmp_path_factory.mktemp("saved"), 1, {"w": weight}, {"w": weight}, state)
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -323,10 +421,19 @@ def test_safetensors(tmp_path_factory, data):
 # --- the worker's lines ----------------------------------------------------------------------------------------------
 
 REQUEST = {
-    "id": 7, "do": "synthesize", "t1w": {"npy": "/tmp/a.npy", "affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0],
-               [0, 0, 0, 1]]}, "flair": {"file": "/tmp/f.nii"}, "seeds": [1, 2], "steps": 4, "guidance": {"all": 1.0},
-    "register": True, "folder": "/tmp", "device": "cpu", "distances": {}, "provenance": None,
-}  # fmt: skip
+    "id": 7,
+    "do": "synthesize",
+    "t1w": {"npy": "/tmp/a.npy", "affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
+    "flair": {"file": "/tmp/f.nii"},
+    "seeds": [1, 2],
+    "steps": 4,
+    "guidance": {"all": 1.0},
+    "register": True,
+    "folder": "/tmp",
+    "device": "cpu",
+    "distances": {},
+    "provenance": None,
+}
 
 
 @fuzz
@@ -346,11 +453,24 @@ def test_lines_of_any_bytes(line):
 
 @pytest.mark.parametrize(
     "change",
-    [{"t1w": 3}, {"t1w": {"npy": 3}}, {"t1w": {"npy": "a\0b", "affine": None}}, {"seeds": "x"}, {"seeds": [[1]]},
-     {"steps": "3"}, {"steps": 1e999}, {"guidance": "all"}, {"folder": 3}, {"bundle": []}, {"register": "no"},
-     {"any_brain_volume": "yes"},
-     {"distances": []}, {"t1w": {"npy": "a", "affine": [[1]]}}, {"device": "\ud800"}],
-)  # fmt: skip
+    [
+        {"t1w": 3},
+        {"t1w": {"npy": 3}},
+        {"t1w": {"npy": "a\0b", "affine": None}},
+        {"seeds": "x"},
+        {"seeds": [[1]]},
+        {"steps": "3"},
+        {"steps": 1e999},
+        {"guidance": "all"},
+        {"folder": 3},
+        {"bundle": []},
+        {"register": "no"},
+        {"any_brain_volume": "yes"},
+        {"distances": []},
+        {"t1w": {"npy": "a", "affine": [[1]]}},
+        {"device": "\ud800"},
+    ],
+)
 def test_wrong_fields_are_the_senders_mistake(change):
     with pytest.raises(ProtocolError, match="cannot be used"):
         decode(dumps({**REQUEST, **change}))

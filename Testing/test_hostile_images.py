@@ -16,12 +16,48 @@ from image_reader import Reader
 from test_placement import FORMATS, make
 
 #: What a field of a text header may be made to say.
-WORDS = st.sampled_from([
-    "", "0", "-1", "nan", "inf", "1e400", "9" * 400, "0 0 0", "1 1 1", "99999 99999 99999", "-5 6 7", "4294967296 1 1",
-    "3 nan 1", "1e308 1e308 1e308", "LOCAL", "LIST", "/etc/passwd", "../x", "x%d.raw 1 3 1", "MET_STRING", "MET_DOUBLE",
-    "double", "block", "gzip", "bzip2", "hex", "ascii", "raw", "(1,0,0) (0,1,0) (0,0,1)", "(nan,0,0) none (0,0,0)",
-    "none", "left-posterior-superior", "scanner-xyz-time", "a\x1b[2J", "True", "True False True", "4", "100000",
-])  # fmt: skip
+WORDS = st.sampled_from(
+    [
+        "",
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "1e400",
+        "9" * 400,
+        "0 0 0",
+        "1 1 1",
+        "99999 99999 99999",
+        "-5 6 7",
+        "4294967296 1 1",
+        "3 nan 1",
+        "1e308 1e308 1e308",
+        "LOCAL",
+        "LIST",
+        "/etc/passwd",
+        "../x",
+        "x%d.raw 1 3 1",
+        "MET_STRING",
+        "MET_DOUBLE",
+        "double",
+        "block",
+        "gzip",
+        "bzip2",
+        "hex",
+        "ascii",
+        "raw",
+        "(1,0,0) (0,1,0) (0,0,1)",
+        "(nan,0,0) none (0,0,0)",
+        "none",
+        "left-posterior-superior",
+        "scanner-xyz-time",
+        "a\x1b[2J",
+        "True",
+        "True False True",
+        "4",
+        "100000",
+    ]
+)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,13 @@ from DEMISTCore.training.settings import resolve
 from DEMISTCore.volume import Volume
 
 #: A brain of 30 mm: nothing to register, and no volume to wonder at.
-SMALL = ("preprocess.already_aligned=true", "preprocess.brain_mask=truth", "preprocess.bias_correct=false",
-         "preprocess.register=false", "preprocess.skull_strip=none")  # fmt: skip
+SMALL = (
+    "preprocess.already_aligned=true",
+    "preprocess.brain_mask=truth",
+    "preprocess.bias_correct=false",
+    "preprocess.register=false",
+    "preprocess.skull_strip=none",
+)
 STILL = Scan(slices=4, thickness=4.0, in_plane=1.0, moved_mm=(0.0, 0.0), turned_deg=0.0)
 
 
@@ -131,8 +136,17 @@ def test_training_stops_at_another_persons_map(troubled, tmp_path, capsys):
     root, planted = troubled
     keep = ("other person", None)
     out = [name for name, told in planted.items() if told["trouble"] not in keep]
-    words = ["regression", "--data", str(root), "--config", "tiny", "--out", str(tmp_path / "run"), *SMALL,
-             f"exclude_subjects=[{','.join(out)}]"]  # fmt: skip
+    words = [
+        "regression",
+        "--data",
+        str(root),
+        "--config",
+        "tiny",
+        "--out",
+        str(tmp_path / "run"),
+        *SMALL,
+        f"exclude_subjects=[{','.join(out)}]",
+    ]
     assert run_cli(train.main, words) == 2
     assert "another person" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -215,8 +229,18 @@ def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     make_lab(source, tmp_path / "my-data", STILL)
     first = sorted(path.name for path in (tmp_path / "my-data").glob("sub-*"))[0]
-    here = [*SMALL, "precision=fp32", "mean.steps=2", "demist.steps=2", "mean.crop=[4,4,4]", "mean.margin=2",
-            "demist.crop=[4,4,4]", "demist.decode=[2,2,2]", "demist.decode_halo=1", "batch=2"]  # fmt: skip
+    here = [
+        *SMALL,
+        "precision=fp32",
+        "mean.steps=2",
+        "demist.steps=2",
+        "mean.crop=[4,4,4]",
+        "mean.margin=2",
+        "demist.crop=[4,4,4]",
+        "demist.decode=[2,2,2]",
+        "demist.decode_halo=1",
+        "batch=2",
+    ]
     ran = []
     for line in _commands():
         _, _, module, *words = shlex.split(line)
@@ -224,9 +248,15 @@ def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, mon
         if module == "DEMISTCore.train":
             words += SMALL if words[0] == "check" else [*here, "workers=1"]
         elif module == "DEMISTCore.synthesize":
-            words += ["--skull-strip", "none", "--brain-mask",
-                      f"my-data/derivatives/masks/{first}/anat/{first}_desc-brain_mask.nii.gz", "--device", "cpu",
-                      "--any-brain-volume"]  # fmt: skip
+            words += [
+                "--skull-strip",
+                "none",
+                "--brain-mask",
+                f"my-data/derivatives/masks/{first}/anat/{first}_desc-brain_mask.nii.gz",
+                "--device",
+                "cpu",
+                "--any-brain-volume",
+            ]
         else:
             continue  # simulates: hours of brains
         ran.append(words[0])
@@ -283,9 +313,15 @@ def test_measured_maps_without_labels_are_judged_by_own_ones(tiny_mean_bundle, s
     for path in root.glob("derivatives/masks/sub-*/anat/*dseg*"):
         path.unlink()
     evaluation.evaluate(
-        root, tmp_path / "out", bundle=tiny_mean_bundle, subjects=1, seeds=1, preprocess="simulated",
-        already_aligned=True, progress=False,
-    )  # fmt: skip
+        root,
+        tmp_path / "out",
+        bundle=tiny_mean_bundle,
+        subjects=1,
+        seeds=1,
+        preprocess="simulated",
+        already_aligned=True,
+        progress=False,
+    )
     warnings = pandas.read_csv(tmp_path / "out" / "warnings.csv")["warning"]
     assert any("no tissue segmentation: tissue is what demist-regions" in told for told in warnings)
     regions = pandas.read_csv(tmp_path / "out" / "regions.csv")

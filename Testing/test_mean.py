@@ -226,8 +226,13 @@ def drawn():
 
     def draw(i: int) -> dict[str, np.ndarray]:
         value = y * (1 + 0.3 * told[i % 40]) * 3 + brain
-        return {"x": x, "y": value[None].astype(np.float32), "labels": (x[:1] != 0).astype(np.uint8), "wide": wide,
-                "known": known[i % 40]}  # fmt: skip
+        return {
+            "x": x,
+            "y": value[None].astype(np.float32),
+            "labels": (x[:1] != 0).astype(np.uint8),
+            "wide": wide,
+            "known": known[i % 40],
+        }
 
     return draw
 
@@ -280,8 +285,13 @@ def test_the_mean_starts_as_its_local_part_and_that_as_the_linear_rival(drawn):
     mask = x[0] != 0
     rival = linear.fit([("one", x, y, mask)], spacing=1.0)
     wide = filters.wide(torch.from_numpy(x)[None])[0].numpy()
-    sample = {"x": x, "y": y[None], "labels": mask[None].astype(np.uint8), "wide": wide,
-              "known": np.zeros(KNOWN_WIDTH, np.float32)}  # fmt: skip
+    sample = {
+        "x": x,
+        "y": y[None],
+        "labels": mask[None].astype(np.uint8),
+        "wide": wide,
+        "known": np.zeros(KNOWN_WIDTH, np.float32),
+    }
     network = build_mean(TINY)
     fit_local(network.decoder.local, lambda i: sample, 1, LocalSettings(crops=4, voxels=20_000, rounds=0), seed=0)
     with torch.no_grad():
@@ -387,8 +397,21 @@ def runs(tmp_path_factory):
     on = ("--foundation", root / "bb")
     assert train_cli("mean", "--out", root / "mean", *on, *common, "lr=3e-3", "steps=12") == 0
     assert train_cli("demist", "--out", root / "demist", *on, "--mean", root / "mean", *common, "flip=false") == 0
-    assert train_cli("export", root / "bb", root / "demist", "--out", root / "tiny", "--sampling", "mode=mean",
-                     "start=0.5", "steps=2", "seeds=2") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "export",
+            root / "bb",
+            root / "demist",
+            "--out",
+            root / "tiny",
+            "--sampling",
+            "mode=mean",
+            "start=0.5",
+            "steps=2",
+            "seeds=2",
+        )
+        == 0
+    )
     return bids, root
 
 
@@ -451,7 +474,7 @@ def test_the_spread_alone_is_trained_and_a_stream_left_out(runs, capsys):
     first, second = (
         next(generate(bundle, x, (x != 0).any(0), mode=mode, steps=2, seeds=[0], dtype=torch.float32))
         for mode in ("mean", "sample")
-    )  # fmt: skip
+    )
     assert np.isfinite(first).all()
     assert np.isfinite(second).all()
 
@@ -521,8 +544,15 @@ def test_synthesize_reads_the_sidecar_and_says_what_it_did(runs, tmp_path):
 
     bids, root = runs
     t1w, flair = (bids / f"sub-001/anat/sub-001_{what}.nii.gz" for what in ("T1w", "FLAIR"))
-    plain = {"bundle": root / "tiny", "skull_strip": "none", "bias_correct": False, "register": False, "device": "cpu",
-             "precision": "fp32", "any_brain_volume": True}  # fmt: skip
+    plain = {
+        "bundle": root / "tiny",
+        "skull_strip": "none",
+        "bias_correct": False,
+        "register": False,
+        "device": "cpu",
+        "precision": "fp32",
+        "any_brain_volume": True,
+    }
     out = tmp_path / "psr.nii.gz"
     result = DEMISTCore.synthesize(t1w, flair, out=out, uncertainty=True, **plain)
     told = json.loads((tmp_path / "psr.json").read_text())
@@ -615,8 +645,14 @@ def test_distances_of_the_training_data_are_about_one():
 
 def test_what_is_not_typical_is_refused():
     told = Typical.fit(np.random.default_rng(0).standard_normal((20, 5))).to_dict()
-    for broken in ({}, None, {**told, "mean": ["a"] * 5}, {**told, "deviations": [1.0]}, {**told, "mean": [0.0]},
-                   {**told, "deviations": [0.0] * len(told["deviations"])}):  # fmt: skip
+    for broken in (
+        {},
+        None,
+        {**told, "mean": ["a"] * 5},
+        {**told, "deviations": [1.0]},
+        {**told, "mean": [0.0]},
+        {**told, "deviations": [0.0] * len(told["deviations"])},
+    ):
         with pytest.raises(ValueError, match="typical"):
             Typical.from_dict(broken)
     with pytest.raises(ValueError, match="three"):
@@ -637,8 +673,19 @@ def calibrated(runs, people):
     """The bundle with error bars from ten people."""
     root = runs[1]
     out = root / "calibrated"  # beside the base
-    code = train_cli("calibrate", root / "tiny", "--data", people, "--check", people, "--out", out, "--prepared",
-                     "--trained-on", root / "cache")  # fmt: skip
+    code = train_cli(
+        "calibrate",
+        root / "tiny",
+        "--data",
+        people,
+        "--check",
+        people,
+        "--out",
+        out,
+        "--prepared",
+        "--trained-on",
+        root / "cache",
+    )
     assert code == 0
     return out
 
@@ -681,8 +728,15 @@ def test_synthesis_uses_the_calibration_and_tells_unusual_scans(calibrated, runs
     from DEMISTCore.volume import Volume
 
     t1w, flair = (runs[0] / f"sub-001/anat/sub-001_{what}.nii.gz" for what in ("T1w", "FLAIR"))
-    plain = {"bundle": calibrated, "skull_strip": "none", "bias_correct": False, "register": False, "device": "cpu",
-             "precision": "fp32", "any_brain_volume": True}  # fmt: skip
+    plain = {
+        "bundle": calibrated,
+        "skull_strip": "none",
+        "bias_correct": False,
+        "register": False,
+        "device": "cpu",
+        "precision": "fp32",
+        "any_brain_volume": True,
+    }
     usual = DEMISTCore.synthesize(t1w, flair, **plain).provenance["uncertainty"]
     assert usual["kind"] == "calibrated standard deviation of the error"
     assert usual["widened"] == 1.0

@@ -287,9 +287,12 @@ def test_minc_2_that_cannot_be_read_is_one_sentence(tmp_path):
     whole = (tmp_path / "elsewhere.mnc").read_bytes()
     (tmp_path / "cut.mnc").write_bytes(whole[: len(whole) // 2])
     for name, says in (
-        ("irregular", "has slices at irregular distances"), ("elsewhere", "takes its voxels from other files"),
-        ("unnamed", "does not say along which axis"), ("other", "is HDF5 and no MINC 2 image"), ("cut", "is damaged"),
-    ):  # fmt: skip
+        ("irregular", "has slices at irregular distances"),
+        ("elsewhere", "takes its voxels from other files"),
+        ("unnamed", "does not say along which axis"),
+        ("other", "is HDF5 and no MINC 2 image"),
+        ("cut", "is damaged"),
+    ):
         with pytest.raises(InputError, match=rf"{name}\.mnc .*{says}") as error:
             Volume.read(tmp_path / f"{name}.mnc")
         assert "\n" not in str(error.value)
@@ -307,7 +310,10 @@ def make(kind: str, folder: Path) -> Path:
     elif kind == ".img Analyze":
         nib.save(nib.AnalyzeImage(VOXELS, np.diag([-1.2, 0.9, 2.5, 1.0])), path)
     elif kind == ".img SPM":
-        nib.save(nib.Spm99AnalyzeImage(VOXELS, np.array([[-1.2, 0, 0, 9], [0, 0.9, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])), path)  # fmt: skip  # noqa: E501
+        nib.save(
+            nib.Spm99AnalyzeImage(VOXELS, np.array([[-1.2, 0, 0, 9], [0, 0.9, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])),
+            path,
+        )
     elif kind in (".mgh", ".mgz"):
         nib.save(nib.MGHImage(VOXELS, OBLIQUE), path)
     elif kind == ".mnc":
@@ -317,8 +323,22 @@ def make(kind: str, folder: Path) -> Path:
     return path
 
 
-FORMATS = (".nii", ".nii.gz", ".nii NIfTI-2", ".img", ".hdr", ".img Analyze", ".img SPM", ".mgh", ".mgz", ".mnc",
-           ".nrrd", ".nhdr", ".mha", ".mhd")  # fmt: skip
+FORMATS = (
+    ".nii",
+    ".nii.gz",
+    ".nii NIfTI-2",
+    ".img",
+    ".hdr",
+    ".img Analyze",
+    ".img SPM",
+    ".mgh",
+    ".mgz",
+    ".mnc",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -390,8 +410,21 @@ def test_maps_of_a_scan_with_two_places_lie_over_it_in_both_readers(head, tiny_b
     t1w = save(tmp_path / "t1w.nii.gz", np.asanyarray(scan.dataobj), scan.affine, qform, (2, 1))
     main = importlib.import_module("DEMISTCore.synthesize").main
     out = tmp_path / "psr.nii.gz"
-    line = ["--t1w", str(t1w), "--flair", str(head.flair), "--brain-mask", str(head.mask), "--bundle", str(tiny_bundle),
-            "--no-register", "--no-bias-correct", "--steps", "1", "--uncertainty"]  # fmt: skip
+    line = [
+        "--t1w",
+        str(t1w),
+        "--flair",
+        str(head.flair),
+        "--brain-mask",
+        str(head.mask),
+        "--bundle",
+        str(tiny_bundle),
+        "--no-register",
+        "--no-bias-correct",
+        "--steps",
+        "1",
+        "--uncertainty",
+    ]
     assert cli.run(main, [*line, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     told = json.loads((tmp_path / "psr.json").read_text())

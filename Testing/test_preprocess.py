@@ -223,8 +223,14 @@ def test_prepared_is_what_the_contract_says():
     assert np.array_equal(p.native_mask.array, mask_for(t1w).array)
     assert p.warnings == []
     assert [s.name for s in p.steps] == [
-        "read", "brain mask", "registration", "slices", "resampling", "bias field", "normalisation",
-    ]  # fmt: skip
+        "read",
+        "brain mask",
+        "registration",
+        "slices",
+        "resampling",
+        "bias field",
+        "normalisation",
+    ]
     assert [s.note for s in p.steps if s.note == "off"] == ["off"] * 3
     # Same spacing: nothing is interpolated, forth and back.
     assert np.array_equal(p.to_native(p.t1w.array).array, normalise((t1w.array,), mask_for(t1w).array, 3.0)[0])
@@ -364,9 +370,12 @@ def test_a_given_shape_that_cuts_the_brain_is_said():
 
 @pytest.mark.parametrize(
     ("angles", "shift", "spacing"),
-    [((0.5, -0.4, 0.6), (0.8, -1.1, 0.7), (2.0, 2.0, 2.0)), ((7, -9, 12), (12, -8, 15), (1.5, 1.5, 4.0)),
-     ((-4, 18, 3), (-30, 22, 9), (2.0, 2.0, 2.0))],
-)  # fmt: skip
+    [
+        ((0.5, -0.4, 0.6), (0.8, -1.1, 0.7), (2.0, 2.0, 2.0)),
+        ((7, -9, 12), (12, -8, 15), (1.5, 1.5, 4.0)),
+        ((-4, 18, 3), (-30, 22, 9), (2.0, 2.0, 2.0)),
+    ],
+)
 def test_known_motions_are_recovered(angles, shift, spacing):
     t1w = pair((2.0, 2.0, 2.0), skull=True)[0]
     motion = rigid(angles, shift)
@@ -593,9 +602,24 @@ def broken(name: str, folder: Path) -> tuple[dict, str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["missing", "constant", "nan", "far", "thin", "metres", "wide", "mask_empty", "mask_far", "mask_missing", "type",
-     "strip", "spacing", "flair_elsewhere", "flat_inside"],
-)  # fmt: skip
+    [
+        "missing",
+        "constant",
+        "nan",
+        "far",
+        "thin",
+        "metres",
+        "wide",
+        "mask_empty",
+        "mask_far",
+        "mask_missing",
+        "type",
+        "strip",
+        "spacing",
+        "flair_elsewhere",
+        "flat_inside",
+    ],
+)
 def test_bad_input_ends_in_one_sentence(name, tmp_path):
     arguments, words = broken(name, tmp_path)
     with pytest.raises(InputError) as caught:
@@ -630,12 +654,28 @@ def files(tmp_path) -> dict[str, Path]:
 
 def test_command_line_writes_the_pair_and_its_steps(files, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = ["--t1w", str(files["t1w"]), "--flair", str(files["flair"]), "--brain-mask", str(files["mask"]),
-                 "--out-dir", str(out), "--spacing", "3", "--no-register", "--no-bias-correct"]  # fmt: skip
+    arguments = [
+        "--t1w",
+        str(files["t1w"]),
+        "--flair",
+        str(files["flair"]),
+        "--brain-mask",
+        str(files["mask"]),
+        "--out-dir",
+        str(out),
+        "--spacing",
+        "3",
+        "--no-register",
+        "--no-bias-correct",
+    ]
     assert run(main, arguments) == 0
     assert sorted(p.name for p in out.iterdir()) == [
-        "flair.nii.gz", "mask.nii.gz", "native_mask.nii.gz", "steps.json", "t1w.nii.gz",
-    ]  # fmt: skip
+        "flair.nii.gz",
+        "mask.nii.gz",
+        "native_mask.nii.gz",
+        "steps.json",
+        "t1w.nii.gz",
+    ]
     assert np.array_equal(Volume.read(out / "t1w.nii.gz").array, plain().t1w.array)
     assert Volume.read(out / "native_mask.nii.gz").grid.same_as(Volume.read(files["t1w"]).grid)
     report = json.loads((out / "steps.json").read_text())

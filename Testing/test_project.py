@@ -35,8 +35,11 @@ def files() -> list[Path]:
         pytest.skip("not a git checkout")
     listed = subprocess.run(
         [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -139,8 +142,9 @@ def readme_commands() -> list[str]:
 def test_readme_has_two_commands_of_one_line_each():
     job, tests = readme_commands()
     for command, extras, ending in (
-        (job, "[simulate,evaluate]", "-m DEMISTCore.demo"), (tests, "[test]", "-m pytest -n 2"),
-    ):  # fmt: skip
+        (job, "[simulate,evaluate]", "-m DEMISTCore.demo"),
+        (tests, "[test]", "-m pytest -n 2"),
+    ):
         assert "\n" not in command
         steps = command.split(" && ")
         assert steps[0] == "python3 -m venv .venv"
@@ -176,9 +180,13 @@ def test_ci_runs_exactly_the_readmes_test_command(tmp_path):
             (tmp_path / folder / name).chmod(0o755)
     search = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [str(tmp_path / ".ci" / "run")], cwd=tempfile.gettempdir(), env={**os.environ, "PATH": search},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [str(tmp_path / ".ci" / "run")],
+        cwd=tempfile.gettempdir(),
+        env={**os.environ, "PATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert readme_commands()[1] in done.stdout
     assert (tmp_path / "asked").read_text().splitlines() == [
@@ -215,8 +223,23 @@ def test_documented_options_exist():
     for command in COMMANDS:
         stages = ("",)
         if command.endswith(".train"):
-            stages = ("autoencoder", "backbone", "mean", "demist", "decoder", "segmentation", "regression", "pix2pix",
-                      "vae", "ldm", "cwdm", "calibrate", "export", "check", "finetune")  # fmt: skip
+            stages = (
+                "autoencoder",
+                "backbone",
+                "mean",
+                "demist",
+                "decoder",
+                "segmentation",
+                "regression",
+                "pix2pix",
+                "vae",
+                "ldm",
+                "cwdm",
+                "calibrate",
+                "export",
+                "check",
+                "finetune",
+            )
         elif command.endswith(".evaluate"):
             stages = ("", "cv", "pair")
         for stage in stages:
@@ -245,8 +268,11 @@ def test_documented_options_exist():
 def test_ruff_is_clean():
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--no-cache", "DEMISTCore", "DEMISTSlicer", "Testing", "benchmarks"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -305,4 +331,3 @@ def test_the_wheel_holds_nothing_else_but_the_licence(wheel):
     others = {name for name in wheel if not name.startswith("DEMISTCore/")}
     assert all(".dist-info/" in name for name in others)
     assert any(name.endswith("licenses/LICENSE") for name in others)
-

@@ -77,9 +77,11 @@ def test_full_size_parameter_counts(key):
 def test_the_counts_are_those_of_the_papers_and_model_cards():
     counts = {key: layout.parameters for key, layout in LAYOUTS.items()}
     assert counts == {
-        "brain_ldm_unet": 553_168_899, "brain_ldm_autoencoder": 13_766_248,
-        "brats_unet": 189_325_576, "brats_autoencoder": 21_000_353,
-    }  # fmt: skip
+        "brain_ldm_unet": 553_168_899,
+        "brain_ldm_autoencoder": 13_766_248,
+        "brats_unet": 189_325_576,
+        "brats_autoencoder": 21_000_353,
+    }
 
 
 @pytest.mark.parametrize("key", LAYOUTS)
@@ -170,9 +172,13 @@ def test_folder_of_today_refers_and_leaves_out(tmp_path):
         for key in ("with_conditioning", "cross_attention_dim", "resblock_updown", "transformer_num_layers"):
             config["network_def"].pop(key)
         config["noise_scheduler"] = {
-            "_target_": "monai.networks.schedulers.ddim.DDIMScheduler", "num_train_timesteps": 1000,
-            "beta_start": 0.0015, "beta_end": 0.0195, "schedule": "scaled_linear_beta", "clip_sample": False,
-        }  # fmt: skip
+            "_target_": "monai.networks.schedulers.ddim.DDIMScheduler",
+            "num_train_timesteps": 1000,
+            "beta_start": 0.0015,
+            "beta_end": 0.0195,
+            "schedule": "scaled_linear_beta",
+            "clip_sample": False,
+        }
         del config["scheduler"]
 
     edit_config(folder, today)
@@ -267,8 +273,17 @@ def monai_scheduler(ours: Scheduler, **settings) -> DDIMScheduler:
     return DDIMScheduler(**{**config, **settings})
 
 
-@pytest.mark.parametrize("ours", [CARD, BRATS, replace(CARD, prediction="v", clip=True), replace(CARD, offset=1),
-                                  replace(CARD, final_one=False), replace(CARD, kind="cosine")])  # fmt: skip
+@pytest.mark.parametrize(
+    "ours",
+    [
+        CARD,
+        BRATS,
+        replace(CARD, prediction="v", clip=True),
+        replace(CARD, offset=1),
+        replace(CARD, final_one=False),
+        replace(CARD, kind="cosine"),
+    ],
+)
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_ddim_is_monais_step_for_step(ours, steps):
     scheduler = monai_scheduler(ours)
@@ -327,8 +342,15 @@ def test_what_a_configuration_leaves_out_is_as_monais_class_has_it():
     assert (ours.clip, ours.offset, ours.final_one) == (default.clip_sample, 0, True)
 
 
-@pytest.mark.parametrize("change", [{"schedule": "sigmoid_beta"}, {"prediction_type": "sample"}, {"beta_start": "soon"},
-                                    {"beta_start": 0.5, "beta_end": 0.1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": "sigmoid_beta"},
+        {"prediction_type": "sample"},
+        {"beta_start": "soon"},
+        {"beta_start": 0.5, "beta_end": 0.1},
+    ],
+)
 def test_unknown_schedules_are_refused(folder, change):
     edit_config(folder, lambda c: c["scheduler"].update(change))
     with pytest.raises(BundleError, match=r"inference\.json"):
@@ -443,8 +465,10 @@ def test_round_trip_through_our_form(family, tmp_path):
     assert same(again.unet, model.unet)
     assert same(again.autoencoder, model.autoencoder)
     assert (again.scheduler, again.conditions, again.latent_shape) == (
-        model.scheduler, model.conditions, model.latent_shape,
-    )  # fmt: skip
+        model.scheduler,
+        model.conditions,
+        model.latent_shape,
+    )
     for names in ("monai", "generative"):
         export_model(tmp_path / names, again, names)
         back = read_folder(tmp_path / names)
@@ -522,11 +546,25 @@ def test_convert_inspect_verify(folder, tmp_path, capsys):
 def test_inspect_says_what_a_bundle_makes(tiny_bundle, calibrated_bundle):
     plain, calibrated = (inspect(folder).splitlines() for folder in (tiny_bundle, calibrated_bundle))
     for lines, told in (
-        (plain, {"mean network": "no", "recommends": "sample", "samples": "2 seeds, 3 steps of dpmpp_2m",
-                 "calibrated": "no"}),
-        (calibrated, {"mean network": "yes", "recommends": "mean", "samples": "2 seeds, 2 steps of dpmpp_2m",
-                      "calibrated": "on 24 subjects"}),
-    ):  # fmt: skip
+        (
+            plain,
+            {
+                "mean network": "no",
+                "recommends": "sample",
+                "samples": "2 seeds, 3 steps of dpmpp_2m",
+                "calibrated": "no",
+            },
+        ),
+        (
+            calibrated,
+            {
+                "mean network": "yes",
+                "recommends": "mean",
+                "samples": "2 seeds, 2 steps of dpmpp_2m",
+                "calibrated": "on 24 subjects",
+            },
+        ),
+    ):
         for name, value in told.items():
             assert [line for line in lines if line.startswith(name) and line.endswith(value)], (name, lines)
 
@@ -550,9 +588,15 @@ def test_an_exported_demist_bundle_runs_by_monai(tiny_bundle, head, tmp_path):
 
     (out,) = convert(tiny_bundle, tmp_path / "monai", to="monai")
     monai_run(
-        config_file=str(out / "configs" / "inference.json"), bundle_root=str(out), t1w=str(head.t1w),
-        flair=str(head.flair), out=str(tmp_path / "psr.nii.gz"), brain_mask=str(head.mask), device="cpu", seeds=1,
-    )  # fmt: skip
+        config_file=str(out / "configs" / "inference.json"),
+        bundle_root=str(out),
+        t1w=str(head.t1w),
+        flair=str(head.flair),
+        out=str(tmp_path / "psr.nii.gz"),
+        brain_mask=str(head.mask),
+        device="cpu",
+        seeds=1,
+    )
     told = json.loads((tmp_path / "psr.json").read_text())
     assert load_bundle(tiny_bundle).hash in json.dumps(told)
 

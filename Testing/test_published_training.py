@@ -56,9 +56,12 @@ def small_model(family: str) -> ModelConfig:
 
 def write_config(path: Path, family: str) -> Path:
     content = {
-        "base": "tiny", "model": small_model(family).to_dict(), "preprocess": {"multiple": 32},
-        "autoencoder": {"steps": 2, "patch": [16, 16, 16]}, "demist": {"steps": 3, "crop": [4, 4, 4]},
-    }  # fmt: skip
+        "base": "tiny",
+        "model": small_model(family).to_dict(),
+        "preprocess": {"multiple": 32},
+        "autoencoder": {"steps": 2, "patch": [16, 16, 16]},
+        "demist": {"steps": 3, "crop": [4, 4, 4]},
+    }
     path.write_text(yaml.safe_dump(content))
     return path
 

@@ -432,13 +432,16 @@ def made_up(noise: float = 0.02) -> dict[str, Volume]:
     for lesion in (inside((4, 4, 4), (18, -17, 8)), inside((3, 5, 3), (-17, 18, 8)), black):
         lesions[lesion] = 1
     t1w = np.select([black, lesions > 0, tissue == 3, tissue == 2, tissue == 1], [0.3, 0.62, 0.75, 0.55, 0.12], 0.0)
-    flair = np.select([lesions > 0, caps | septum, tissue == 3, tissue == 2, tissue == 1],
-                      [0.95, 0.55, 0.45, 0.54, 0.05], 0.0)  # fmt: skip
+    flair = np.select(
+        [lesions > 0, caps | septum, tissue == 3, tissue == 2, tissue == 1], [0.95, 0.55, 0.45, 0.54, 0.05], 0.0
+    )
     affine = np.diag([spacing] * 3 + [1.0])
     head = tissue > 0
     images = {"t1w": t1w, "flair": flair}
-    made = {k: Volume(((v + rng.normal(0, noise, shape)) * head * 1000).astype(np.float32), affine)
-            for k, v in images.items()}  # fmt: skip
+    made = {
+        k: Volume(((v + rng.normal(0, noise, shape)) * head * 1000).astype(np.float32), affine)
+        for k, v in images.items()
+    }
     true = np.where(lesions > 0, 3, tissue).astype(np.uint8)
     made |= {"tissue": Volume(true, affine), "lesions": Volume(lesions, affine), "caps": Volume(caps, affine)}
     return made | {"brain": Volume(head.astype(np.uint8), affine), "septum": Volume(septum, affine)}
@@ -541,8 +544,11 @@ def test_everything_from_a_prepared_pair(tmp_path) -> None:
 
     paths = write_regions(regions, tmp_path)
     assert [p.name for p in paths] == [
-        "regions_dseg.nii.gz", "regions_dseg.tsv", "regions_dseg.json", "lesions_dseg.nii.gz",
-    ]  # fmt: skip
+        "regions_dseg.nii.gz",
+        "regions_dseg.tsv",
+        "regions_dseg.json",
+        "lesions_dseg.nii.gz",
+    ]
     dseg = Volume.read(paths[0], dtype=None)
     np.testing.assert_array_equal(np.isin(dseg.array, (8, 9)), masks["lesion"])
     np.testing.assert_array_equal(dseg.array == 7, masks["nawm_proximal"])

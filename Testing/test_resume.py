@@ -50,8 +50,17 @@ def stop_after(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
 
 @pytest.mark.parametrize("stage", ["autoencoder", "backbone", "mean", "demist", "decoder", "regression"])
 def test_resumed_run_equals_an_uninterrupted_one(stage, bids, foundation, tmp_path, monkeypatch):
-    words = ["--data", bids, "--config", "tiny", f"cache={foundation / 'cache'}", "steps=5", "decay=cosine",
-             "validate_every=2", "save_every=100"]  # fmt: skip
+    words = [
+        "--data",
+        bids,
+        "--config",
+        "tiny",
+        f"cache={foundation / 'cache'}",
+        "steps=5",
+        "decay=cosine",
+        "validate_every=2",
+        "save_every=100",
+    ]
     if stage in ("backbone", "mean", "demist", "decoder"):
         words += ["--foundation", foundation / ("ae" if stage == "backbone" else "bb")]
     if stage == "mean":
@@ -86,8 +95,17 @@ def rows(run: Run) -> list[tuple[str, ...]]:
 
 def test_rows_after_the_checkpoint_are_not_doubled(bids, foundation, tmp_path, monkeypatch):
     """A run that was killed (not asked to stop) has metrics newer than its checkpoint."""
-    words = ["--data", bids, "--config", "tiny", f"cache={foundation / 'cache'}", "log_every=1", "save_every=2",
-             "validate_every=100", "steps=5"]  # fmt: skip
+    words = [
+        "--data",
+        bids,
+        "--config",
+        "tiny",
+        f"cache={foundation / 'cache'}",
+        "log_every=1",
+        "save_every=2",
+        "validate_every=100",
+        "steps=5",
+    ]
 
     class Killed(BaseException):
         pass
@@ -110,8 +128,12 @@ def test_rows_after_the_checkpoint_are_not_doubled(bids, foundation, tmp_path, m
 
 def test_resume_can_train_longer_and_finished_runs_stay(bids, foundation, tmp_path):
     out = tmp_path / "run"
-    assert train_cli("regression", "--data", bids, "--config", "tiny", f"cache={foundation / 'cache'}", "steps=2",
-                     "--out", out) == 0  # fmt: skip
+    assert (
+        train_cli(
+            "regression", "--data", bids, "--config", "tiny", f"cache={foundation / 'cache'}", "steps=2", "--out", out
+        )
+        == 0
+    )
     assert train_cli("regression", "--out", out, "--resume") == 0
     assert checkpoint.step_of(Run.read(out).latest()) == 2
     assert train_cli("regression", "--out", out, "--resume", "steps=4") == 0
@@ -142,8 +164,22 @@ def test_moved_runs_find_each_other(bids, foundation, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     shutil.copytree(foundation / "ae", home / "ae")
-    assert train_cli("backbone", "--out", home / "bb", "--foundation", home / "ae", "--data", bids, "--config", "tiny",
-                     f"cache={foundation / 'cache'}", "steps=1") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "backbone",
+            "--out",
+            home / "bb",
+            "--foundation",
+            home / "ae",
+            "--data",
+            bids,
+            "--config",
+            "tiny",
+            f"cache={foundation / 'cache'}",
+            "steps=1",
+        )
+        == 0
+    )
     home.rename(tmp_path / "elsewhere")
     assert read_foundation(tmp_path / "elsewhere/bb", need_backbone=True).backbone is not None
 
@@ -153,12 +189,24 @@ def test_signals_save_and_exit(bids, foundation, tmp_path):
     children = {}
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         out = tmp_path / number.name
-        words = ["regression", "--data", bids, "--out", out, "--config", "tiny", f"cache={foundation / 'cache'}",
-                 "steps=100000", "log_every=1", "save_every=100000", "validate_every=100000"]  # fmt: skip
+        words = [
+            "regression",
+            "--data",
+            bids,
+            "--out",
+            out,
+            "--config",
+            "tiny",
+            f"cache={foundation / 'cache'}",
+            "steps=100000",
+            "log_every=1",
+            "save_every=100000",
+            "validate_every=100000",
+        ]
         before = signal.signal(number, signal.SIG_DFL)  # in the background of a shell children inherit deaf ears
         child = subprocess.Popen(
             [sys.executable, "-m", "DEMISTCore.train", *map(str, words)], stderr=subprocess.PIPE, text=True
-        )  # fmt: skip
+        )
         signal.signal(number, before)
         children[number] = (out, child)
     for number, (out, child) in children.items():

@@ -51,8 +51,18 @@ def whole(words, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def words(bids, cache):
-    return ["regression", "--data", bids, "--config", "tiny", f"cache={cache}", "steps=6", "save_every=2",
-            "validate_every=3", "log_every=1"]  # fmt: skip
+    return [
+        "regression",
+        "--data",
+        bids,
+        "--config",
+        "tiny",
+        f"cache={cache}",
+        "steps=6",
+        "save_every=2",
+        "validate_every=3",
+        "log_every=1",
+    ]
 
 
 class Killed(BaseException):
@@ -100,8 +110,9 @@ def holder(folder):
 def test_a_lock_ends_with_its_process(tmp_path):
     child = holder(tmp_path / "run")
     try:
-        with pytest.raises(InputError, match=f"is being written by process {child.pid} on "), FolderLock(
-            tmp_path / "run", "the run"
+        with (
+            pytest.raises(InputError, match=f"is being written by process {child.pid} on "),
+            FolderLock(tmp_path / "run", "the run"),
         ):
             pass
     finally:

@@ -57,13 +57,24 @@ def test_two_pool_mprage_pulse_by_pulse(psr, r1, kmf):
             m = step @ excite @ m
         m = after @ m
     found = exchange.mprage(
-        np.array(psr), np.array(r1), tr=tr, ti=ti, echo_spacing=spacing, flip=flip, echoes=echoes, kmf=kmf,
-        r1_bound=3.0, inversion_efficiency=0.96, inversion_saturation=0.8, pulse_duration=duration,
-    )  # fmt: skip
+        np.array(psr),
+        np.array(r1),
+        tr=tr,
+        ti=ti,
+        echo_spacing=spacing,
+        flip=flip,
+        echoes=echoes,
+        kmf=kmf,
+        r1_bound=3.0,
+        inversion_efficiency=0.96,
+        inversion_saturation=0.8,
+        pulse_duration=duration,
+    )
     assert float(found) == pytest.approx(signal, rel=1e-6)
     with pytest.raises(ValueError, match="does not fit"):
-        exchange.mprage(np.array(psr), np.array(r1), tr=1.0, ti=0.9, echo_spacing=0.01, flip=9, echoes=160, kmf=11,
-                        r1_bound=1)  # fmt: skip
+        exchange.mprage(
+            np.array(psr), np.array(r1), tr=1.0, ti=0.9, echo_spacing=0.01, flip=9, echoes=160, kmf=11, r1_bound=1
+        )
 
 
 @pytest.mark.parametrize(("psr", "r1", "kmf"), TISSUES)
@@ -129,14 +140,24 @@ def plain(**changes) -> protocol.Protocol:
     from dataclasses import replace
 
     drawn = next(
-        p for p in (protocol.draw_protocol(np.random.default_rng(s)) for s in range(99))
+        p
+        for p in (protocol.draw_protocol(np.random.default_rng(s)) for s in range(99))
         if p.t1_sequence == "mprage" and p.field_strength == 3
-    )  # fmt: skip
+    )
     quiet = {
-        "snr": (1e9, 1e9), "bias": (0.0, 0.0), "gamma": (1.0, 1.0), "misregistration": (0.0,) * 6, "b1": 0.0,
-        "obliquity": (0.0,) * 3, "processing": (Processing(), Processing()), "t1_spacing": (1.0,) * 3,
-        "flair_spacing": (1.0,) * 3, "t1_slice_axis": 2, "flair_slice_axis": 2, "blur": (0.3, 0.3),
-    }  # fmt: skip
+        "snr": (1e9, 1e9),
+        "bias": (0.0, 0.0),
+        "gamma": (1.0, 1.0),
+        "misregistration": (0.0,) * 6,
+        "b1": 0.0,
+        "obliquity": (0.0,) * 3,
+        "processing": (Processing(), Processing()),
+        "t1_spacing": (1.0,) * 3,
+        "flair_spacing": (1.0,) * 3,
+        "t1_slice_axis": 2,
+        "flair_slice_axis": 2,
+        "blur": (0.3, 0.3),
+    }
     return replace(drawn, **(quiet | changes))
 
 
@@ -252,8 +273,9 @@ def test_filters_do_what_their_names_say():
     def after(kind, spacing=(1.0, 1.0, 1.0)):
         return artefacts.filtered(noisy, Processing(filter=kind, strength=0.8), spacing)
 
-    noise = {kind: (after(kind) - image)[2:14].std() for kind in ("none", "sharpen", "smooth", "median", "diffusion",
-                                                                  "hann")}  # fmt: skip
+    noise = {
+        kind: (after(kind) - image)[2:14].std() for kind in ("none", "sharpen", "smooth", "median", "diffusion", "hann")
+    }
     assert noise["none"] == pytest.approx(5, rel=0.02)
     assert noise["sharpen"] > 6
     assert max(noise[k] for k in ("smooth", "median", "diffusion", "hann")) < 4.5
@@ -294,8 +316,13 @@ def test_interpolated_scans_lie_on_the_written_grid(healthy):
         assert np.allclose(scan.affine, reference.affine)
         assert (scan.array.min() < 0) == (kind == "cubic")
         for axis in range(3):
-            centroid = [np.average(np.arange(v.array.shape[axis]), weights=np.clip(v.array, 0, None).sum(
-                tuple(k for k in range(3) if k != axis))) for v in (scan, reference)]  # fmt: skip
+            centroid = [
+                np.average(
+                    np.arange(v.array.shape[axis]),
+                    weights=np.clip(v.array, 0, None).sum(tuple(k for k in range(3) if k != axis)),
+                )
+                for v in (scan, reference)
+            ]
             assert centroid[0] == pytest.approx(centroid[1], abs=0.05)
         sharpness = [np.abs(np.diff(v.array, axis=2)).max() for v in (scan, reference)]
         assert sharpness[0] < 0.75 * sharpness[1]
@@ -329,8 +356,9 @@ def test_drawn_shares_are_as_documented():
 def test_shifted_physics_is_another_one(healthy):
     with pytest.raises(ValueError, match="choose standard or shifted"):
         protocol.draw_protocol(np.random.default_rng(0), physics="other")
-    draws = {k: [protocol.draw_protocol(np.random.default_rng(s), physics=k) for s in range(300)]
-             for k in protocol.PHYSICS}  # fmt: skip
+    draws = {
+        k: [protocol.draw_protocol(np.random.default_rng(s), physics=k) for s in range(300)] for k in protocol.PHYSICS
+    }
     assert all(p.physics == "shifted" for p in draws["shifted"])
     assert all(p.coils > 1 and p.bias_kind != "random" and max(p.iron) > 0 for p in draws["shifted"])
     assert {p.processing[0].filter for p in draws["shifted"]} == {"none", "median", "diffusion", "hann"}

@@ -45,9 +45,19 @@ def bids(tmp_path_factory) -> Path:
 def trained(bids, tmp_path_factory) -> Path:
     """A run that has learnt what the blobs are made of."""
     folder = tmp_path_factory.mktemp("runs") / "segmentation"
-    words = ("steps=60", "batch=1", "lr=0.02", "decay=constant", "ema=0.8", "channels=[8,8,8,8,8,8]",
-             "recolour_share=0", "augment.probability=0", "volume_start=1", "validate_every=60",
-             "preview_every=60")  # fmt: skip
+    words = (
+        "steps=60",
+        "batch=1",
+        "lr=0.02",
+        "decay=constant",
+        "ema=0.8",
+        "channels=[8,8,8,8,8,8]",
+        "recolour_share=0",
+        "augment.probability=0",
+        "volume_start=1",
+        "validate_every=60",
+        "preview_every=60",
+    )
     assert train_cli("segmentation", "--data", bids, "--out", folder, "--config", "tiny", *words) == 0
     return folder
 
@@ -114,9 +124,10 @@ def objective_that_says(logits: torch.Tensor, lesion_weight: float = 1.0) -> Seg
 def voxels(target: np.ndarray, grey: float, white: float) -> dict[str, torch.Tensor]:
     shares = np.stack([np.full(target.shape, round(255 * part), np.uint8) for part in (grey, white)])
     return {
-        "x": torch.zeros(1, 2, *target.shape), "target": torch.from_numpy(target)[None],
+        "x": torch.zeros(1, 2, *target.shape),
+        "target": torch.from_numpy(target)[None],
         "shares": torch.from_numpy(shares)[None],
-    }  # fmt: skip
+    }
 
 
 def test_the_loss_is_least_at_the_fractions() -> None:
@@ -303,9 +314,13 @@ def test_a_thicker_mask_adds_a_rim_that_counts_as_csf() -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(("patch=[48,48,48]",), "multiples of 32"), (("patch=[32,32,32]",), "64 or more"),
-     (("channels=[8,8]",), "six widths"), (("thin_mask=0.7", "thick_mask=0.6"), "1 at most")],
-)  # fmt: skip
+    [
+        (("patch=[48,48,48]",), "multiples of 32"),
+        (("patch=[32,32,32]",), "64 or more"),
+        (("channels=[8,8]",), "six widths"),
+        (("thin_mask=0.7", "thick_mask=0.6"), "1 at most"),
+    ],
+)
 def test_settings_that_do_not_fit(bids, tmp_path, words, says, capsys) -> None:
     assert train_cli("segmentation", "--data", bids, "--out", tmp_path / "r", "--config", "tiny", *words) == 2
     assert says in capsys.readouterr().err
@@ -397,9 +412,11 @@ def test_a_brain_of_any_orientation(exported: Path) -> None:
     assert not found.tissue.array[~inside].any()
     assert (found.tissue.array[inside] > 0).mean() > 0.98
     turned = find_tissue(
-        made["t1w"].with_array(made["t1w"].array * 3 + 7).reoriented("PIL"), made["brain"], flair=made["flair"],
+        made["t1w"].with_array(made["t1w"].array * 3 + 7).reoriented("PIL"),
+        made["brain"],
+        flair=made["flair"],
         model=model,
-    )  # fmt: skip
+    )
     assert np.mean(turned.tissue.reoriented("RAS").array == found.tissue.array) > 0.999
     alone = find_tissue(made["t1w"], made["brain"], model=model)
     assert not alone.lesions.array.any()

@@ -92,13 +92,32 @@ def drawn() -> list[protocol.Protocol]:
 def quiet(**changes) -> protocol.Protocol:
     """A noise-free 3 T MPRAGE + FLAIR scanner without bias, gamma, movement or tilt."""
     plain = protocol.Protocol(
-        field_strength=3.0, r1_water=0.36, r1_macro=6.8, jitter=(1.0, 1.0), t1_sequence="mprage", t1_tr=2.3, t1_ti=0.9,
-        t1_te=0.0, t1_flip=9.0, t1_echo_spacing=0.007, t1_echoes=160, flair_tr=9.0, flair_ti=2.4, flair_te=0.11,
+        field_strength=3.0,
+        r1_water=0.36,
+        r1_macro=6.8,
+        jitter=(1.0, 1.0),
+        t1_sequence="mprage",
+        t1_tr=2.3,
+        t1_ti=0.9,
+        t1_te=0.0,
+        t1_flip=9.0,
+        t1_echo_spacing=0.007,
+        t1_echoes=160,
+        flair_tr=9.0,
+        flair_ti=2.4,
+        flair_te=0.11,
         flair_mt=0.0,
-        t1_spacing=(1.0, 1.0, 1.0), t1_slice_axis=0, flair_spacing=(1.0, 1.0, 1.0), flair_slice_axis=2,
-        snr=(1e9, 1e9), bias=(0.0, 0.0), blur=(0.3, 0.3), gamma=(1.0, 1.0), misregistration=(0.0,) * 6,
+        t1_spacing=(1.0, 1.0, 1.0),
+        t1_slice_axis=0,
+        flair_spacing=(1.0, 1.0, 1.0),
+        flair_slice_axis=2,
+        snr=(1e9, 1e9),
+        bias=(0.0, 0.0),
+        blur=(0.3, 0.3),
+        gamma=(1.0, 1.0),
+        misregistration=(0.0,) * 6,
         obliquity=(0.0, 0.0, 0.0),
-    )  # fmt: skip
+    )
     return replace(plain, **changes)
 
 
@@ -142,9 +161,14 @@ def test_every_drawn_mprage_fits_its_cycle_and_an_impossible_one_says_so(drawn):
     for p in drawn:
         if p.t1_sequence == "mprage":
             signal = physics.mprage_signal(
-                np.array([1.05, 0.7, 0.24]), np.array([0.7, 0.82, 1.0]), tr=p.t1_tr, ti=p.t1_ti,
-                echo_spacing=p.t1_echo_spacing, flip=p.t1_flip, echoes=p.t1_echoes,
-            )  # fmt: skip
+                np.array([1.05, 0.7, 0.24]),
+                np.array([0.7, 0.82, 1.0]),
+                tr=p.t1_tr,
+                ti=p.t1_ti,
+                echo_spacing=p.t1_echo_spacing,
+                flip=p.t1_flip,
+                echoes=p.t1_echoes,
+            )
             assert signal[0] > signal[1] > 0, "white matter is brighter than grey matter on MPRAGE"
     assert {p.t1_sequence for p in drawn} == {"mprage", "spgr", "se", "ir"}
     assert {p.field_strength for p in drawn} == {1.5, 3.0}
@@ -820,10 +844,16 @@ def test_the_data_set_is_complete_bids(data_set):
             for suffix in ("T1w", "FLAIR"):
                 expected |= {f"{sub}/{ses}/anat/{sub}_{ses}_{suffix}{end}" for end in (".nii.gz", ".json")}
         for name in (
-            "desc-truth_PSRmap.nii.gz", "desc-truth_PSRmap.json", "desc-tissue_dseg.nii.gz", "desc-lesion_mask.nii.gz",
-            "desc-brain_mask.nii.gz", "desc-truth_parameters.json", "label-WM_probseg.nii.gz",
-            "label-GM_probseg.nii.gz", "label-CSF_probseg.nii.gz",
-        ):  # fmt: skip
+            "desc-truth_PSRmap.nii.gz",
+            "desc-truth_PSRmap.json",
+            "desc-tissue_dseg.nii.gz",
+            "desc-lesion_mask.nii.gz",
+            "desc-brain_mask.nii.gz",
+            "desc-truth_parameters.json",
+            "label-WM_probseg.nii.gz",
+            "label-GM_probseg.nii.gz",
+            "label-CSF_probseg.nii.gz",
+        ):
             expected.add(f"derivatives/truth/{sub}/anat/{sub}_{name}")
     assert set(fingerprints(data_set)) == expected
 
@@ -980,11 +1010,18 @@ def test_a_folder_in_use_is_left_alone(capsys, tmp_path, label_map):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--subjects", "0"), ("--subjects", "-3"), ("--scans", "0"), ("--seed", "-1"), ("--bias", "-0.1"),
-        ("--misregistration", "-1"), ("--thick-slices", "1.5"), ("--obliquity", "nan"), ("--surface-sd", "0.9"),
+        ("--subjects", "0"),
+        ("--subjects", "-3"),
+        ("--scans", "0"),
+        ("--seed", "-1"),
+        ("--bias", "-0.1"),
+        ("--misregistration", "-1"),
+        ("--thick-slices", "1.5"),
+        ("--obliquity", "nan"),
+        ("--surface-sd", "0.9"),
         ("--exclude", "head.nii.gz"),
     ],
-)  # fmt: skip
+)
 def test_impossible_numbers_are_refused(capsys, tmp_path, label_map, option, value):
     message = refused(capsys, "--out", tmp_path / "out", "--anatomies", label_map, option, value)
     assert option in message
@@ -994,8 +1031,10 @@ def test_impossible_numbers_are_refused(capsys, tmp_path, label_map, option, val
 def test_the_command_itself_exits_with_2(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "DEMISTCore.simulate", "--out", str(tmp_path / "x"), "--subjects", "0"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr

@@ -33,8 +33,10 @@ def small_head() -> Anatomy:
     classes[low & (np.hypot(x, y + 1) < 6)] = CLASS_INDEX["brainstem"]
     for side in (-1, 1):
         for (cx, cy, cz), radius, name in (
-            ((5, -4, 0), 4, "thalamus"), ((5, 7, 2), 2.5, "caudate"), ((14, 1, 0), 3.5, "putamen"),
-        ):  # fmt: skip
+            ((5, -4, 0), 4, "thalamus"),
+            ((5, 7, 2), 2.5, "caudate"),
+            ((14, 1, 0), 3.5, "putamen"),
+        ):
             classes[(x - side * cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < radius**2] = CLASS_INDEX[name]
         inside = ((x - side * 4) / 2.4) ** 2 + ((y - 1) / 9) ** 2 + ((z - 6) / 3) ** 2 < 1
         classes[inside] = CLASS_INDEX["ventricle"]

@@ -121,8 +121,10 @@ def test_pairs_of_the_dicom_database_by_study(tmp_path, monkeypatch):
     database = Database(tmp_path)
     found = list(Studies.databaseStudies(database))
     assert [(study.name, bool(study.problem), study.isDicom) for study in found] == [
-        ("A Test 2024-01-05", False, True), ("A Test 2024-01-05", True, True), ("B Test 2024-01-05", True, True),
-    ]  # fmt: skip
+        ("A Test 2024-01-05", False, True),
+        ("A Test 2024-01-05", True, True),
+        ("B Test 2024-01-05", True, True),
+    ]
     assert (found[0].t1, found[0].flair) == (t1, flair)
     assert found[0].images == "t1_mprage_sag + t2_spc_dark-fluid_sag"
     assert found[1].problem == "There is no FLAIR in this study."
@@ -189,9 +191,13 @@ def test_a_folder_from_the_panel(panel, head, tmp_path, monkeypatch):
     usual = panel.sampling.options
     # The small head has no skull to be taken away.
     quick = {
-        "register": False, "bias_correct": False, "skull_strip": "none", "any_brain_volume": True, "mode": "sample",
+        "register": False,
+        "bias_correct": False,
+        "skull_strip": "none",
+        "any_brain_volume": True,
+        "mode": "sample",
         "seeds": (0,),
-    }  # fmt: skip
+    }
     monkeypatch.setattr(panel.batch, "_options", lambda: replace(usual(), **quick))
     assert not ui.batchButton.enabled
     ui.batchFolderEdit.text, ui.batchOutputEdit.text = str(tmp_path / "in"), str(out)

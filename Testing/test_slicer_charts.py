@@ -40,8 +40,10 @@ def brain():
     volume = Volume(psr.astype(np.float32), np.eye(4))
     regions = Regions(
         {key: Volume(mask.astype(np.uint8), np.eye(4)) for key, mask in masks.items()},
-        Lesions(Volume(numbers, np.eye(4)), black_holes=(2,)), None, RegionSettings(),
-    )  # fmt: skip
+        Lesions(Volume(numbers, np.eye(4)), black_holes=(2,)),
+        None,
+        RegionSettings(),
+    )
     found = contrasts(volume, regions)
     told = {"declined": None, "against": {c.against: _contrast(c) for c in found}}
     return region_table(volume, regions), json.loads(json.dumps({"roc": told, "lesions": {"suggested": False}})), found
@@ -212,16 +214,22 @@ def test_scene_saved_and_loaded(scene, brain, tmp_path, kind):
     table = Tables.statisticsTable(rows, COLUMNS, name="Statistics")
     curves, box = Charts.rocChart(summary, name="ROC"), Charts.boxPlotChart(table, name="Boxes")
     Charts.linkCharts(table, curves, box)
-    before = {c.GetName(): [(s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist())
-                            for s in series_of(c)] for c in (curves, box)}  # fmt: skip
+    before = {
+        c.GetName(): [
+            (s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist()) for s in series_of(c)
+        ]
+        for c in (curves, box)
+    }
     limits = box.GetYAxisRange()
     slicer_views.saveAndLoad(tmp_path, kind)
     table = slicer.mrmlScene.GetFirstNodeByName("Statistics")
     for role, name in (("DEMIST.ROC", "ROC"), ("DEMIST.BoxPlot", "Boxes")):
         chart = table.GetNodeReference(role)
         assert chart.GetName() == name
-        after = [(s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist())
-                 for s in series_of(chart)]  # fmt: skip
+        after = [
+            (s.GetName(), s.GetColor(), s.GetLineStyle(), column(s, s.GetYColumnName()).tolist())
+            for s in series_of(chart)
+        ]
         assert len(after) == len(before[name])
         for now, then in zip(after, before[name]):
             assert now[0] == then[0]

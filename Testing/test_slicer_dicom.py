@@ -53,8 +53,10 @@ def test_a_measured_map_comes_with_its_regions_and_a_report(psr, tmp_path):
     masks = {key: np.zeros((10, 8, 6), np.uint8) for key in Segmentation.STYLES}  # I, J, K
     masks["lesion"][4:7, 3:5, 2:4] = masks["nawm_proximal"][4:7, 5:7, 2:4] = masks["nawm_distal"][0:2, 0:3, 1:3] = 1
     regions = Segmentation.regionsToSegmentation(masks, psr)
-    rows = [{"region": key, "lesion": None, "name": key, "volume_ml": 1.5, "mean": 0.1 + 0.01 * i}
-            for i, key in enumerate(masks)]  # fmt: skip
+    rows = [
+        {"region": key, "lesion": None, "name": key, "volume_ml": 1.5, "mean": 0.1 + 0.01 * i}
+        for i, key in enumerate(masks)
+    ]
     table = Tables.statisticsTable(rows, list(rows[0]), volumeNode=psr)
     table.SetNodeReferenceID(Placement.SEGMENTATION_REFERENCE, regions.GetID())
     with logic_with(tmp_path) as logic:

@@ -317,8 +317,9 @@ def test_two_scenes_in_a_row(logic, recorder, head):
         result = logic.synthesize(t1, flair, brainMask=mask, **QUICK)
         found.append(slicer.util.arrayFromVolume(result.psr).copy())
         assert [name for name in names() if "PSR" in name and "ScalarVolumeNode" in name] == [
-            "vtkMRMLScalarVolumeNode T1w PSR", "vtkMRMLScalarVolumeNode T1w PSR uncertainty",
-        ]  # fmt: skip
+            "vtkMRMLScalarVolumeNode T1w PSR",
+            "vtkMRMLScalarVolumeNode T1w PSR uncertainty",
+        ]
         recorder.ends.clear()
         recorder.progress.clear()
     assert np.array_equal(*found)

@@ -104,8 +104,16 @@ def test_the_result_does_not_depend_on_slicer(logic, images, head, tiny_bundle):
 
     t1, flair, mask = images
     result = logic.synthesize(t1, flair, brainMask=mask, **QUICK)
-    direct = DEMISTCore.synthesize(head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_bundle, seeds=2,
-                                   device="cpu", register=False, bias_correct=False)  # fmt: skip
+    direct = DEMISTCore.synthesize(
+        head.t1w,
+        head.flair,
+        brain_mask=head.mask,
+        bundle=tiny_bundle,
+        seeds=2,
+        device="cpu",
+        register=False,
+        bias_correct=False,
+    )
     assert np.allclose(array_of(result.psr), direct.psr.array, atol=1e-5)
 
 
@@ -133,9 +141,7 @@ def test_seeds_outputs_and_second_runs(logic, images):
     assert again.psr is first.psr
     assert again.provenance["settings"]["seeds"] == [0, 1]
     count = len(names())
-    once_more = logic.synthesize(
-        t1, flair, brainMask=mask, **QUICK, output=again.psr, uncertainty=again.uncertainty
-    )  # fmt: skip
+    once_more = logic.synthesize(t1, flair, brainMask=mask, **QUICK, output=again.psr, uncertainty=again.uncertainty)
     assert once_more.uncertainty is again.uncertainty
     assert len(names()) == count  # nothing was added
     # The worker had the images: it began to sample at once, without preparing them again.
@@ -157,9 +163,15 @@ def test_a_run_in_the_background_tells_all_and_leaves_the_main_thread_alone(logi
     timer.setInterval(5)
     timer.connect("timeout()", beat)
     job = logic.synthesize(
-        t1, flair, brainMask=mask, **QUICK, wait=False, onProgress=lambda *what: told.append(("progress", *what)),
-        onDone=lambda result: told.append(("done", result)), onError=lambda *what: told.append(("error", *what)),
-    )  # fmt: skip
+        t1,
+        flair,
+        brainMask=mask,
+        **QUICK,
+        wait=False,
+        onProgress=lambda *what: told.append(("progress", *what)),
+        onDone=lambda result: told.append(("done", result)),
+        onError=lambda *what: told.append(("error", *what)),
+    )
     assert logic.isRunning
     assert job is logic.currentJob
     timer.start()
@@ -184,8 +196,13 @@ def test_a_run_in_the_background_tells_all_and_leaves_the_main_thread_alone(logi
 def test_the_mean_is_what_its_model_gives_by_default(logic, recorder, images, head, calibrated_bundle, tmp_path):
     """No seeds, nothing to preview, a calibrated uncertainty that is called so; the sidecar beside the T1w is read."""
     t1, flair, mask = images
-    quick = {"brainMask": mask, "bundle": str(calibrated_bundle), "device": "cpu", "register": False,
-             "biasCorrect": False}  # fmt: skip
+    quick = {
+        "brainMask": mask,
+        "bundle": str(calibrated_bundle),
+        "device": "cpu",
+        "register": False,
+        "biasCorrect": False,
+    }
     seen = []
     handle = logic.previewUpdated.connect(seen.append)
     plain = logic.synthesize(t1, flair, **quick, preview=True)
@@ -304,8 +321,15 @@ def test_statistics_fill_table_segments_and_charts(logic, recorder, measured):
     assert not result.suggested
     assert "Research use" in result.statement
     # Once more into the same nodes, with the segmentation (which has NAWM in it, too) as the lesions.
-    again = logic.computeStatistics(psr, result.segmentation, t1=t1, brainMask=brain, distances=distances,
-                                    table=result.table, segmentation=result.segmentation)  # fmt: skip
+    again = logic.computeStatistics(
+        psr,
+        result.segmentation,
+        t1=t1,
+        brainMask=brain,
+        distances=distances,
+        table=result.table,
+        segmentation=result.segmentation,
+    )
     assert again.table is result.table
     assert again.segmentation is result.segmentation
     assert [row["voxels"] for row in again.rows] == [row["voxels"] for row in result.rows]
@@ -432,17 +456,33 @@ def test_expected_seconds_learn_from_runs():
     guess = timings.seconds("cpu", 4, 8)
     assert timings.seconds("cpu", 8, 8) > guess > timings.seconds("cpu", 4, 8, prepared=True, warm=True) > 0
     assert timings.seconds("cuda:0", 4, 8) < guess
-    timings.learn("cpu", {
-        "timings_s": {"read": 1, "brain mask": 5, "registration": 3, "resampling": 1, "encode": 2, "sample": 16,
-                      "decode": 6, "to native grid": 2},
-        "settings": {"seeds": [0, 1], "steps": 4, "guidance": {}},
-    })  # fmt: skip
+    timings.learn(
+        "cpu",
+        {
+            "timings_s": {
+                "read": 1,
+                "brain mask": 5,
+                "registration": 3,
+                "resampling": 1,
+                "encode": 2,
+                "sample": 16,
+                "decode": 6,
+                "to native grid": 2,
+            },
+            "settings": {"seeds": [0, 1], "steps": 4, "guidance": {}},
+        },
+    )
     assert timings.seconds("cpu", 2, 4, warm=True) == pytest.approx(10 + 2 + 16 + 8)
     assert timings.seconds("cpu", 1, 4, prepared=True, warm=True) == pytest.approx(8 + 4)
     for guidance, evaluations in (
-        (1.5, 2), ({"all": 1.25}, 2), ({"all": 0}, 2), ({"all": 1}, 1), ({}, 1), ({"semantic": 0}, 1),
+        (1.5, 2),
+        ({"all": 1.25}, 2),
+        ({"all": 0}, 2),
+        ({"all": 1}, 1),
+        ({}, 1),
+        ({"semantic": 0}, 1),
         ({"semantic": 1.2, "spatial": 1.1}, 3),
-    ):  # fmt: skip
+    ):
         took = timings.seconds("cpu", 1, 4, guidance=guidance, prepared=True, warm=True)
         assert took == pytest.approx(8 * evaluations + 4)
     timings.learn("cpu", {"timings_s": {"sample": 8, "decode": 6}, "settings": {"seeds": [0], "steps": 4}})
@@ -494,8 +534,10 @@ def test_a_batch_over_a_folder_writes_files_and_resumes(logic, head, tmp_path):
     psr = out / "sub-01" / "anat" / "sub-01_PSR.nii.gz"
     assert results[0].psr == psr
     assert sorted(path.name for path in psr.parent.iterdir()) == [
-        "sub-01_PSR.json", "sub-01_PSR.nii.gz", "sub-01_PSR_uncertainty.nii.gz",
-    ]  # fmt: skip
+        "sub-01_PSR.json",
+        "sub-01_PSR.nii.gz",
+        "sub-01_PSR_uncertainty.nii.gz",
+    ]
     assert not (out / "sub-02").exists() or not list((out / "sub-02").rglob("*.*"))
     assert names() == before  # the scene was left alone
     copy(head.flair, source / "sub-02" / "anat" / "sub-02_FLAIR.nii.gz")
@@ -507,11 +549,21 @@ def test_a_batch_over_a_folder_writes_files_and_resumes(logic, head, tmp_path):
 
 def test_pairs_are_found_by_name(tmp_path):
     for name in (
-        "bids/sub-1_ses-1_T1w.nii.gz", "bids/sub-1_ses-1_FLAIR.nii.gz", "bids/sub-1_ses-2_T1w.nii.gz",
-        "bids/sub-1_ses-2_FLAIR.nii.gz", "bids/sub-1_ses-2_T1w.json", "plain/T1.nii", "plain/t2flair.nrrd",
-        "half/T1w.nii.gz", "odd/mprage.mha", "odd/FLAIR_axial.mha", "none/bold.nii.gz",
-        "odd/._mprage.mha", "odd/._FLAIR_axial.mha", "bids/._sub-1_ses-1_T1w.nii.gz",
-    ):  # fmt: skip
+        "bids/sub-1_ses-1_T1w.nii.gz",
+        "bids/sub-1_ses-1_FLAIR.nii.gz",
+        "bids/sub-1_ses-2_T1w.nii.gz",
+        "bids/sub-1_ses-2_FLAIR.nii.gz",
+        "bids/sub-1_ses-2_T1w.json",
+        "plain/T1.nii",
+        "plain/t2flair.nrrd",
+        "half/T1w.nii.gz",
+        "odd/mprage.mha",
+        "odd/FLAIR_axial.mha",
+        "none/bold.nii.gz",
+        "odd/._mprage.mha",
+        "odd/._FLAIR_axial.mha",
+        "bids/._sub-1_ses-1_T1w.nii.gz",
+    ):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")

@@ -73,21 +73,31 @@ def settings_of_views():
     for view in views().values():
         composite, node = view._logic.GetSliceCompositeNode(), view.get_view_node()
         told[view.name] = {
-            "volumes": (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(),
-                        composite.GetLabelVolumeID()),
+            "volumes": (
+                composite.GetBackgroundVolumeID(),
+                composite.GetForegroundVolumeID(),
+                composite.GetLabelVolumeID(),
+            ),
             "opacity": (composite.GetForegroundOpacity(), composite.GetLabelOpacity()),
             "links": (composite.GetLinkedControl(), composite.GetHotLinkedControl()),
             "compositing": composite.GetCompositing(),
             "plane": [node.GetSliceToRAS().GetElement(i, j) for i in range(4) for j in range(4)],
-            "field": node.GetFieldOfView(), "pan": node.GetXYZOrigin(), "size": node.GetDimensions(),
+            "field": node.GetFieldOfView(),
+            "pan": node.GetXYZOrigin(),
+            "size": node.GetDimensions(),
             "orientation": node.GetOrientation(),
-        }  # fmt: skip
+        }
     layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     told["layout"] = layout.GetViewArrangement()
     for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeDisplayNode")):
         display = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeDisplayNode")
-        told[display.GetID()] = (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel(),
-                                 display.GetColorNodeID(), display.GetInterpolate())  # fmt: skip
+        told[display.GetID()] = (
+            display.GetWindow(),
+            display.GetLevel(),
+            display.GetAutoWindowLevel(),
+            display.GetColorNodeID(),
+            display.GetInterpolate(),
+        )
     return told
 
 

@@ -41,10 +41,13 @@ def test_every_script_and_resource_is_listed():
 def test_cmake_is_as_in_slicers_template():
     top = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     for line in (
-        "project(DEMIST)", "find_package(Slicer REQUIRED)", "include(${Slicer_USE_FILE})",
-        "add_subdirectory(DEMISTSlicer)", "include(${Slicer_EXTENSION_GENERATE_CONFIG})",
+        "project(DEMIST)",
+        "find_package(Slicer REQUIRED)",
+        "include(${Slicer_USE_FILE})",
+        "add_subdirectory(DEMISTSlicer)",
+        "include(${Slicer_EXTENSION_GENERATE_CONFIG})",
         "include(${Slicer_EXTENSION_CPACK})",
-    ):  # fmt: skip
+    ):
         assert top.count(line) == 1, line
     for name in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
         assert re.search(rf'set\(EXTENSION_{name} "[^"]+"\)', top), name
@@ -128,9 +131,16 @@ def test_the_catalog_entry_fits_its_schema():
     """The rules of slicer-extension-catalog-entry-schema-v1.0.1.json, and of the index's own checks."""
     entry = json.loads((ROOT / "DEMIST.json").read_text(encoding="utf-8"))
     kinds = {
-        "$schema": str, "build_dependencies": list, "build_subdirectory": str, "category": str, "enabled": bool,
-        "scm_revision": str, "scm_type": str, "scm_url": str, "tier": int,
-    }  # fmt: skip
+        "$schema": str,
+        "build_dependencies": list,
+        "build_subdirectory": str,
+        "category": str,
+        "enabled": bool,
+        "scm_revision": str,
+        "scm_type": str,
+        "scm_url": str,
+        "tier": int,
+    }
     assert {"$schema", "category", "scm_url"} <= set(entry) <= set(kinds)
     assert all(isinstance(value, kinds[key]) for key, value in entry.items())
     assert re.fullmatch(r"https://.+/slicer-extension-catalog-entry-schema-v\d+\.\d+\.\d+\.json#", entry["$schema"])

@@ -145,9 +145,21 @@ def test_every_parameter_named_in_the_ui_exists_and_none_twice():
 def test_the_sections_of_the_panel():
     titles = [property_of(w, "text") for w in widgets_of(ElementTree.parse(UI)) if "Collapsible" in w.get("class")]
     assert titles == [
-        "Inputs", "Display", "Lesions and regions", "Statistics", "Follow-up", "Many patients", "Advanced", "Model",
-        "How the map is made", "Brain mask", "Outputs", "Log", "Generate synthetic T1w", "Environment",
-    ]  # fmt: skip
+        "Inputs",
+        "Display",
+        "Lesions and regions",
+        "Statistics",
+        "Follow-up",
+        "Many patients",
+        "Advanced",
+        "Model",
+        "How the map is made",
+        "Brain mask",
+        "Outputs",
+        "Log",
+        "Generate synthetic T1w",
+        "Environment",
+    ]
 
 
 # --- before a run ----------------------------------------------------------------------------------------------------
@@ -281,8 +293,14 @@ def test_guidance_begins_at_what_the_bundle_recommends(panel, advised, monkeypat
     assert panel.bundles.sampling["guidance"] == {}
 
 
-SAMPLE_WIDGETS = ("seedsSpinBox", "firstSeedSpinBox", "stepsSpinBox", "samplerComboBox", "guidanceSpinBox",
-                  "livePreviewCheckBox")  # fmt: skip
+SAMPLE_WIDGETS = (
+    "seedsSpinBox",
+    "firstSeedSpinBox",
+    "stepsSpinBox",
+    "samplerComboBox",
+    "guidanceSpinBox",
+    "livePreviewCheckBox",
+)
 
 
 def test_the_mean_is_offered_first_and_its_model_begins_with_it(
@@ -676,9 +694,11 @@ def test_charts_are_shown_by_click_and_made_anew_in_their_nodes(panel):
     ui, parameters, scene = panel.ui, panel._parameterNode, slicer.mrmlScene
     show_section(panel, "statisticsCollapsibleButton")
     for selector, node in (
-        (ui.t1Selector, t1), (ui.psrSelector, psr), (ui.lesionsSelector, lesions),
+        (ui.t1Selector, t1),
+        (ui.psrSelector, psr),
+        (ui.lesionsSelector, lesions),
         (ui.brainMaskSelector, brain),
-    ):  # fmt: skip
+    ):
         pick(selector, node)
     type_number(ui.gapSpinBox, 1)
     type_number(ui.proximalSpinBox, 4)
@@ -763,10 +783,12 @@ def measured_brain() -> tuple:
     return tuple(
         slicer.util.addVolumeFromArray(np.ascontiguousarray(array.T), affine, name, kind)
         for array, name, kind in (
-            (psr.astype(np.float32), "Measured", volume), (lesion.astype(np.uint8), "Drawn", label),
-            (t1.astype(np.float32), "T1w", volume), (brain.astype(np.uint8), "Brain", label),
+            (psr.astype(np.float32), "Measured", volume),
+            (lesion.astype(np.uint8), "Drawn", label),
+            (t1.astype(np.float32), "T1w", volume),
+            (brain.astype(np.uint8), "Brain", label),
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -932,8 +954,17 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
     """After the volume; the spread of seeds is not shown beside it, where it could be taken for an error bar."""
     from DEMISTSlicerLib.Nodes import Tables
 
-    row = {"region": "nawm", "lesion": None, "name": "NAWM", "volume_ml": 312.5, "mean": 0.1204, "sd": 0.01,
-           "median": 0.12, "uncertainty": 0.008, "seed_sd": 0.0004}  # fmt: skip
+    row = {
+        "region": "nawm",
+        "lesion": None,
+        "name": "NAWM",
+        "volume_ml": 312.5,
+        "mean": 0.1204,
+        "sd": 0.01,
+        "median": 0.12,
+        "uncertainty": 0.008,
+        "seed_sd": 0.0004,
+    }
     interval = {"mean_ci90_low": 0.1101, "mean_ci90_high": 0.1307}
     columns = ["region", "lesion", "name", "volume_ml", "mean", *interval, "sd", "median", "uncertainty", "seed_sd"]
     shown = panel.ui.statisticsTable
@@ -963,7 +994,9 @@ def test_the_table_sorts_by_size_moves_by_keys_and_takes_no_room_before_there_is
     rows = [
         {"region": "lesion", "lesion": number or None, "name": name, "volume_ml": size, "mean": mean}
         for number, name, size, mean in (
-            (0, "Lesions", 12.0, 0.07), (1, "Lesion 1", 9.5, 0.06), (2, "Lesion 2", 2.5, 0.09)
+            (0, "Lesions", 12.0, 0.07),
+            (1, "Lesion 1", 9.5, 0.06),
+            (2, "Lesion 2", 2.5, 0.09),
         )
     ]
     table = Tables.statisticsTable(rows, ["region", "lesion", "name", "volume_ml", "mean"])
@@ -1034,8 +1067,12 @@ def test_two_patients_or_studies_are_not_taken_for_one(monkeypatch):
         node = slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.float32), np.eye(4), name)
         node.SetAttribute("DICOM.instanceUIDs", f"1.{name}")
         pair.append(node)
-    for patients, studies, word in ((("a", "a"), ("1", "1"), ""), (("a", "b"), ("1", "1"), "same patient"),
-                                    (("a", "a"), ("1", "2"), "same study"), (("a", ""), ("1", ""), "")):  # fmt: skip
+    for patients, studies, word in (
+        (("a", "a"), ("1", "1"), ""),
+        (("a", "b"), ("1", "1"), "same patient"),
+        (("a", "a"), ("1", "2"), "same study"),
+        (("a", ""), ("1", ""), ""),
+    ):
         Inputs._KNOWN.clear()
         for node, patient, study in zip(pair, patients, studies):
             uid = node.GetAttribute("DICOM.instanceUIDs")

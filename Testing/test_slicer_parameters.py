@@ -182,8 +182,9 @@ def test_the_usual_mode_is_that_of_the_core(tiny_mean_bundle, given, mode):
     told = describeBundle(str(tiny_mean_bundle))
     assert told["mean"]
     assert usualMode(told["sampling"], **given) == mode
-    core = plan_sampling(load_bundle(tiny_mean_bundle), **({"seeds": None, "steps": None, "sampler": None} | given),
-                         guidance=None)  # fmt: skip
+    core = plan_sampling(
+        load_bundle(tiny_mean_bundle), **({"seeds": None, "steps": None, "sampler": None} | given), guidance=None
+    )
     assert core.mode == mode
 
 
@@ -195,8 +196,13 @@ def test_time_of_the_mean_is_learnt_by_itself():
     before = timings.seconds("cpu", 4, 10, prepared=True, warm=True)
     assert timings.seconds("cpu", 4, 10, mode="mean", prepared=True, warm=True) == GUESSES["cpu"]["mean"]
     settings = {"mode": "mean", "seeds": [], "steps": 0}
-    timings.learn("cpu", {"settings": settings, "timings_s": {"mean": 2.0, "to native grid": 0.5, "registration": 3.0,
-                                                               "encode": 1.0, "load": 4.0}})  # fmt: skip
+    timings.learn(
+        "cpu",
+        {
+            "settings": settings,
+            "timings_s": {"mean": 2.0, "to native grid": 0.5, "registration": 3.0, "encode": 1.0, "load": 4.0},
+        },
+    )
     assert timings.seconds("cpu", 4, 10, mode="mean", prepared=True, warm=True) == 2.5
     assert timings.seconds("cpu", 4, 10, mode="mean") == 2.5 + 3.0 + 1.0 + 4.0
     assert timings.seconds("cpu", 4, 10, prepared=True, warm=True) == before
@@ -212,9 +218,11 @@ def test_time_of_the_mean_is_learnt_by_itself():
     [
         ({"settings": {"mode": "mean", "seeds": []}}, "mean"),
         ({"settings": {"mode": "sample", "seeds": [3]}}, "1 sample"),
-        ({"settings": {"seeds": [0, 1, 2, 3]}}, "4 samples"), ({}, ""), ({"settings": None}, ""),
+        ({"settings": {"seeds": [0, 1, 2, 3]}}, "4 samples"),
+        ({}, ""),
+        ({"settings": None}, ""),
     ],
-)  # fmt: skip
+)
 def test_how_a_map_was_made(provenance, how):
     from DEMISTSlicerLib.Run.Result import Result
 
@@ -249,11 +257,20 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("sub-01_T1w", "t1"), ("MPRAGE", "t1"), ("t1_mprage_sag_p2_iso", "t1"), ("AX 3D T1 BRAVO", "t1"),
-        ("sub-01_FLAIR", "flair"), ("t2_tirm_tra_dark-fluid", "flair"), ("3D SAG T2 SPACE FLAIR", "flair"),
-        ("T1 FLAIR", "flair"), ("T2w", None), ("psr_t1", None), ("FLAIR lesion mask", None), ("ADC", None),
+        ("sub-01_T1w", "t1"),
+        ("MPRAGE", "t1"),
+        ("t1_mprage_sag_p2_iso", "t1"),
+        ("AX 3D T1 BRAVO", "t1"),
+        ("sub-01_FLAIR", "flair"),
+        ("t2_tirm_tra_dark-fluid", "flair"),
+        ("3D SAG T2 SPACE FLAIR", "flair"),
+        ("T1 FLAIR", "flair"),
+        ("T2w", None),
+        ("psr_t1", None),
+        ("FLAIR lesion mask", None),
+        ("ADC", None),
     ],
-)  # fmt: skip
+)
 def test_series_are_told_by_name(name, kind):
     from DEMISTSlicerLib.Nodes.Inputs import scores
 
@@ -293,8 +310,15 @@ def test_the_protocol_comes_from_sidecars_or_dicom(node, tmp_path, monkeypatch):
         storage.SetFileName(str(tmp_path / name))
         one.SetAndObserveStorageNodeID(storage.GetID())
     assert Sidecars.protocolOf(t1, flair) == {}
-    told = {"RepetitionTime": 2.3, "EchoTime": [0.003], "FlipAngle": "nine", "PatientName": "A", "SliceThickness": None,
-            "InversionTime": float("nan"), "MagneticFieldStrength": 10**400}  # fmt: skip
+    told = {
+        "RepetitionTime": 2.3,
+        "EchoTime": [0.003],
+        "FlipAngle": "nine",
+        "PatientName": "A",
+        "SliceThickness": None,
+        "InversionTime": float("nan"),
+        "MagneticFieldStrength": 10**400,
+    }
     (tmp_path / "a.b_T1w.json").write_text(json.dumps(told))
     wanted = {"RepetitionTime": 2.3, "EchoTime": [0.003], "FlipAngle": "nine"}
     assert Sidecars.protocolOf(t1, flair) == {"T1w": wanted}

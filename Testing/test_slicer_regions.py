@@ -48,8 +48,10 @@ def masks():
 
 def segments(node):
     segmentation = node.GetSegmentation()
-    return {segmentation.GetNthSegmentID(i): segmentation.GetNthSegment(i)
-            for i in range(segmentation.GetNumberOfSegments())}  # fmt: skip
+    return {
+        segmentation.GetNthSegmentID(i): segmentation.GetNthSegment(i)
+        for i in range(segmentation.GetNumberOfSegments())
+    }
 
 
 # --- regions to segmentation --------------------------------------------------------------------------------------
@@ -145,8 +147,14 @@ def test_a_mask_of_another_grid_is_refused(psr):
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.tuples(ANGLE, ANGLE, ANGLE), st.tuples(SPACING, SPACING, SPACING), st.tuples(ANGLE, ANGLE, ANGLE),
-       st.tuples(SPACING, SPACING, SPACING), st.booleans(), st.booleans())  # fmt: skip
+@given(
+    st.tuples(ANGLE, ANGLE, ANGLE),
+    st.tuples(SPACING, SPACING, SPACING),
+    st.tuples(ANGLE, ANGLE, ANGLE),
+    st.tuples(SPACING, SPACING, SPACING),
+    st.booleans(),
+    st.booleans(),
+)
 def test_every_voxel_gets_the_label_at_its_place_in_the_world(turn, spacing, turned, step, moved, shifted):
     slicer_views.fresh()
 
@@ -234,9 +242,19 @@ def test_what_cannot_be_read_is_refused(psr):
 
 def rows():
     numbers = dict.fromkeys(("mean", "sd", "median", "iqr", "p5", "p25", "p75", "p95", "min", "max"), 0.1)
-    whole = {"region": "lesion", "lesion": None, "name": "Lesions", "black_hole": None, "voxels": 31, "missing": 0,
-             "volume_ml": 0.0920700001, **numbers, "median": 0.0612345678, "uncertainty": 0.01,
-             "seed_sd": None}  # fmt: skip
+    whole = {
+        "region": "lesion",
+        "lesion": None,
+        "name": "Lesions",
+        "black_hole": None,
+        "voxels": 31,
+        "missing": 0,
+        "volume_ml": 0.0920700001,
+        **numbers,
+        "median": 0.0612345678,
+        "uncertainty": 0.01,
+        "seed_sd": None,
+    }
     first = {**whole, "lesion": 1, "name": "Lesion 1", "black_hole": True, "voxels": 27}
     second = {**whole, "lesion": 2, "name": "Lesion 2", "black_hole": False, "voxels": 1, "sd": float("nan")}
     return [whole, {**whole, "region": "nawm", "name": "NAWM"}, first, second]

@@ -36,9 +36,12 @@ def small_patient(seed=1):
     return demonstration.Patient(
         t1w=Volume(rng.uniform(0, 900, lesions.shape).astype(np.float32), here),
         flair=Volume(rng.uniform(0, 900, (13, 15, 5)).astype(np.float32), there),
-        psr=Volume(psr, here), labels=Volume(lesions, here), lesions=Volume(lesions, here),
-        brain=Volume(np.ones_like(lesions), here), protocol={"field_strength": 3},
-    )  # fmt: skip
+        psr=Volume(psr, here),
+        labels=Volume(lesions, here),
+        lesions=Volume(lesions, here),
+        brain=Volume(np.ones_like(lesions), here),
+        protocol={"field_strength": 3},
+    )
 
 
 @pytest.fixture
@@ -125,5 +128,7 @@ def test_what_goes_wrong_is_told_after_a_reload_too(scene, monkeypatch):
 
 
 def _arrays(patient):
-    return {name: (getattr(patient, name).array, getattr(patient, name).affine)
-            for name in ("t1w", "flair", "psr", "lesions")}  # fmt: skip
+    return {
+        name: (getattr(patient, name).array, getattr(patient, name).affine)
+        for name in ("t1w", "flair", "psr", "lesions")
+    }

@@ -92,8 +92,24 @@ def test_the_console_may_give_options_one_by_one(tiny_bundle):
 
 
 #: Arguments and fields that are nodes wherever they occur, whatever else may be left open.
-NODES = {"t1", "t1Node", "flair", "psr", "psrNode", "uncertaintyNode", "segmentation", "segmentationNode", "tableNode",
-         "volumeNode", "referenceNode", "lesions", "brainMask", "scene", "composite", "chart"}  # fmt: skip
+NODES = {
+    "t1",
+    "t1Node",
+    "flair",
+    "psr",
+    "psrNode",
+    "uncertaintyNode",
+    "segmentation",
+    "segmentationNode",
+    "tableNode",
+    "volumeNode",
+    "referenceNode",
+    "lesions",
+    "brainMask",
+    "scene",
+    "composite",
+    "chart",
+}
 
 
 def test_nodes_are_annotated_with_classes_that_slicer_has():

@@ -20,8 +20,15 @@ from DEMISTCore.statistics.table import COLUMNS
 def row(region, mean, half=None, lesion=None, volume=1.0):
     ends = (None, None) if half is None else (mean - half, mean + half)
     name = f"Lesion {lesion}" if lesion else region
-    return {"region": region, "lesion": lesion, "name": name, "volume_ml": volume, "mean": mean,
-            "mean_ci90_low": ends[0], "mean_ci90_high": ends[1]}  # fmt: skip
+    return {
+        "region": region,
+        "lesion": lesion,
+        "name": name,
+        "volume_ml": volume,
+        "mean": mean,
+        "mean_ci90_low": ends[0],
+        "mean_ci90_high": ends[1],
+    }
 
 
 def test_the_interval_of_a_difference_holds_the_truth_nine_times_in_ten():
@@ -68,9 +75,10 @@ def test_two_tables_give_one_of_differences():
     )
     later = [row("lesion", 0.09, 0.002, volume=2.5), row("nawm", 0.121, 0.004), row("grey_matter", 0.06)]
     follow, second = visit(
-        "Second", [*later, row("lesion", 0.095, 0.01, 1), row("lesion", 0.06, 0.01, 2)],
+        "Second",
+        [*later, row("lesion", 0.095, 0.01, 1), row("lesion", 0.06, 0.01, 2)],
         {1: (20, 0, 0), 2: (99, 99, 99)},
-    )  # fmt: skip
+    )
     made = logic.compareVisits(first, second)
     assert [told["name"] for told in made.rows] == ["lesion", "nawm"]  # what both visits have
     lesion, nawm = made.rows
@@ -103,9 +111,11 @@ def test_what_cannot_be_compared_is_told():
     _psr, other = visit("Second", [row("csf", 0.0)], None, model="b")
     plain = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "Doses")
     for before, after, words in (
-        (None, first, "earlier visit"), (first, plain, "later visit"), (first, first, "same table"),
+        (None, first, "earlier visit"),
+        (first, plain, "later visit"),
+        (first, first, "same table"),
         (first, other, "no region in common"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(RunError, match=words):
             logic.compareVisits(before, after)
     _psr, third = visit("Third", [row("nawm", 0.11)], None, model="b")

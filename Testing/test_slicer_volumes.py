@@ -47,8 +47,14 @@ def psr_of(t1, **more):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.tuples(ANGLE, ANGLE, ANGLE), st.tuples(SHIFT, SHIFT, SHIFT), st.tuples(SPACING, SPACING, SPACING),
-       st.booleans(), st.tuples(ANGLE, ANGLE, ANGLE), st.lists(st.booleans(), min_size=3, max_size=3))  # fmt: skip
+@given(
+    st.tuples(ANGLE, ANGLE, ANGLE),
+    st.tuples(SHIFT, SHIFT, SHIFT),
+    st.tuples(SPACING, SPACING, SPACING),
+    st.booleans(),
+    st.tuples(ANGLE, ANGLE, ANGLE),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
 def test_every_voxel_of_the_map_is_where_the_same_voxel_of_the_t1w_is(turn, shift, spacing, moved, turned, flips):
     slicer_views.fresh()
     affine = grid(spacing, rigid(turn, shift)) @ np.diag([*(-1.0 if f else 1.0 for f in flips), 1.0])

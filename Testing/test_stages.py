@@ -100,9 +100,18 @@ def own_stage(tmp_path, monkeypatch):
 
 def test_what_a_registered_stage_says():
     assert list(stages.STAGES) == [
-        "autoencoder", "backbone", "mean", "demist", "decoder", "regression", "pix2pix", "vae", "ldm", "cwdm",
+        "autoencoder",
+        "backbone",
+        "mean",
+        "demist",
+        "decoder",
+        "regression",
+        "pix2pix",
+        "vae",
+        "ldm",
+        "cwdm",
         "segmentation",
-    ]  # fmt: skip
+    ]
     for name, kind in stages.STAGES.items():
         assert kind.name == name
         assert kind.help
@@ -127,8 +136,11 @@ def test_a_stage_is_one_file(own_stage, tmp_path, capsys):
     assert run_cli(train.main, ["sum", "--out", str(out), "--resume", "steps=40"]) == 0
     run = Run.read(out)
     assert (run.stage, run.settings.lr, run.settings.start_at, run.settings.model) == (
-        "sum", 0.5, 1.0, resolve("sum", "tiny", ["steps=1"]).model
-    )  # fmt: skip
+        "sum",
+        0.5,
+        1.0,
+        resolve("sum", "tiny", ["steps=1"]).model,
+    )
     assert run.weights()["sum.weight"].flatten().tolist() != [1.0, 1.0]
     assert run_cli(train.main, ["sum", *common, "--out", str(tmp_path / "on"), "--init", str(out), "steps=1"]) == 0
     capsys.readouterr()

@@ -66,13 +66,20 @@ def some_regions(lesion: np.ndarray | None = None, suggested: bool = False, hole
     near = nawm & (np.indices(SHAPE)[1] < 9)
     grey = np.zeros(SHAPE, bool)
     grey[:2] = True
-    masks = {"lesion": lesion > 0, "nawm": nawm, "nawm_proximal": near, "nawm_distal": nawm & ~near,
-             "grey_matter": grey}  # fmt: skip
+    masks = {
+        "lesion": lesion > 0,
+        "nawm": nawm,
+        "nawm_proximal": near,
+        "nawm_distal": nawm & ~near,
+        "grey_matter": grey,
+    }
     return Regions(
         masks={name: volume(mask.astype(np.uint8)) for name, mask in masks.items()},
         lesions=Lesions(numbers=volume(lesion.astype(np.int32)), suggested=suggested, black_holes=holes),
-        distance=None, settings=RegionSettings(), notes=(),
-    )  # fmt: skip
+        distance=None,
+        settings=RegionSettings(),
+        notes=(),
+    )
 
 
 def some_psr(seed: int = 0) -> Volume:
@@ -338,8 +345,15 @@ def test_patches_that_find_no_room_are_left_out():
 def test_table_holds_the_numbers_of_numpy_and_scipy():
     psr, regions = some_psr(), some_regions(holes=(2,))
     rows = region_table(psr, regions)
-    assert [row["region"] for row in rows] == ["lesion", "nawm", "nawm_proximal", "nawm_distal", "grey_matter",
-                                               "lesion", "lesion"]  # fmt: skip
+    assert [row["region"] for row in rows] == [
+        "lesion",
+        "nawm",
+        "nawm_proximal",
+        "nawm_distal",
+        "grey_matter",
+        "lesion",
+        "lesion",
+    ]
     assert [(row["lesion"], row["black_hole"]) for row in rows[-2:]] == [(1, False), (2, True)]
     pieces = [regions.masks[row["region"]].array > 0 for row in rows[:5]]
     pieces += [regions.lesions.numbers.array == k for k in (1, 2)]
@@ -632,8 +646,12 @@ def test_the_brain_holds_the_zeros_it_encloses():
 def test_a_synthesized_map_is_known_by_its_sidecar_or_its_header(tmp_path):
     path = some_psr().write(tmp_path / "psr.nii.gz", description="PSR (fraction) by DEMIST 0.1.0; research estimate")
     assert origin(Volume.read(path)) == {"statement": SYNTHESIZED, "simulated": None}
-    told = {"statement": "Trained on simulated PSR.", "simulated": True, "settings": {"seeds": [0, 1]},
-            "bundle": {"name": "demist-sim", "version": "1", "hash": "ab", "licence": "x"}}  # fmt: skip
+    told = {
+        "statement": "Trained on simulated PSR.",
+        "simulated": True,
+        "settings": {"seeds": [0, 1]},
+        "bundle": {"name": "demist-sim", "version": "1", "hash": "ab", "licence": "x"},
+    }
     (tmp_path / "psr.json").write_text(json.dumps(told))
     found = origin(Volume.read(path))
     assert (found["statement"], found["simulated"], found["seeds"]) == ("Trained on simulated PSR.", True, [0, 1])
@@ -686,12 +704,30 @@ def test_same_input_same_bytes_and_nothing_else_left(tmp_path):
     seen = []
     for name in "ab":
         analyse(
-            psr, lesions=regions.lesions.mask, tissue=tissue_of(regions), out=tmp_path / name, tsv=True,
-            reference=some_psr(1), samples=[some_psr(2), some_psr(3)], progress=lambda stage, done: seen.append(done),
-        )  # fmt: skip
+            psr,
+            lesions=regions.lesions.mask,
+            tissue=tissue_of(regions),
+            out=tmp_path / name,
+            tsv=True,
+            reference=some_psr(1),
+            samples=[some_psr(2), some_psr(3)],
+            progress=lambda stage, done: seen.append(done),
+        )
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert {"regions.csv", "regions.tsv", "statistics.json", "roc.png", "boxes.png", "overlay.png", "comparison.csv",
-            "bland_altman.png"} <= names <= set(OUTPUTS)  # fmt: skip
+    assert (
+        {
+            "regions.csv",
+            "regions.tsv",
+            "statistics.json",
+            "roc.png",
+            "boxes.png",
+            "overlay.png",
+            "comparison.csv",
+            "bland_altman.png",
+        }
+        <= names
+        <= set(OUTPUTS)
+    )
     for name in names - {"statistics.json"}:  # which tells times
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert seen[: len(seen) // 2] == sorted(seen[: len(seen) // 2])

@@ -82,9 +82,16 @@ def test_a_brain_of_impossible_volume_needs_a_word(tmp_path, capsys):
     t1w = np.select([away < 4, away < 11, away < 15], [200.0, 900.0, 600.0], 0.0)
     t1w = np.where(t1w > 0, t1w + rng.normal(0, 12, SHAPE), 0).astype(np.float32)
     psr = np.select([away < 4, away < 11], [0.01, 0.12], 0.06) + 0.004 * rng.standard_normal(SHAPE)
-    argv = ["--psr", write(tmp_path / "psr.nii.gz", psr.astype(np.float32)),
-            "--t1w", write(tmp_path / "t1w.nii.gz", t1w), "--method", "hmrf",
-            "--out", str(tmp_path / "out")]  # fmt: skip
+    argv = [
+        "--psr",
+        write(tmp_path / "psr.nii.gz", psr.astype(np.float32)),
+        "--t1w",
+        write(tmp_path / "t1w.nii.gz", t1w),
+        "--method",
+        "hmrf",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     sentence = refused(argv, capsys)
     assert "t1w.nii.gz holds 14 ml" in sentence
     assert "--any-brain-volume" in sentence
@@ -104,8 +111,17 @@ def test_a_patient(files, truth, tmp_path, capsys):
     for words in ("Proximal NAWM", "AUC", "95 % CI", "limits of agreement", "Research use only", "regions.csv"):
         assert words in shown.out
     assert "table: " in shown.err  # log lines
-    for name in ("regions.csv", "regions.tsv", "statistics.json", "roc.png", "boxes.png", "overlay.png",
-                 "comparison.csv", "comparison.tsv", "bland_altman.png"):  # fmt: skip
+    for name in (
+        "regions.csv",
+        "regions.tsv",
+        "statistics.json",
+        "roc.png",
+        "boxes.png",
+        "overlay.png",
+        "comparison.csv",
+        "comparison.tsv",
+        "bland_altman.png",
+    ):
         assert (out / name).stat().st_size > 100, name
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
@@ -154,8 +170,10 @@ def test_a_suggestion_given_as_a_mask_stays_one(files, tmp_path, capsys):
 
 def test_single_seeds_tell_how_far_a_mean_moves(files, truth, tmp_path, capsys):
     steps = (-0.004, 0.0, 0.007)
-    seeds = [write(tmp_path / f"seed{k}.nii.gz", np.where(truth["psr"] > 0, truth["psr"] + np.float32(s), 0))
-             for k, s in enumerate(steps)]  # fmt: skip
+    seeds = [
+        write(tmp_path / f"seed{k}.nii.gz", np.where(truth["psr"] > 0, truth["psr"] + np.float32(s), 0))
+        for k, s in enumerate(steps)
+    ]
     assert run(main, command(files, tmp_path / "out", "--samples", *seeds)) == 0
     for row in rows_of(tmp_path / "out" / "regions.csv"):
         assert float(row["seed_sd"]) == pytest.approx(np.std(steps, ddof=1), rel=1e-3)

@@ -33,16 +33,29 @@ def some_calibration(**changes) -> Calibration:
         return Quantiles((1.0,), (0.1,), (((value / 2,),), ((value,),)))
 
     made = Calibration(
-        subjects=24, levels=(0.5, 0.9), scale_sd=0.0, mean_nodes=(0.0, 0.15), sd_nodes=(0.01,), gains=((1.0,), (1.0,)),
-        voxel_quantiles=((0.7, 0.7), (1.6, 1.6)), region=(REGION, 0.0, 0.0, 1.0), correlation_ml=0.3,
-        quantiles={"region": constant(1.0), "lesion": constant(LESION / REGION)}, ood_limit=3.0, ood_power=1.0,
-    )  # fmt: skip
+        subjects=24,
+        levels=(0.5, 0.9),
+        scale_sd=0.0,
+        mean_nodes=(0.0, 0.15),
+        sd_nodes=(0.01,),
+        gains=((1.0,), (1.0,)),
+        voxel_quantiles=((0.7, 0.7), (1.6, 1.6)),
+        region=(REGION, 0.0, 0.0, 1.0),
+        correlation_ml=0.3,
+        quantiles={"region": constant(1.0), "lesion": constant(LESION / REGION)},
+        ood_limit=3.0,
+        ood_power=1.0,
+    )
     return replace(made, **changes)
 
 
 def provenance(uncertainty) -> dict:
-    told = {"statement": "Trained on simulated PSR; not for clinical use.", "simulated": True,
-            "bundle": {"name": "m", "version": "1", "hash": "0"}, "settings": {"seeds": [0]}}  # fmt: skip
+    told = {
+        "statement": "Trained on simulated PSR; not for clinical use.",
+        "simulated": True,
+        "bundle": {"name": "m", "version": "1", "hash": "0"},
+        "settings": {"seeds": [0]},
+    }
     return told if uncertainty is None else told | {"uncertainty": uncertainty}
 
 
@@ -60,8 +73,12 @@ def files(tmp_path) -> dict[str, Path]:
     psr = np.array([0, 0.01, 0.06, 0.12], np.float32)[tissue]
     psr = np.where(tissue > 0, psr + 0.004 * np.random.default_rng(0).standard_normal(SHAPE), 0).astype(np.float32)
     psr[lesions > 0] = 0.08
-    arrays = {"psr": psr, "psr_uncertainty": np.where(psr != 0, 0.01, 0).astype(np.float32), "lesions": lesions,
-              "tissue": tissue}  # fmt: skip
+    arrays = {
+        "psr": psr,
+        "psr_uncertainty": np.where(psr != 0, 0.01, 0).astype(np.float32),
+        "lesions": lesions,
+        "tissue": tissue,
+    }
     return {name: Volume(a, AFFINE).write(tmp_path / f"{name}.nii.gz") for name, a in arrays.items()}
 
 

@@ -61,9 +61,20 @@ def prepared(head, bundle):
 
 def command(head, bundle_folder: Path, out: Path, *more: str) -> list[str]:
     return [
-        "--t1w", str(head.t1w), "--flair", str(head.flair), "--brain-mask", str(head.mask), "--out", str(out),
-        "--bundle", str(bundle_folder), "--no-register", "--no-bias-correct", *more,
-    ]  # fmt: skip
+        "--t1w",
+        str(head.t1w),
+        "--flair",
+        str(head.flair),
+        "--brain-mask",
+        str(head.mask),
+        "--out",
+        str(out),
+        "--bundle",
+        str(bundle_folder),
+        "--no-register",
+        "--no-bias-correct",
+        *more,
+    ]
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -78,11 +89,13 @@ def test_command_line_and_call_give_the_same_bytes(head, tiny_bundle, run, tmp_p
     folders = [tmp_path / name for name in ("command", "call", "again")]
     more = ("--uncertainty", "--preview", str(folders[0] / "p.png"))
     done = subprocess.run(
-        [sys.executable, "-m", "DEMISTCore.synthesize",
-         *command(head, tiny_bundle, folders[0] / "psr.nii.gz", *more)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "DEMISTCore.synthesize", *command(head, tiny_bundle, folders[0] / "psr.nii.gz", *more)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert SIMULATED_WARNING in done.stdout
     for words in ("stage", "sample", "decode", "total", "peak memory", "PSR: median", "psr.nii.gz"):
@@ -294,9 +307,12 @@ def test_cancelling_leaves_nothing(run, tmp_path, where):
 
     with pytest.raises(Cancelled):
         run(
-            out=tmp_path / "deep" / "psr.nii.gz", uncertainty=True, preview=tmp_path / "p.png",
-            progress=progress, estimate=estimate,
-        )  # fmt: skip
+            out=tmp_path / "deep" / "psr.nii.gz",
+            uncertainty=True,
+            preview=tmp_path / "p.png",
+            progress=progress,
+            estimate=estimate,
+        )
     assert everything_in(tmp_path) == []
 
 

@@ -393,8 +393,24 @@ def test_accumulation_on_the_real_backbone(runs, bids, tmp_path):
     weights = []
     for words in (("batch=4",), ("batch=2", "accumulate=2")):
         out = tmp_path / words[0]
-        assert train_cli("backbone", "--data", bids, "--out", out, "--config", "tiny", "--foundation", runs / "ae",
-                         f"cache={runs / 'cache'}", "steps=3", "validate_every=100", *words) == 0  # fmt: skip
+        assert (
+            train_cli(
+                "backbone",
+                "--data",
+                bids,
+                "--out",
+                out,
+                "--config",
+                "tiny",
+                "--foundation",
+                runs / "ae",
+                f"cache={runs / 'cache'}",
+                "steps=3",
+                "validate_every=100",
+                *words,
+            )
+            == 0
+        )
         weights.append(Run.read(out).weights("weights"))
     same_up_to_rounding(*weights)
 
@@ -402,8 +418,22 @@ def test_accumulation_on_the_real_backbone(runs, bids, tmp_path):
 @pytest.mark.slow
 def test_two_processes_equal_one(runs, bids, tmp_path):
     """Data-parallel training shares out the same samples: two processes of batch 1 are one of batch 2."""
-    words = [str(word) for word in ("backbone", "--data", bids, "--config", "tiny", "--foundation", runs / "ae",
-             f"cache={runs / 'cache'}", "steps=2", "device=cpu", "validate_every=100")]  # fmt: skip
+    words = [
+        str(word)
+        for word in (
+            "backbone",
+            "--data",
+            bids,
+            "--config",
+            "tiny",
+            "--foundation",
+            runs / "ae",
+            f"cache={runs / 'cache'}",
+            "steps=2",
+            "device=cpu",
+            "validate_every=100",
+        )
+    ]
     assert train_cli(*words, "--out", tmp_path / "one", "batch=2") == 0
     two = [sys.executable, "-m", "DEMISTCore.train", *words, "--out", str(tmp_path / "two"), "batch=1", "devices=2"]
     done = subprocess.run(two, capture_output=True, text=True, timeout=280)
@@ -441,9 +471,13 @@ def test_nan_is_exit_code_2(bids, tmp_path, monkeypatch, capsys):
 
 def test_time_budget_ends_the_run_and_drives_the_cosine(tmp_path):
     run = line_run(
-        tmp_path / "run", "steps=null", "max_minutes=0.03", "log_every=1", "validate_every=1000000",
+        tmp_path / "run",
+        "steps=null",
+        "max_minutes=0.03",
+        "log_every=1",
+        "validate_every=1000000",
         "preview_every=1000000",
-    )  # fmt: skip
+    )
     assert loop.fit(LineStage(), run) == 0
     rates = [float(value) for _, _, tag, value in read_metrics(run.folder) if tag == "train/lr"]
     assert len(rates) > 5
@@ -645,8 +679,9 @@ def test_offset_is_zero_in_the_middle(runs, bids):
 
 
 def test_gradients_reach_every_stream_and_only_them(runs, bids):
-    stage = make_demist_stage(runs, bids, "decode_every=1", "dropout_semantic=0", "dropout_spatial=0",
-                              "dropout_adaptive=0")  # fmt: skip
+    stage = make_demist_stage(
+        runs, bids, "decode_every=1", "dropout_semantic=0", "dropout_spatial=0", "dropout_adaptive=0"
+    )
     losses = stage.objective(stage.batch(range(4)), 0.0)
     assert losses.keys() >= {"loss", "noise", "edge", "tissue"}
     weights = {name: getattr(stage.settings, f"lambda_{name}", 1.0) for name in losses if name != "loss"}
@@ -730,9 +765,26 @@ def test_what_training_drops_adds_nothing(runs, bids):
 
 
 def test_switched_off_stream_is_not_trained(runs, bids, tmp_path):
-    assert train_cli("demist", "--data", bids, "--out", tmp_path / "run", "--config", "tiny", "--foundation",
-                     runs / "bb", f"cache={runs / 'cache'}", "steps=1", "model.streams.spatial=false",
-                     "lambda_edge=0", "lambda_tissue=0", "validate_every=100") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "demist",
+            "--data",
+            bids,
+            "--out",
+            tmp_path / "run",
+            "--config",
+            "tiny",
+            "--foundation",
+            runs / "bb",
+            f"cache={runs / 'cache'}",
+            "steps=1",
+            "model.streams.spatial=false",
+            "lambda_edge=0",
+            "lambda_tissue=0",
+            "validate_every=100",
+        )
+        == 0
+    )
     run = Run.read(tmp_path / "run")
     assert run.settings.model["streams"]["spatial"] is False
     assert not any("spatial" in name for name in run.weights())
@@ -741,8 +793,24 @@ def test_switched_off_stream_is_not_trained(runs, bids, tmp_path):
 
 
 def test_init_starts_from_given_weights(runs, bids, tmp_path):
-    assert train_cli("autoencoder", "--data", bids, "--out", tmp_path / "run", "--config", "tiny", "--init",
-                     runs / "ae", f"cache={runs / 'cache'}", "steps=1", "lr=1e-12", "weight_decay=0") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "autoencoder",
+            "--data",
+            bids,
+            "--out",
+            tmp_path / "run",
+            "--config",
+            "tiny",
+            "--init",
+            runs / "ae",
+            f"cache={runs / 'cache'}",
+            "steps=1",
+            "lr=1e-12",
+            "weight_decay=0",
+        )
+        == 0
+    )
     old, new = Run.read(runs / "ae").weights(), Run.read(tmp_path / "run").weights("weights")
     for name, value in old.items():
         torch.testing.assert_close(new[f"autoencoder/{name}"], value, atol=1e-6, rtol=1e-5)
@@ -764,8 +832,22 @@ def test_a_decoder_run_moves_the_decoder_alone(runs, tmp_path):
     assert "decoder/adversarial" in scores
 
     # Streams that were trained on the backbone run fit: their latents are the same.
-    assert train_cli("export", runs / "dc", runs / "de", "--out", tmp_path / "sharp", "--storage", "fp32",
-                     "--sampling", "steps=3", "guidance=1.2", "guidance.spatial=1.1") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "export",
+            runs / "dc",
+            runs / "de",
+            "--out",
+            tmp_path / "sharp",
+            "--storage",
+            "fp32",
+            "--sampling",
+            "steps=3",
+            "guidance=1.2",
+            "guidance.spatial=1.1",
+        )
+        == 0
+    )
     bundle = load_bundle(tmp_path / "sharp")
     assert (bundle.sampling["steps"], bundle.sampling["guidance"]) == (3, {"all": 1.2, "spatial": 1.1})
     assert set(bundle.base.info["training"]["stages"]) == {"autoencoder", "backbone", "decoder"}
@@ -778,8 +860,20 @@ def test_a_decoder_run_moves_the_decoder_alone(runs, tmp_path):
 def test_export_round_trip(runs, bids, tmp_path):
     from DEMISTCore.bundle import load_bundle
 
-    assert train_cli("export", runs / "bb", runs / "de", "--out", tmp_path / "mini", "--storage", "fp32",
-                     "--description", "A test.") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "export",
+            runs / "bb",
+            runs / "de",
+            "--out",
+            tmp_path / "mini",
+            "--storage",
+            "fp32",
+            "--description",
+            "A test.",
+        )
+        == 0
+    )
     bundle = load_bundle(tmp_path / "mini")
     assert bundle.base.name == "mini-base"
     stage = make_demist_stage(runs, bids)
@@ -806,8 +900,22 @@ def test_export_round_trip(runs, bids, tmp_path):
     stages = bundle.base.info["training"]["stages"]
     assert stages["autoencoder"]["steps"] == stages["backbone"]["steps"] == 6
     # A foundation bundle serves as --foundation, and a demist run alone as a delta over it.
-    assert train_cli("demist", "--data", bids, "--out", tmp_path / "run", "--config", "tiny", "--foundation",
-                     tmp_path / "mini-base", f"cache={runs / 'cache'}", "steps=1") == 0  # fmt: skip
+    assert (
+        train_cli(
+            "demist",
+            "--data",
+            bids,
+            "--out",
+            tmp_path / "run",
+            "--config",
+            "tiny",
+            "--foundation",
+            tmp_path / "mini-base",
+            f"cache={runs / 'cache'}",
+            "steps=1",
+        )
+        == 0
+    )
     assert train_cli("export", tmp_path / "run", "--out", tmp_path / "delta", "--base", tmp_path / "mini-base") == 0
     assert load_bundle(tmp_path / "delta").base.hash == bundle.base.hash
 
@@ -858,10 +966,32 @@ def test_bad_input_is_one_sentence_and_exit_code_2(runs, bids, tmp_path, capsys)
         (["backbone", "--data", bids, *common, "--foundation", tmp_path / "none"], "neither a training run nor"),
         (["backbone", "--data", bids, *common, "--foundation", runs / "de"], "autoencoder or backbone run"),
         (["demist", "--data", bids, *common, "--foundation", runs / "ae"], "autoencoders only"),
-        (["backbone", "--data", bids, *common, "--foundation", runs / "ae", "crop=[3,4,4]", f"cache={runs / 'cache'}"],
-         "multiples of 2"),
-        (["demist", "--data", bids, *common, "--foundation", runs / "bb", "decode=[4,4,4]", f"cache={runs / 'cache'}"],
-         "must fit into crop"),
+        (
+            [
+                "backbone",
+                "--data",
+                bids,
+                *common,
+                "--foundation",
+                runs / "ae",
+                "crop=[3,4,4]",
+                f"cache={runs / 'cache'}",
+            ],
+            "multiples of 2",
+        ),
+        (
+            [
+                "demist",
+                "--data",
+                bids,
+                *common,
+                "--foundation",
+                runs / "bb",
+                "decode=[4,4,4]",
+                f"cache={runs / 'cache'}",
+            ],
+            "must fit into crop",
+        ),
         (["regression", "--data", bids, *common, "patch=[20,20,20]", f"cache={runs / 'cache'}"], "multiples of 16"),
         (["autoencoder", "--out", empty, "--resume"], "not a training run"),
         (["backbone", "--out", runs / "ae", "--resume"], "a run of autoencoder"),
@@ -871,7 +1001,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(runs, bids, tmp_path, capsys)
         (["export", runs / "ae", "--out", out], "one backbone"),
         (["export", runs / "de", "--out", out], "--base"),
         (["export", empty, "--out", out], "not a training run"),
-    ]  # fmt: skip
+    ]
     for words, says in cases:
         capsys.readouterr()
         assert train_cli(*words) == 2, words

@@ -25,8 +25,17 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo and signals of POS
 
 
 def torchrun(*words: object, processes: int = 2, restarts: int = 0) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               "--max-restarts", str(restarts), *map(str, words)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--max-restarts",
+        str(restarts),
+        *map(str, words),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'Testing'}"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -36,10 +45,23 @@ def both(request, tmp_path_factory):
     """The chosen stages, each by one process with batch 2 and by two of batch 1."""
     root = tmp_path_factory.mktemp("torchrun")
     bids = write_mini_bids(root / "bids", subjects=3)
-    wanted = [item.callspec.params["stage"] for item in request.session.items
-              if item.fspath == request.node.fspath and hasattr(item, "callspec")]  # fmt: skip
-    common = ["--data", str(bids), "--config", "tiny", f"cache={root / 'cache'}", f"steps={_STEPS}", f"lr={_LR}",
-              "validate_every=100", "threads=1", "device=cpu"]  # fmt: skip
+    wanted = [
+        item.callspec.params["stage"]
+        for item in request.session.items
+        if item.fspath == request.node.fspath and hasattr(item, "callspec")
+    ]
+    common = [
+        "--data",
+        str(bids),
+        "--config",
+        "tiny",
+        f"cache={root / 'cache'}",
+        f"steps={_STEPS}",
+        f"lr={_LR}",
+        "validate_every=100",
+        "threads=1",
+        "device=cpu",
+    ]
 
     def words(stage: str, out: Path, *more: str) -> list[str]:
         given = [stage, *common, "--out", str(out), *more]
@@ -88,8 +110,11 @@ def test_a_killed_rank_changes_nothing(tmp_path):
     torch.testing.assert_close(*ends, rtol=0, atol=0)
     assert {line[0] for line in _seen(tmp_path / "parts")} == {0, 1}, "there was a second start"
     # 8 steps of 2 processes with 2 times 2 samples: each index once, and of 12 items each once an epoch of 12.
-    last = {index: item for _, indices, items in sorted(_seen(tmp_path / "parts"), key=lambda line: line[0])
-            for index, item in zip(indices, items)}  # fmt: skip
+    last = {
+        index: item
+        for _, indices, items in sorted(_seen(tmp_path / "parts"), key=lambda line: line[0])
+        for index, item in zip(indices, items)
+    }
     assert set(range(64)) <= set(last)
     for epoch in range(5):
         assert sorted(last[i] for i in range(12 * epoch, 12 * epoch + 12)) == list(range(12))

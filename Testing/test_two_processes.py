@@ -33,12 +33,21 @@ def below(tmp_path_factory):
 def test_a_stage_in_two_processes(stage, below, tmp_path):
     root, common = below
     kind = STAGES[stage]
-    words = [stage, *common, "--out", str(tmp_path / "run"), "steps=4", "batch=1", "devices=2", "device=cpu",
-             *_OWN.get(stage, [])]  # fmt: skip
+    words = [
+        stage,
+        *common,
+        "--out",
+        str(tmp_path / "run"),
+        "steps=4",
+        "batch=1",
+        "devices=2",
+        "device=cpu",
+        *_OWN.get(stage, []),
+    ]
     words += ["--foundation", str(root / kind.foundation)] if kind.foundation else []
     done = subprocess.run(
         [sys.executable, "-m", "DEMISTCore.train", *words], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     weights = Run.read(tmp_path / "run").weights()
     assert weights

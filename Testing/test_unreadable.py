@@ -72,10 +72,19 @@ def test_a_wrong_suffix_is_named_with_the_right_one(good, tmp_path, what, called
     assert np.array_equal(Volume.read(right).array, VOXELS)  # the mend is one
 
 
-@pytest.mark.parametrize(("name", "keep"), [
-    ("good.nii", 5000), ("good.nii", 100), ("good.nii.gz", 9000), ("good.mgh", 5000), ("good.mgz", 9000),
-    ("good.nrrd", 9000), ("good.mha", 9000), ("good.nii.gz", -6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [
+        ("good.nii", 5000),
+        ("good.nii", 100),
+        ("good.nii.gz", 9000),
+        ("good.mgh", 5000),
+        ("good.mgz", 9000),
+        ("good.nrrd", 9000),
+        ("good.mha", 9000),
+        ("good.nii.gz", -6),
+    ],
+)
 def test_a_cut_file_is_said_to_be_cut(good, tmp_path, name, keep):
     path = tmp_path / name
     path.write_bytes((good / name).read_bytes()[:keep])
@@ -104,8 +113,18 @@ def test_flipped_bits_in_compressed_voxels_are_found(tmp_path):
 
 
 STAND_INS = [
-    ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n", "a Git LFS pointer", "git lfs pull"),  # noqa: E501
-    ("a.mha", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n", "a Git LFS pointer", "git lfs pull"),  # noqa: E501
+    (
+        "a.nii.gz",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n",
+        "a Git LFS pointer",
+        "git lfs pull",
+    ),
+    (
+        "a.mha",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n",
+        "a Git LFS pointer",
+        "git lfs pull",
+    ),
     ("a.nii.gz", b"/annex/objects/MD5E-s1234--0123.nii.gz\n", "a git-annex pointer", "datalad get"),
     ("a.nii.gz", b"<!DOCTYPE html>\n<html><head><title>Log in</title>", "a web page", "download"),
     ("a.nrrd", b"\n\n<html>", "a web page", "download"),
@@ -160,10 +179,14 @@ def test_pipes_and_devices_are_not_opened(tmp_path, name):
 
 # Detached headers --------------------------------------------------------------------------------------------------
 
-NRRD = "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 10 10 10\n" \
-       "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: raw\n{}\n\n"  # fmt: skip
-META = "ObjectType = Image\nNDims = 3\nDimSize = 10 10 10\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n" \
-       "Offset = 0 0 0\nElementDataFile = {}\n"  # fmt: skip
+NRRD = (
+    "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 10 10 10\n"
+    "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: raw\n{}\n\n"
+)
+META = (
+    "ObjectType = Image\nNDims = 3\nDimSize = 10 10 10\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
+    "Offset = 0 0 0\nElementDataFile = {}\n"
+)
 BYTES = (np.arange(1000) % 251).astype(np.uint8)
 
 
@@ -190,18 +213,28 @@ def places(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["nhdr", "mhd"])
-@pytest.mark.parametrize(("data", "why"), [
-    ("/etc/passwd", "may only name files beside itself"), ("{}/secret", "may only name files beside itself"),
-    ("../secret", "may only name files beside itself"), ("below/data.raw", "may only name files beside itself"),
-    ("..\\secret", "may only name files beside itself"), ("C:secret", "may only name files beside itself"),
-    ("-", "may only name files beside itself"), (".", "may only name files beside itself"),
-    ("link.raw", "a link to another folder"), ("zero.raw", "a link to another folder"),
-    ("pipe.raw", "no regular file"), ("gone.raw", "gone.raw is missing; copy it beside the header"),
-    ("LIST\nslice00.raw\n../secret", "may only name files beside itself"),
-    ("../slice%02d.raw 0 9 1", "may only name files beside itself"),
-    ("slice%s.raw 0 9 1", "is none; export it again"), ("slice%999999999d.raw 0 9 1", "is none; export it again"),
-    ("slice%02d.raw 0 99999999 1", "is none; export it again"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("/etc/passwd", "may only name files beside itself"),
+        ("{}/secret", "may only name files beside itself"),
+        ("../secret", "may only name files beside itself"),
+        ("below/data.raw", "may only name files beside itself"),
+        ("..\\secret", "may only name files beside itself"),
+        ("C:secret", "may only name files beside itself"),
+        ("-", "may only name files beside itself"),
+        (".", "may only name files beside itself"),
+        ("link.raw", "a link to another folder"),
+        ("zero.raw", "a link to another folder"),
+        ("pipe.raw", "no regular file"),
+        ("gone.raw", "gone.raw is missing; copy it beside the header"),
+        ("LIST\nslice00.raw\n../secret", "may only name files beside itself"),
+        ("../slice%02d.raw 0 9 1", "may only name files beside itself"),
+        ("slice%s.raw 0 9 1", "is none; export it again"),
+        ("slice%999999999d.raw 0 9 1", "is none; export it again"),
+        ("slice%02d.raw 0 99999999 1", "is none; export it again"),
+    ],
+)
 def test_a_header_reads_no_files_elsewhere(places, kind, data, why):
     text = data.replace("{}", str(places.parent))
     assert why in refusal(write_header(places, kind, text))
@@ -255,12 +288,15 @@ def test_metaimages_that_would_make_itk_write_beyond_its_arrays_do_not_reach_it(
     assert Volume.read(tmp_path / "good.mha").shape == (6, 5, 4)
     text = (tmp_path / "good.mha").read_bytes()
     for old, new, says in (
-        (b"NDims = 3", b"NDims = 100000", "NDims must be 1 to 10"), (b"NDims = 3", b"NDims = 3 1", "ndims must hold"),
-        (b"NDims = 3", b"NDims = 3\nNDims = 3", "it has NDims twice"), (b"MET_SHORT", b"MET_STRING", "ElementType"),
-        (b"DimSize = 6 5 4", b"DimSize = 6 5", "3 numbers"), (b"DimSize = 6 5 4", b"DimSize = 6 5 -4", "above 0"),
+        (b"NDims = 3", b"NDims = 100000", "NDims must be 1 to 10"),
+        (b"NDims = 3", b"NDims = 3 1", "ndims must hold"),
+        (b"NDims = 3", b"NDims = 3\nNDims = 3", "it has NDims twice"),
+        (b"MET_SHORT", b"MET_STRING", "ElementType"),
+        (b"DimSize = 6 5 4", b"DimSize = 6 5", "3 numbers"),
+        (b"DimSize = 6 5 4", b"DimSize = 6 5 -4", "above 0"),
         (b"Offset = 0 0 0", b"Offset = 0 nan 0", "3 numbers"),
         (b"Comment = ", b"Comment = " + b"x" * 300, "Comment is too long"),
-    ):  # fmt: skip
+    ):
         assert old in text
         (tmp_path / "bad.mha").write_bytes(text.replace(old, new))
         sentence = refusal(tmp_path / "bad.mha")

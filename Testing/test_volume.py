@@ -302,8 +302,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     case("text", "cannot be read", ".nii").write_text("not an image at all")
     case("text_nrrd", "cannot be read", ".nrrd").write_text("NRRD0004\nrubbish")
     case("unknown", "cannot be read", ".xyz").write_bytes(b"\x00\x01" * 500)
-    nib.save(nib.Nifti1Image(noise((5, 5, 5, 3)[:3])[..., None] * np.ones(3, np.float32), np.eye(4)),
-             case("series", "is 4-D (5 x 5 x 5 x 3)"))  # fmt: skip
+    nib.save(
+        nib.Nifti1Image(noise((5, 5, 5, 3)[:3])[..., None] * np.ones(3, np.float32), np.eye(4)),
+        case("series", "is 4-D (5 x 5 x 5 x 3)"),
+    )
     nib.save(nib.Nifti1Image(noise((9, 9, 1)), np.eye(4)), case("slice", "2-D"))
     nib.save(nib.Nifti1Image(noise((9, 9, 9))[..., 0], np.eye(4)), case("plane", "2-D"))
     nib.save(nib.Nifti1Image(np.zeros((0, 4, 4), np.float32), np.eye(4)), case("no_voxels", ""))
@@ -313,7 +315,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkVectorUInt8), str(case("vector", "colour or vector", ".nrrd")))
     nib.save(nib.Nifti1Image(noise((4, 4, 4)), np.diag([0.001, 0.001, 0.001, 1])), case("metres", "voxels of 0.001"))
     nib.save(nib.Nifti1Image(noise((4, 4, 4)), np.diag([1, 1, 50.0, 1])), case("huge_voxels", "50 mm"))
-    for name, matrix in (("zero", np.diag([1, 1, 0, 1.0])), ("flat", np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))):  # fmt: skip  # noqa: E501
+    for name, matrix in (
+        ("zero", np.diag([1, 1, 0, 1.0])),
+        ("flat", np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
+    ):
         image = nib.Nifti1Image(noise((4, 4, 4)), None)
         image.set_qform(None, code=0)
         image.set_sform(matrix, code=1)

@@ -37,9 +37,13 @@ class Child:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "DEMISTCore.worker", *arguments], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **environment},
-        )  # fmt: skip
+            [sys.executable, "-m", "DEMISTCore.worker", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
         self.messages: queue.Queue[dict | bytes | None] = queue.Queue()
         self._next = 0
         threading.Thread(target=self._read, daemon=True).start()
@@ -96,8 +100,16 @@ def pair(head, tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.fixture
 def run(child: Child, pair: dict) -> dict:
     """A request for a quick synthesis."""
-    return {**pair, "bundle": "tiny", "seeds": [0, 1], "device": "cpu", "precision": "fp32", "register": False,
-            "bias_correct": False, "folder": str(child.folder)}  # fmt: skip
+    return {
+        **pair,
+        "bundle": "tiny",
+        "seeds": [0, 1],
+        "device": "cpu",
+        "precision": "fp32",
+        "register": False,
+        "bias_correct": False,
+        "folder": str(child.folder),
+    }
 
 
 def is_gone(pid: int) -> bool:
@@ -317,9 +329,12 @@ def test_the_mean_its_uncertainty_and_the_protocol(child, run, tiny_mean_bundle,
     protocol = {"T1w": {"RepetitionTime": 2.3, "InversionTime": 0.9}, "FLAIR": {"EchoTime": 0.09}}
     made, maps = {}, {}
     for name, given in {
-        "bundle": {}, "mean": {"mode": "mean", "preview": True}, "sample": {"mode": "sample"},
-        "told": {"protocol": protocol}, "file": {"out": str(tmp_path / "psr.nii.gz")},
-    }.items():  # fmt: skip
+        "bundle": {},
+        "mean": {"mode": "mean", "preview": True},
+        "sample": {"mode": "sample"},
+        "told": {"protocol": protocol},
+        "file": {"out": str(tmp_path / "psr.nii.gz")},
+    }.items():
         done, before = child.until(child.ask("synthesize", **{**plain, **given}), "done", "error")
         assert done["event"] == "done", done
         assert not [message for message in before if message["event"] == "estimate"]
@@ -334,8 +349,17 @@ def test_the_mean_its_uncertainty_and_the_protocol(child, run, tiny_mean_bundle,
     assert "mean" in made["mean"]["timings"]
     assert np.array_equal(maps["bundle"], maps["mean"])
     assert not np.array_equal(maps["mean"], maps["told"])
-    direct = DEMISTCore.synthesize(head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_mean_bundle, device="cpu",
-                                   precision="fp32", register=False, bias_correct=False, protocol=protocol)  # fmt: skip
+    direct = DEMISTCore.synthesize(
+        head.t1w,
+        head.flair,
+        brain_mask=head.mask,
+        bundle=tiny_mean_bundle,
+        device="cpu",
+        precision="fp32",
+        register=False,
+        bias_correct=False,
+        protocol=protocol,
+    )
     assert np.array_equal(maps["told"], direct.psr.array)
     spread = exchange.read_reference(made["told"]["uncertainty"], "uncertainty").array
     assert np.array_equal(spread, direct.uncertainty.array)
@@ -344,10 +368,12 @@ def test_the_mean_its_uncertainty_and_the_protocol(child, run, tiny_mean_bundle,
 
 def test_a_mode_that_cannot_be_is_said(child, run):
     for given, words in (
-        ({"mode": "mean"}, "no network for the mean"), ({"mode": "median"}, "Unknown mode"),
-        ({"mode": 3}, "mode must be text"), ({"protocol": {"T1w": [1]}}, "protocol.T1w must have keys"),
+        ({"mode": "mean"}, "no network for the mean"),
+        ({"mode": "median"}, "Unknown mode"),
+        ({"mode": 3}, "mode must be text"),
+        ({"protocol": {"T1w": [1]}}, "protocol.T1w must have keys"),
         ({"protocol": {"T2w": {}}}, "T1w"),
-    ):  # fmt: skip
+    ):
         told, _ = child.until(child.ask("synthesize", **{**run, **given}), "done", "error")
         assert told["event"] == "error"
         assert words in told["message"]
@@ -365,7 +391,7 @@ def test_a_calibration_travels_from_synthesis_to_statistics(child, run, calibrat
     given = {name: exchange.write_reference(volume, tmp_path, name) for name, volume in volumes.items()}
     told, _ = child.until(
         child.ask("statistics", **given, provenance=provenance, folder=str(child.folder)), "done", "error"
-    )  # fmt: skip
+    )
     assert told["event"] == "done", told
     row = next(row for row in told["rows"] if row["region"] == "lesion" and row["lesion"] is None)
     # s = 0.05 m with a quantile of 2: 10 % each way.
@@ -379,9 +405,16 @@ def test_the_worker_gives_what_synthesize_gives(child, run, tiny_bundle, head):
     number = child.ask("synthesize", **run)
     done, _ = child.until(number, "done", "error")
     direct = DEMISTCore.synthesize(
-        head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_bundle, seeds=[0, 1], device="cpu", precision="fp32",
-        register=False, bias_correct=False,
-    )  # fmt: skip
+        head.t1w,
+        head.flair,
+        brain_mask=head.mask,
+        bundle=tiny_bundle,
+        seeds=[0, 1],
+        device="cpu",
+        precision="fp32",
+        register=False,
+        bias_correct=False,
+    )
     assert np.array_equal(exchange.read_reference(done["psr"], "PSR").array, direct.psr.array)
 
 
@@ -422,9 +455,17 @@ def test_prepared_images_are_found_again_by_their_content(tiny_bundle, head):
     assert warm.prepared(t1w, flair) is None
     warm._reuse = Reuse()
     result = DEMISTCore.synthesize(
-        t1w, flair, bundle=tiny_bundle, seeds=[0], steps=1, device="cpu", brain_mask=mask, register=False,
-        bias_correct=False, reuse=warm.reuse,
-    )  # fmt: skip
+        t1w,
+        flair,
+        bundle=tiny_bundle,
+        seeds=[0],
+        steps=1,
+        device="cpu",
+        brain_mask=mask,
+        register=False,
+        bias_correct=False,
+        reuse=warm.reuse,
+    )
     same = t1w.with_array(t1w.array.copy())
     for images in ({"T1w": same, "FLAIR": flair}, {"T1w": t1w, "FLAIR": flair, "brain mask": mask}):
         assert warm.reuse.prepared_from(images) is result.prepared
@@ -565,9 +606,17 @@ def test_statistics_know_how_far_means_move_from_seed_to_seed(child, run, tiny_b
     done, _ = child.until(number, "done", "error")
     assert done["event"] == "done", done
     direct = DEMISTCore.synthesize(
-        head.t1w, head.flair, brain_mask=head.mask, bundle=tiny_bundle, seeds=seeds, device="cpu", precision="fp32",
-        register=False, bias_correct=False, keep_samples=True,
-    )  # fmt: skip
+        head.t1w,
+        head.flair,
+        brain_mask=head.mask,
+        bundle=tiny_bundle,
+        seeds=seeds,
+        device="cpu",
+        precision="fp32",
+        register=False,
+        bias_correct=False,
+        keep_samples=True,
+    )
     psr = exchange.read_reference(done["psr"], "PSR map")
     lesions = np.zeros(psr.shape, np.uint8)
     lesions[20:24, 24:28, 18:22] = 1
@@ -656,8 +705,16 @@ def test_it_ends_with_its_input_in_the_middle_of_a_computation(tmp_path, pair, t
     (private / "t1w.npy").write_bytes(b"patient")
     child = Child(tmp_path, "--folder", str(private), DEMIST_BUNDLES=str(tiny_bundle.parent))
     assert child.next()["event"] == "ready"
-    child.ask("synthesize", **pair, bundle="tiny", seeds=list(range(200)), device="cpu", register=False,
-              bias_correct=False, folder=str(private))  # fmt: skip
+    child.ask(
+        "synthesize",
+        **pair,
+        bundle="tiny",
+        seeds=list(range(200)),
+        device="cpu",
+        register=False,
+        bias_correct=False,
+        folder=str(private),
+    )
     while not child.next().get("stage", "").startswith("seed"):
         pass
     child.process.stdin.close()

@@ -138,8 +138,9 @@ def test_intervals_of_seeds_hold_a_further_draw() -> None:
 
 def test_given_intervals_are_used() -> None:
     mean = np.linspace(-1, 1, 1001)
-    rows = calibrated.voxel_calibration(mean, np.ones(1001), np.zeros(1001), {"all": np.ones(1001)},
-                                        {90: (mean - 0.25, mean + 0.15)})  # fmt: skip
+    rows = calibrated.voxel_calibration(
+        mean, np.ones(1001), np.zeros(1001), {"all": np.ones(1001)}, {90: (mean - 0.25, mean + 0.15)}
+    )
     assert rows[0]["coverage_90"] == pytest.approx(0.2, abs=0.002)
     assert rows[0]["width_90"] == pytest.approx(0.4)
     assert "coverage_50" not in rows[0]
@@ -281,8 +282,12 @@ def test_linear_model_is_read_as_written(tmp_path: Path) -> None:
     again = linear.LinearModel.load(tmp_path / "linear.npz")
     assert np.array_equal(again.weights, model.weights)
     assert (again.ratio_scale, again.spacing, again.scans, again.source, again.key) == (
-        model.ratio_scale, 1.5, ("sub-001",), "train", "k",
-    )  # fmt: skip
+        model.ratio_scale,
+        1.5,
+        ("sub-001",),
+        "train",
+        "k",
+    )
     _, condition, _, mask = scan(4)
     assert np.array_equal(again.predict(condition, mask), model.predict(condition, mask))
 
@@ -319,12 +324,14 @@ def test_linear_fit_equals_the_first_linear_model(tmp_path: Path) -> None:
     data = write_mini_bids(tmp_path / "bids", subjects=2, size=64)  # a brain of possible volume, 80 ml and more
     subprocess.run(
         [sys.executable, str(SHARED / "tools/linear_baseline.py"), "fit", str(data), str(tmp_path / "first.npy")],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     scans = []
     for session in index(data):
-        p = DEMISTCore.prepare(session.t1w, session.flair, spacing=1.0, multiple=16, register=False,
-                               bias_correct=False, skull_strip="none")  # fmt: skip
+        p = DEMISTCore.prepare(
+            session.t1w, session.flair, spacing=1.0, multiple=16, register=False, bias_correct=False, skull_strip="none"
+        )
         psr = Volume.read(session.psr).resampled_to(p.grid, "linear").array
         scans.append((session.name, p.array, psr, p.mask.array))
     assert np.allclose(linear.fit(scans, spacing=1.0).weights, np.load(tmp_path / "first.npy"), atol=2e-4)
@@ -362,8 +369,9 @@ def test_fit_on_a_prepared_cohort(tmp_path: Path) -> None:
     preprocess = replace(settings.preprocess, spacing=1.0, register=False, bias_correct=False)
     entries = prepare_cohort(index(data), replace(settings, preprocess=preprocess), tmp_path / "cache")
     got = fitted(tmp_path / "cache", None, tmp_path / "linear.npz", spacing=1.0, multiple=8)
-    expected = linear.fit([(e.name, np.array(e.x, np.float32), np.array(e.y, np.float32), e.labels) for e in entries],
-                          spacing=1.0)  # fmt: skip
+    expected = linear.fit(
+        [(e.name, np.array(e.x, np.float32), np.array(e.y, np.float32), e.labels) for e in entries], spacing=1.0
+    )
     assert got.scans == ("sub-001", "sub-002")
     assert np.allclose(got.weights, expected.weights)
     with pytest.raises(InputError, match="prepared at 4 mm"):
@@ -442,8 +450,10 @@ def test_judge_equals_the_first_judge(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(psr.astype(np.float32), image.affine), tmp_path / "psr.nii.gz")
     said = subprocess.run(
         [sys.executable, str(SHARED / "tools/real_check.py"), str(tmp_path / "psr.nii.gz"), *map(str, files.values())],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     first = json.loads(said.stdout)
     judge = Judge.of(t1w, lesions, tuple(float(s) for s in image.header.get_zooms()[:3]))
     told = judge.report(nib.load(tmp_path / "psr.nii.gz").get_fdata(dtype=np.float32))

@@ -1,7 +1,7 @@
 """What torchrun starts in tests: several trainings one after the other, or the smallest of all, whose rank 1 may die.
 
-    torchrun ... torchrun_driver.py stages JSON       the command lines of several stages
-    torchrun ... torchrun_driver.py line FOLDER STEP  fit a line; rank 1 kills itself after STEP, once (0: never)
+torchrun ... torchrun_driver.py stages JSON       the command lines of several stages
+torchrun ... torchrun_driver.py line FOLDER STEP  fit a line; rank 1 kills itself after STEP, once (0: never)
 """
 
 from __future__ import annotations

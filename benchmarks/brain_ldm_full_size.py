@@ -28,10 +28,15 @@ def write_random(folder: str) -> None:
 
     torch.manual_seed(0)
     write_folder(
-        Path(folder), autoencoder=(BRAIN_LDM_VAE, build_autoencoder(BRAIN_LDM_VAE)),
-        unet=(BRAIN_LDM_UNET, build_unet(BRAIN_LDM_UNET)), scheduler=CARD, conditions=CONDITIONS,
-        latent_shape=(20, 28, 20), title="Brain LDM, random weights", names="generative",
-    )  # fmt: skip
+        Path(folder),
+        autoencoder=(BRAIN_LDM_VAE, build_autoencoder(BRAIN_LDM_VAE)),
+        unet=(BRAIN_LDM_UNET, build_unet(BRAIN_LDM_UNET)),
+        scheduler=CARD,
+        conditions=CONDITIONS,
+        latent_shape=(20, 28, 20),
+        title="Brain LDM, random weights",
+        names="generative",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,12 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     latent = tuple(n // model.vae.factor for n in args.shape)
     weights = sum(p.numel() * p.element_size() for m in (model.unet, model.vae.network) for p in m.parameters())
     told: dict[str, object] = {
-        "device": describe_device(model.device), "shape": list(args.shape), "steps": args.steps,
-        "load_s": loaded, "weights_gib": weights / 2**30,
+        "device": describe_device(model.device),
+        "shape": list(args.shape),
+        "steps": args.steps,
+        "load_s": loaded,
+        "weights_gib": weights / 2**30,
         "predicted_unet_gib": model.memory(latent) / 2**30,
         "predicted_decode_gib": model.vae.decode_memory(latent) / 2**30,
         "free_gib": available_memory(model.device) / 2**30,
-    }  # fmt: skip
+    }
     print(json.dumps(told), flush=True)
     stamps, cpu, peaks = [time.monotonic()], [time.process_time()], [peak_memory()]
 
@@ -72,8 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         stamps.append(time.monotonic())
         cpu.append(time.process_time())
         peaks.append(peak_memory())
-        print(f"step {len(cpu) - 1}: {stamps[-1] - stamps[-2]:.1f} s ({cpu[-1] - cpu[-2]:.1f} s of processor time), "
-              f"peak {peaks[-1] / 2**30:.2f} GiB", flush=True)  # fmt: skip
+        print(
+            f"step {len(cpu) - 1}: {stamps[-1] - stamps[-2]:.1f} s ({cpu[-1] - cpu[-2]:.1f} s of processor time), "
+            f"peak {peaks[-1] / 2**30:.2f} GiB",
+            flush=True,
+        )
 
     volume = model.sample(steps=args.steps, shape=tuple(args.shape), progress=note)
     told["step_s"] = (stamps[-1] - stamps[0]) / args.steps

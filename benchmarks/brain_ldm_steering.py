@@ -85,10 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory(dir=args.out) as building:
         write_folder(
-            Path(building), autoencoder=(vae_cfg, vae), unet=(unet_cfg, unet), scheduler=schedule,
-            conditions=CONDITIONS, latent_shape=tuple(n // 8 for n in SHAPE), title="Brain LDM, small, simulated",
+            Path(building),
+            autoencoder=(vae_cfg, vae),
+            unet=(unet_cfg, unet),
+            scheduler=schedule,
+            conditions=CONDITIONS,
+            latent_shape=tuple(n // 8 for n in SHAPE),
+            title="Brain LDM, small, simulated",
             names="generative",
-        )  # fmt: skip
+        )
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(building, folder)
     model = BrainLDM.from_pretrained(folder, device="cpu")
@@ -100,8 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = np.random.default_rng(0).permutation(asked)
     got = np.array([measure(image) for image in drawn])
     correlation, p = spearmanr(asked, got)
-    told = {"samples": len(got), "spearman": float(correlation), "p": float(p), "scans": len(images),
-            "asked": asked.tolist(), "measured_ml": got.tolist(), "steps": args.steps}  # fmt: skip
+    told = {
+        "samples": len(got),
+        "spearman": float(correlation),
+        "p": float(p),
+        "scans": len(images),
+        "asked": asked.tolist(),
+        "measured_ml": got.tolist(),
+        "steps": args.steps,
+    }
     (args.out / "steering.json").write_text(json.dumps(told, indent=1) + "\n")
     figure(asked, got, drawn, correlation, args.out / "steering.png")
     print(f"Spearman of ventricular volume with its condition over {len(got)} samples: {correlation:.3f}")

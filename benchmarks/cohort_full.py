@@ -50,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     steps: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
-        "data": data, "plain": plain, "disturbed": disturbed, "compare": compare, "group": group,
+        "data": data,
+        "plain": plain,
+        "disturbed": disturbed,
+        "compare": compare,
+        "group": group,
         "constants": constants,
-    }  # fmt: skip
+    }
     for name, step in steps.items():
         told = out / f"{name}.json"
         if told.is_file():
@@ -78,9 +82,25 @@ def data(out: Path, args: argparse.Namespace) -> dict[str, Any]:
 
     bids = out / "bids"
     subprocess.run(
-        [sys.executable, "-m", "DEMISTCore.simulate", "--out", bids, "--subjects", str(PEOPLE), "--seed", str(SEED),
-         "--workers", str(WORKERS), "--resume", "--anatomies", *args.anatomies], cwd=ROOT, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "DEMISTCore.simulate",
+            "--out",
+            bids,
+            "--subjects",
+            str(PEOPLE),
+            "--seed",
+            str(SEED),
+            "--workers",
+            str(WORKERS),
+            "--resume",
+            "--anatomies",
+            *args.anatomies,
+        ],
+        cwd=ROOT,
+        check=True,
+    )
     shutil.rmtree(bids / "derivatives", ignore_errors=True)  # the truth: nothing of it may be seen
     people = sorted(path.name for path in bids.glob("sub-*"))
     require(len(people) == PEOPLE, f"{bids} holds {len(people)} people")
@@ -119,8 +139,21 @@ def _damage(name: str, person: Path) -> None:
 
 def command(out: Path, to: Path, args: argparse.Namespace, *more: str) -> list[str]:
     """The command line of the cohort."""
-    return [sys.executable, "-m", "DEMISTCore.cohort", str(out / "bids"), str(to), "participant", "--bundle",
-            args.bundle, "--skip-bids-validator", "-q", "--threads", "1", *more]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "DEMISTCore.cohort",
+        str(out / "bids"),
+        str(to),
+        "participant",
+        "--bundle",
+        args.bundle,
+        "--skip-bids-validator",
+        "-q",
+        "--threads",
+        "1",
+        *more,
+    ]
 
 
 def start(words: Sequence[str], log: Path) -> subprocess.Popen:
@@ -129,8 +162,9 @@ def start(words: Sequence[str], log: Path) -> subprocess.Popen:
 
     plainly = _as_a_plain_user if sys.platform == "linux" and os.geteuid() == 0 else None
     with open(log, "a", encoding="utf-8") as stream:
-        return subprocess.Popen(words, cwd=ROOT, stderr=stream, stdout=stream, start_new_session=True,
-                                preexec_fn=plainly)  # fmt: skip
+        return subprocess.Popen(
+            words, cwd=ROOT, stderr=stream, stdout=stream, start_new_session=True, preexec_fn=plainly
+        )
 
 
 def ended(words: Sequence[str], log: Path) -> int:
@@ -158,13 +192,15 @@ def plain(out: Path, args: argparse.Namespace) -> dict[str, Any]:
     whole = [row for name, row in told.items() if name.split("_")[0] not in damaged.values()]
     undone = [name for name, row in told.items() if row in whole and row["state"] != "done"]
     require(len(whole) == PEOPLE - len(damaged) and not undone, f"not all others are done: {undone[:3]}")
-    done = subprocess.run([find_validator(), str(to)], capture_output=True, text=True, check=False,
-                          stdin=subprocess.DEVNULL)  # fmt: skip
+    done = subprocess.run(
+        [find_validator(), str(to)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     require(done.returncode == 0, f"the validator: {done.stdout[-500:]}")
     return {
-        "done": len(whole), "seconds_a_session": round(sum(float(row["seconds"]) for row in whole) / len(whole), 1),
+        "done": len(whole),
+        "seconds_a_session": round(sum(float(row["seconds"]) for row in whole) / len(whole), 1),
         "peak_memory_mb": max(float(row["peak_memory_mb"]) for row in whole),
-    }  # fmt: skip
+    }
 
 
 def disturbed(out: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -276,8 +312,24 @@ def _scheduler(out: Path, log: Path) -> tuple[list[subprocess.Popen], str]:
     told.unlink(missing_ok=True)
     dask = [sys.executable, "-m", "dask"]
     listed = [start([*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)], log)]
-    listed.append(start([*dask, "worker", "--nthreads", "1", "--nworkers", str(WORKERS), "--no-dashboard",
-                         "--scheduler-file", str(told), "--local-directory", str(out / "dask")], log))  # fmt: skip
+    listed.append(
+        start(
+            [
+                *dask,
+                "worker",
+                "--nthreads",
+                "1",
+                "--nworkers",
+                str(WORKERS),
+                "--no-dashboard",
+                "--scheduler-file",
+                str(told),
+                "--local-directory",
+                str(out / "dask"),
+            ],
+            log,
+        )
+    )
     while not (told.is_file() and told.stat().st_size):
         require(listed[0].poll() is None, f"the scheduler has ended; see {log}")
         time.sleep(0.2)
@@ -324,8 +376,12 @@ def constants(out: Path, args: argparse.Namespace) -> dict[str, Any]:
     options = Options(args.bundle, device="cpu", threads=1)
     people = [one for one in listed if not one.problem][:2]
     for session in people:
-        for phase, name in ((("prepare",), "prepare_s"), (("map",), "map_cpu_s"), (("regions",), "regions_s"),
-                            (("report",), "report_s")):  # fmt: skip
+        for phase, name in (
+            (("prepare",), "prepare_s"),
+            (("map",), "map_cpu_s"),
+            (("regions",), "regions_s"),
+            (("report",), "report_s"),
+        ):
             begin = time.perf_counter()
             outcome = work(session, options, to, phase)
             seconds[name] = time.perf_counter() - begin
@@ -336,9 +392,11 @@ def constants(out: Path, args: argparse.Namespace) -> dict[str, Any]:
     sizes = [sum(path.stat().st_size for path in (to / people[1].subject).rglob("*") if path.is_file())]
     scans = [path.stat().st_size for path in (people[1].t1w, people[1].flair)]
     found = {name: round(value, 3) for name, value in seconds.items()} | {
-        "index_s": round(index, 5), "memory_gib": round((outcome.status.peak_memory_mb or 0) / 1024, 2),
-        "input_mb": round(sum(scans) / 1e6, 1), "output_mb": round(sum(sizes) / 1e6, 1),
-    }  # fmt: skip
+        "index_s": round(index, 5),
+        "memory_gib": round((outcome.status.peak_memory_mb or 0) / 1024, 2),
+        "input_mb": round(sum(scans) / 1e6, 1),
+        "output_mb": round(sum(sizes) / 1e6, 1),
+    }
     (out / "scaling_constants.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 

@@ -22,8 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: As after preparation: no skull, hardly any bias field or movement left.
-CONDITIONS = ("--no-skull", "--bias", "0.06", "--misregistration", "0.4", "--thick-slices", "0.35", "--obliquity", "2",
-              "--surface-sd", "0.3")  # fmt: skip
+CONDITIONS = (
+    "--no-skull",
+    "--bias",
+    "0.06",
+    "--misregistration",
+    "0.4",
+    "--thick-slices",
+    "0.35",
+    "--obliquity",
+    "2",
+    "--surface-sd",
+    "0.3",
+)
 PREPARED = ("preprocess.bias_correct=false", "preprocess.skull_strip=none", "preprocess.brain_mask=none")
 #: Shares of the trainings' time.
 SHARES = {"mean": 0.6, "backbone": 0.2, "demist": 0.2}
@@ -83,18 +94,39 @@ def run(log: Path, *arguments: str | Path) -> None:
         sys.exit(code)
 
 
-def simulate(cohort: Cohort, out: Path, labels: dict[str, list[Path]], masks: dict[str, list[str]],
-             args: argparse.Namespace) -> None:  # fmt: skip
+def simulate(
+    cohort: Cohort, out: Path, labels: dict[str, list[Path]], masks: dict[str, list[str]], args: argparse.Namespace
+) -> None:
     """One data set; subjects that are there stay."""
     left_out = masks["train" if cohort.side == "test" else "test"]
     anatomies: list[str | Path] = list(labels[cohort.side])
     if cohort.side == "train":
         anatomies += ["icbm152"] * max(len(anatomies) // 5, 1)
     people = max(round(cohort.people * args.people), 2)
-    run(out / "simulate.log", "simulate", "--out", out / "data" / cohort.name, "--subjects", str(people), "--scans",
-        str(cohort.scans), "--seed", str(cohort.seed), "--anatomies", *anatomies, "--lesion-masks", args.lesion_masks,
-        "--exclude", *left_out, "--physics", cohort.physics, "--workers", str(args.workers), "--resume",
-        *(() if cohort.raw else CONDITIONS))  # fmt: skip
+    run(
+        out / "simulate.log",
+        "simulate",
+        "--out",
+        out / "data" / cohort.name,
+        "--subjects",
+        str(people),
+        "--scans",
+        str(cohort.scans),
+        "--seed",
+        str(cohort.seed),
+        "--anatomies",
+        *anatomies,
+        "--lesion-masks",
+        args.lesion_masks,
+        "--exclude",
+        *left_out,
+        "--physics",
+        cohort.physics,
+        "--workers",
+        str(args.workers),
+        "--resume",
+        *(() if cohort.raw else CONDITIONS),
+    )
 
 
 def join(data: Path) -> list[str]:
@@ -105,9 +137,10 @@ def join(data: Path) -> list[str]:
             name = subject.name if side == "train" else f"sub-9{subject.name[-2:]}"
             if side == "val":
                 names.append(name)
-            for source, target in ((subject, data / "all" / name),
-                                   (data / side / "derivatives/truth" / subject.name,
-                                    data / "all/derivatives/truth" / name)):  # fmt: skip
+            for source, target in (
+                (subject, data / "all" / name),
+                (data / side / "derivatives/truth" / subject.name, data / "all/derivatives/truth" / name),
+            ):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not target.is_symlink():
                     target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
@@ -120,9 +153,20 @@ def train(out: Path, stage: str, minutes: float, validation: list[str], *further
     if (folder / "config.yaml").is_file():
         run(out / f"{stage}.log", "train", stage, "--out", folder, "--resume", f"max_minutes={minutes:g}")
         return
-    run(out / f"{stage}.log", "train", stage, "--data", out / "data/all", "--out", folder, *further, *PREPARED,
-        f"validation_subjects=[{','.join(validation)}]", f"max_minutes={minutes:g}",
-        f"cache={out / 'cache'}")  # fmt: skip
+    run(
+        out / f"{stage}.log",
+        "train",
+        stage,
+        "--data",
+        out / "data/all",
+        "--out",
+        folder,
+        *further,
+        *PREPARED,
+        f"validation_subjects=[{','.join(validation)}]",
+        f"max_minutes={minutes:g}",
+        f"cache={out / 'cache'}",
+    )
 
 
 def main() -> int:
@@ -156,23 +200,67 @@ def main() -> int:
     train(out, "demist", minutes["demist"], validation, "--foundation", out / "backbone", "--mean", out / "mean")
     bundle = out / "bundles" / args.name
     if not bundle.is_dir():
-        run(out / "export.log", "train", "export", out / "backbone", out / "demist", "--out", bundle, "--sampling",
-            "mode=mean", "start=0.4", "steps=3", "seeds=4")  # fmt: skip
+        run(
+            out / "export.log",
+            "train",
+            "export",
+            out / "backbone",
+            out / "demist",
+            "--out",
+            bundle,
+            "--sampling",
+            "mode=mean",
+            "start=0.4",
+            "steps=3",
+            "seeds=4",
+        )
     if args.until == "bundle":
         return 0
     for cohort in wanted[2:]:
         simulate(cohort, out, labels, masks, args)
     calibrated = out / "calibrated" / args.name
     if not calibrated.is_dir():
-        run(out / "calibrate.log", "train", "calibrate", bundle, "--data", out / "data/cal", out / "data/cal_shifted",
-            "--trained-on", out / "cache", "--cache", out / "calibration", "--out", calibrated,
-            "--workers", str(args.workers))  # fmt: skip
+        run(
+            out / "calibrate.log",
+            "train",
+            "calibrate",
+            bundle,
+            "--data",
+            out / "data/cal",
+            out / "data/cal_shifted",
+            "--trained-on",
+            out / "cache",
+            "--cache",
+            out / "calibration",
+            "--out",
+            calibrated,
+            "--workers",
+            str(args.workers),
+        )
     if args.until == "calibrated":
         return 0
     train(out, "regression", minutes["mean"], validation)
-    run(out / "evaluate.log", "evaluate", "--data", out / "data/test", "--shifted", out / "data/test_shifted", "--out",
-        out / "evaluation", "--bundle", calibrated, "--lookup-from", out / "data/train", "--linear", out / "cache",
-        "--regression", out / "regression", "--preprocess", "full", "--knock-outs")  # fmt: skip
+    run(
+        out / "evaluate.log",
+        "evaluate",
+        "--data",
+        out / "data/test",
+        "--shifted",
+        out / "data/test_shifted",
+        "--out",
+        out / "evaluation",
+        "--bundle",
+        calibrated,
+        "--lookup-from",
+        out / "data/train",
+        "--linear",
+        out / "cache",
+        "--regression",
+        out / "regression",
+        "--preprocess",
+        "full",
+        "--knock-outs",
+    )
     return 0
 
 

@@ -105,10 +105,15 @@ def measure(
     span = last - first
     used = sum(float(worker[-1][3]) - float(worker[0][3]) for worker in by_worker)
     return {
-        "worker_cpu_ms": 1000 * used / max(1, sessions - len(by_worker)), "main_cpu_ms": 1000 * own / sessions,
-        "share": slept / (span * (workers + gpus)), "span_s": span, "start_s": first - begin, "wall_s": end - begin,
-        "overhead_ms": 1000 * (span * (workers + gpus) - slept) / sessions, "slept_s": slept,
-    }  # fmt: skip
+        "worker_cpu_ms": 1000 * used / max(1, sessions - len(by_worker)),
+        "main_cpu_ms": 1000 * own / sessions,
+        "share": slept / (span * (workers + gpus)),
+        "span_s": span,
+        "start_s": first - begin,
+        "wall_s": end - begin,
+        "overhead_ms": 1000 * (span * (workers + gpus) - slept) / sessions,
+        "slept_s": slept,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

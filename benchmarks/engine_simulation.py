@@ -77,8 +77,12 @@ class _Run:
         self.env.process(self._all())
 
     def used(self) -> dict[str, tuple[float, int]]:
-        return {"cpu": (self.spent["cpu"], self.count["cpu"]), "gpu": (self.spent["gpu"], self.count["gpu"]),
-                "storage": (self.spent["storage"], self.lanes), "hand": (self.spent["hand"], 1)}  # fmt: skip
+        return {
+            "cpu": (self.spent["cpu"], self.count["cpu"]),
+            "gpu": (self.spent["gpu"], self.count["gpu"]),
+            "storage": (self.spent["storage"], self.lanes),
+            "hand": (self.spent["hand"], 1),
+        }
 
     def _all(self) -> Generator[Any, Any, None]:
         yield self.env.timeout(self.c["index_s"] * self.sessions)
@@ -93,8 +97,9 @@ class _Run:
             prepare = c["prepare_s"] + c["convert_s"]
             yield from self._phase("cpu", prepare, c["input_mb"], c["handoff_mb"], 2, c["session_s"])
             yield from self._phase("gpu", c["map_gpu_s"], c["handoff_mb"], c["output_mb"], 1, c["session_s"])
-            yield from self._phase("cpu", c["regions_s"] + c["report_s"], c["handoff_mb"] + c["output_mb"], 0, 0,
-                                   c["session_s"])  # fmt: skip
+            yield from self._phase(
+                "cpu", c["regions_s"] + c["report_s"], c["handoff_mb"] + c["output_mb"], 0, 0, c["session_s"]
+            )
         else:
             seconds = c["convert_s"] + c["prepare_s"] + c["map_cpu_s"] + c["regions_s"] + c["report_s"]
             yield from self._phase("cpu", seconds, c["input_mb"], c["output_mb"], 0, c["session_s"])

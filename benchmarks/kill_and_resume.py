@@ -31,8 +31,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "Testing"))
 
 from DEMISTCore.training.stages import STAGES
 
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree",
-          "tempfile.mkstemp", "tempfile.mkdtemp", "os.scandir")  # fmt: skip
+EVENTS = (
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.chmod",
+    "shutil.rmtree",
+    "tempfile.mkstemp",
+    "tempfile.mkdtemp",
+    "os.scandir",
+)
 _COMMON = ("--config", "tiny", "steps=4", "save_every=2", "validate_every=2", "log_every=1", "threads=1")
 
 
@@ -157,8 +168,9 @@ def trainings(work: Path, kills: int, rng: random.Random) -> collections.Counter
             kill = {}
             if attempt == 0 or (attempt == 1 and rng.random() < 0.3):
                 by_time = rng.random() < 0.3
-                kill = {"after": rng.uniform(0, seconds[stage])} if by_time else {
-                    "kill_at": rng.randint(1, count[stage])}  # fmt: skip
+                kill = (
+                    {"after": rng.uniform(0, seconds[stage])} if by_time else {"kill_at": rng.randint(1, count[stage])}
+                )
             code = child(train(command), log, **kill)
             if code == -signal.SIGKILL:
                 done += 1
@@ -192,9 +204,13 @@ def writing(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
     def run(folder: Path) -> Callable[[], int]:
         def work() -> int:
             psr = Volume(values, np.eye(4))
-            files = {"psr": folder / "psr.nii.gz", "sidecar": folder / "psr.json",
-                     "uncertainty": folder / "psr_uncertainty.nii.gz", "seed 0": folder / "psr_seed-0.nii.gz",
-                     "seed 1": folder / "psr_seed-1.nii.gz"}  # fmt: skip
+            files = {
+                "psr": folder / "psr.nii.gz",
+                "sidecar": folder / "psr.json",
+                "uncertainty": folder / "psr_uncertainty.nii.gz",
+                "seed 0": folder / "psr_seed-0.nii.gz",
+                "seed 1": folder / "psr_seed-1.nii.gz",
+            }
             told = {"settings": {"seeds": [0, 1]}, "timings_s": {}}
             # What is not written is not needed here.
             write(Synthesis(psr, psr, [psr, psr], psr, told, None, psr, psr, files), Clock(None, SYNTHESIS))  # type: ignore[arg-type]
@@ -253,10 +269,34 @@ def command(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
                 counting[0] = False
 
             pipeline.write = write
-            words = ["--t1w", head.t1w, "--flair", head.flair, "--brain-mask", head.mask, "--bundle", model, "--out",
-                     folder / "psr.nii.gz", "--uncertainty", "--samples", "--preview", folder / "psr.png", "--mode",
-                     "sample", "--seeds", "2", "--steps", "1", "--no-register", "--no-bias-correct", "--device", "cpu",
-                     "-q", *more]  # fmt: skip
+            words = [
+                "--t1w",
+                head.t1w,
+                "--flair",
+                head.flair,
+                "--brain-mask",
+                head.mask,
+                "--bundle",
+                model,
+                "--out",
+                folder / "psr.nii.gz",
+                "--uncertainty",
+                "--samples",
+                "--preview",
+                folder / "psr.png",
+                "--mode",
+                "sample",
+                "--seeds",
+                "2",
+                "--steps",
+                "1",
+                "--no-register",
+                "--no-bias-correct",
+                "--device",
+                "cpu",
+                "-q",
+                *more,
+            ]
             return run_cli(importlib.import_module("DEMISTCore.synthesize").main, [str(word) for word in words])
 
         return run
@@ -266,8 +306,9 @@ def command(work: Path, kills: int, rng: random.Random) -> collections.Counter[s
         found = sorted(folder.iterdir()) if folder.exists() else []
         return {
             path.name: "" if path.suffix == ".json" else hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in found if path.name[0] != "."
-        }  # fmt: skip
+            for path in found
+            if path.name[0] != "."
+        }
 
     whole, counting = work / "synthesized", [False]
     if child(synthesize(whole, counting), log, counting=counting):
@@ -306,8 +347,11 @@ def main() -> int:
             import torch.utils.tensorboard  # noqa: F401
 
             import DEMISTCore.training.demist  # noqa: F401
-        jobs = (("writing", args.writes, writing), ("synthesize", args.synthesize, command),
-                ("trainings", args.kills, trainings))  # fmt: skip
+        jobs = (
+            ("writing", args.writes, writing),
+            ("synthesize", args.synthesize, command),
+            ("trainings", args.kills, trainings),
+        )
         for what, kills, job in jobs:
             if not kills:
                 continue

@@ -55,8 +55,12 @@ def main() -> int:
     grey, white = tissue_levels(truth.array[known])
     person = person_of(truth, known, grey, white)
     judged = known & slab
-    tissues = {"CSF": truth.array < FLUID, "grey matter": abs(truth.array - grey) < 0.2 * grey,
-               "white matter": truth.array > (grey + white) / 2, "all": np.ones(known.shape, bool)}  # fmt: skip
+    tissues = {
+        "CSF": truth.array < FLUID,
+        "grey matter": abs(truth.array - grey) < 0.2 * grey,
+        "white matter": truth.array > (grey + white) / 2,
+        "all": np.ones(known.shape, bool),
+    }
     tissues = {name: where & judged for name, where in tissues.items()}
     print(f"grey {grey:.4f}, white {white:.4f}, {np.count_nonzero(judged) / 1000:.0f} ml judged")
     told = {"grey": grey, "white": white, "autoencoder": through_autoencoder(bundle, truth, known, judged)}
@@ -64,14 +68,21 @@ def main() -> int:
     told["scanners"] = []
     for k in range(args.scanners):
         rng = np.random.default_rng([args.seed, k])
-        drawn = draw_protocol(rng, bias=0.1, misregistration_mm=0, misregistration_deg=0, thick_slices=0,
-                              obliquity_deg=0)  # fmt: skip
+        drawn = draw_protocol(
+            rng, bias=0.1, misregistration_mm=0, misregistration_deg=0, thick_slices=0, obliquity_deg=0
+        )
         scan = acquire(person, drawn, rng)
         mask = Volume(known.astype(np.uint8), truth.affine)
         made = synthesize(
-            scan.t1w, scan.flair, bundle=bundle, mode="mean", brain_mask=mask, any_brain_volume=True, uncertainty=True,
+            scan.t1w,
+            scan.flair,
+            bundle=bundle,
+            mode="mean",
+            brain_mask=mask,
+            any_brain_volume=True,
+            uncertainty=True,
             protocol=None,
-        )  # fmt: skip
+        )
         psr = made.psr.resampled_to(truth.grid, "bspline").array
         sd = made.uncertainty.resampled_to(truth.grid, "linear").array
         row = {"sequence": drawn.t1_sequence, "tesla": drawn.field_strength}
@@ -79,8 +90,13 @@ def main() -> int:
         told["scanners"].append(row)
         print(json.dumps(row))
         if k == 0:
-            picture(args.out / "measured_map.png", scan.t1w.resampled_to(truth.grid, "linear").array, truth.array, psr,
-                    judged)  # fmt: skip
+            picture(
+                args.out / "measured_map.png",
+                scan.t1w.resampled_to(truth.grid, "linear").array,
+                truth.array,
+                psr,
+                judged,
+            )
     (args.out / "measured_map.json").write_text(json.dumps(told, indent=1) + "\n")
     return 0
 
@@ -133,17 +149,30 @@ def person_of(truth: Volume, known: np.ndarray, grey: float, white: float) -> Su
     inside = (y > 0) | known
     shares[GREY] = 1 - shares[WHITE] - shares[CSF]
     shares = {key: np.where(inside, share, 0).astype(np.float32) for key, share in shares.items()}
-    kinds = {WHITE: CLASSES[CLASS_INDEX["white matter"]], GREY: CLASSES[CLASS_INDEX["cortex"]],
-             CSF: CLASSES[CLASS_INDEX["outer CSF"]]}  # fmt: skip
+    kinds = {
+        WHITE: CLASSES[CLASS_INDEX["white matter"]],
+        GREY: CLASSES[CLASS_INDEX["cortex"]],
+        CSF: CLASSES[CLASS_INDEX["outer CSF"]],
+    }
     flat = {name: {key: np.full_like(y, getattr(kind, name)) for key, kind in kinds.items()} for name in ("r2", "pd")}
     nothing = np.zeros_like(y)
     labels = np.where(y > (grey + white) / 2, 3, np.where(y > grey / 2, 2, 1)).astype(np.uint8) * inside
     return Subject(
-        affine=truth.affine, psr=y, dseg=labels, brain=inside, lesions=no_lesions(y.shape), fractions=shares,
-        compartment_psr={WHITE: np.maximum(y, white), GREY: np.full_like(y, grey)}, r2=flat["r2"], pd=flat["pd"],
-        extra=np.zeros(y.shape, np.uint8), water=nothing, lesion_r1=nothing, r1_factor=np.ones_like(y),
+        affine=truth.affine,
+        psr=y,
+        dseg=labels,
+        brain=inside,
+        lesions=no_lesions(y.shape),
+        fractions=shares,
+        compartment_psr={WHITE: np.maximum(y, white), GREY: np.full_like(y, grey)},
+        r2=flat["r2"],
+        pd=flat["pd"],
+        extra=np.zeros(y.shape, np.uint8),
+        water=nothing,
+        lesion_r1=nothing,
+        r1_factor=np.ones_like(y),
         true_fractions={key: shares[key] for key in (WHITE, GREY, CSF)},
-    )  # fmt: skip
+    )
 
 
 def through_autoencoder(bundle, truth: Volume, known: np.ndarray, judged: np.ndarray) -> float:
@@ -196,10 +225,14 @@ def picture(path: Path, t1w: np.ndarray, truth: np.ndarray, psr: np.ndarray, jud
     figure, axes = pyplot.subplots(1, 4, figsize=(16, 5))
     difference = np.where(judged, psr - truth, 0)
     for ax, image, low, high, title, colors in zip(
-        axes, (t1w, truth, psr, difference), (0, 0, 0, -0.05), (np.percentile(t1w, 99.5), 0.2, 0.2, 0.05),
+        axes,
+        (t1w, truth, psr, difference),
+        (0, 0, 0, -0.05),
+        (np.percentile(t1w, 99.5), 0.2, 0.2, 0.05),
         ("T1w simulated from the map", "measured PSR", "synthesized PSR", "difference"),
-        ("gray", "viridis", "viridis", "RdBu_r"), strict=True,
-    ):  # fmt: skip
+        ("gray", "viridis", "viridis", "RdBu_r"),
+        strict=True,
+    ):
         shown = ax.imshow(image[:, :, k].T, origin="lower", vmin=low, vmax=high, cmap=colors)
         ax.set_title(title)
         ax.axis("off")

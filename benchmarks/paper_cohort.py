@@ -35,10 +35,13 @@ def person(index: int, seed: int) -> dict[str, object]:
     """Who somebody is: every third a control, every third (another one) with a slab; 64 of 99 scanned twice."""
     rng = np.random.default_rng([seed, 99, index])
     return {
-        "participant_id": f"sub-{index + 1:03d}", "diagnosis": "HC" if index % 3 == 0 else "MS",
-        "age": int(rng.integers(22, 66)), "sex": str(rng.choice(["F", "F", "M"])),
-        "scans": 2 if (index * TWICE) % PEOPLE < TWICE else 1, "slab": (index // 3) % 3 == 0,
-    }  # fmt: skip
+        "participant_id": f"sub-{index + 1:03d}",
+        "diagnosis": "HC" if index % 3 == 0 else "MS",
+        "age": int(rng.integers(22, 66)),
+        "sex": str(rng.choice(["F", "F", "M"])),
+        "scans": 2 if (index * TWICE) % PEOPLE < TWICE else 1,
+        "slab": (index // 3) % 3 == 0,
+    }
 
 
 def make(index: int, root: Path, anatomies: list[str], masks: list[Path] | None, seed: int, scanner: dict) -> None:
@@ -49,9 +52,12 @@ def make(index: int, root: Path, anatomies: list[str], masks: list[Path] | None,
     slab = root / "derivatives" / "qmt" / name / "anat" / f"{name}_PSRmap.nii.gz"
     if not (truth / f"{name}_desc-truth_parameters.json").is_file() or not (root / name).is_dir():
         subject = simulate_subject(
-            seed + index, anatomy=load_anatomy(anatomies[index % len(anatomies)]), lesion_masks=masks, skull=False,
+            seed + index,
+            anatomy=load_anatomy(anatomies[index % len(anatomies)]),
+            lesion_masks=masks,
+            skull=False,
             healthy=who["diagnosis"] == "HC",
-        )  # fmt: skip
+        )
         scans = [scan_subject(subject, seed + index, k, **scanner) for k in range(int(str(who["scans"])))]
         write_subject(root, name, subject, scans)
     whole = truth / f"{name}_desc-truth_PSRmap.nii.gz"
@@ -101,19 +107,27 @@ def main() -> None:
     args = p.parse_args()
     anatomies = [name for source in args.anatomies for name in list_anatomies(source)]
     masks = sorted(args.lesion_masks.glob("*.nii*")) if args.lesion_masks else None
-    scanner = {"bias": args.bias, "misregistration": args.misregistration, "thick_slices": args.thick_slices,
-               "obliquity": args.obliquity}  # fmt: skip
+    scanner = {
+        "bias": args.bias,
+        "misregistration": args.misregistration,
+        "thick_slices": args.thick_slices,
+        "obliquity": args.obliquity,
+    }
     write_description(args.out)
     with staging(args.out / "derivatives" / "qmt") as (hidden,):
-        write_json(hidden / "dataset_description.json", {"Name": "Slabs as qMT gives them", "BIDSVersion": "1.9.0",
-                                                         "DatasetType": "derivative"})  # fmt: skip
+        write_json(
+            hidden / "dataset_description.json",
+            {"Name": "Slabs as qMT gives them", "BIDSVersion": "1.9.0", "DatasetType": "derivative"},
+        )
     people = [person(i, args.seed) for i in range(args.people)]
     columns = ("participant_id", "diagnosis", "age", "sex")
     with atomic_path(args.out / "participants.tsv") as temporary:
         rows = ["\t".join(columns), *("\t".join(str(who[c]) for c in columns) for who in people)]
         temporary.write_text("\n".join(rows) + "\n")
-    print(f"{len(people)} people, {sum(who['scans'] for who in people)} scans, "
-          f"{sum(who['diagnosis'] == 'HC' for who in people)} controls, {sum(who['slab'] for who in people)} slabs")
+    print(
+        f"{len(people)} people, {sum(who['scans'] for who in people)} scans, "
+        f"{sum(who['diagnosis'] == 'HC' for who in people)} controls, {sum(who['slab'] for who in people)} slabs"
+    )
     work = partial(make, root=args.out, anatomies=anatomies, masks=masks, seed=args.seed, scanner=scanner)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, mp_context=context, initializer=one_thread) as pool:

@@ -47,8 +47,10 @@ def traced(modules: list[nn.Module], step: Callable[[], Tensor]) -> tuple[int, i
 
 def steps(config: str) -> dict[str, tuple[int, Callable[[], tuple[int, int, float, float]]]]:
     """Each stage's number of steps, and what traces one of them."""
-    settings = {name: resolve(name, config) for name in ("autoencoder", "backbone", "demist", "vae", "ldm", "pix2pix",
-                                                         "regression", "cwdm")}  # fmt: skip
+    settings = {
+        name: resolve(name, config)
+        for name in ("autoencoder", "backbone", "demist", "vae", "ldm", "pix2pix", "regression", "cwdm")
+    }
     model = read_model(settings["demist"].model)
     z_channels, c_channels = model.psr.latent_channels, model.condition.latent_channels
 
@@ -107,10 +109,15 @@ def steps(config: str) -> dict[str, tuple[int, Callable[[], tuple[int, int, floa
         "backbone": latent("backbone", lambda: build_backbone(model.backbone), z_channels),
         "demist": demist,
         "vae": latent("vae", lambda: build_latent_unet(model.backbone, c_channels, z_channels), c_channels),
-        "ldm": latent("ldm", lambda: build_latent_unet(model.backbone, z_channels + c_channels, z_channels),
-                      z_channels + c_channels),
-        "pix2pix": unet("pix2pix"), "regression": unet("regression"), "cwdm": cwdm,
-    }  # fmt: skip
+        "ldm": latent(
+            "ldm",
+            lambda: build_latent_unet(model.backbone, z_channels + c_channels, z_channels),
+            z_channels + c_channels,
+        ),
+        "pix2pix": unet("pix2pix"),
+        "regression": unet("regression"),
+        "cwdm": cwdm,
+    }
     return {name: (settings[name].steps or 0, count) for name, count in counts.items()}
 
 
@@ -128,8 +135,10 @@ def main() -> None:
             except (NotImplementedError, RuntimeError) as error:
                 print(f"| {name} | cannot be traced: {str(error).splitlines()[0]} |")
                 continue
-        print(f"| {name} | {parameters / 1e6:.1f} | {trained / 1e6:.1f} | {operations / 1e12:.2f} | {number:,} | "
-              f"{kept / 2e9:.1f} | {operations * number / 1e18:.1f} |")  # fmt: skip
+        print(
+            f"| {name} | {parameters / 1e6:.1f} | {trained / 1e6:.1f} | {operations / 1e12:.2f} | {number:,} | "
+            f"{kept / 2e9:.1f} | {operations * number / 1e18:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,16 @@ from DEMISTCore.regions.write import LABELS, label_map
 from DEMISTCore.volume import Volume
 
 COLOURS = {
-    "csf": "#355c9c", "grey_matter": "#8d8d8d", "white_matter": "#e8e2d0", "nawm": "#f2f2f2", "nawm_distal": "#f2f2f2",
-    "nawm_middle": "#d9ecc9", "nawm_proximal": "#a3d27a", "lesion": "#e03c31", "black_hole": "#7d0f0f",
-}  # fmt: skip
+    "csf": "#355c9c",
+    "grey_matter": "#8d8d8d",
+    "white_matter": "#e8e2d0",
+    "nawm": "#f2f2f2",
+    "nawm_distal": "#f2f2f2",
+    "nawm_middle": "#d9ecc9",
+    "nawm_proximal": "#a3d27a",
+    "lesion": "#e03c31",
+    "black_hole": "#7d0f0f",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,9 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw(
-    t1w: Volume, flair: Volume, labels: Volume, suggested: np.ndarray, drawn: np.ndarray | None,
-    heights: Sequence[int], out: Path,
-) -> None:  # fmt: skip
+    t1w: Volume,
+    flair: Volume,
+    labels: Volume,
+    suggested: np.ndarray,
+    drawn: np.ndarray | None,
+    heights: Sequence[int],
+    out: Path,
+) -> None:
     """Save the picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import ListedColormap

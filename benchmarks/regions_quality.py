@@ -78,10 +78,12 @@ def load(session: Any, cache: Path | None) -> dict[str, np.ndarray]:
     array = labels.array.round().astype(np.uint8)
     array[Volume.read(session.lesion).resampled_to(labels, "nearest").array > 0.5] = LESION
     case = {
-        "x": prepared.array, "mask": prepared.mask.array, "affine": prepared.grid.affine,
+        "x": prepared.array,
+        "mask": prepared.mask.array,
+        "affine": prepared.grid.affine,
         "y": Volume.read(session.psr).resampled_to(prepared.grid, "linear").array,
         "soft": labels_to_grid(Volume(array, labels.affine), prepared.grid).array,
-    }  # fmt: skip
+    }
     if session.grey and session.white:
         case["largest"] = largest(session, case["soft"], prepared.grid)
     if file is not None:
@@ -143,10 +145,13 @@ def by_lesion(numbers: np.ndarray, true: np.ndarray, millilitres: float) -> dict
     count = int(numbers.max(initial=0))
     return {
         "lesion_dice": dice(numbers > 0, true),
-        "true_ml": float(true.sum() * millilitres), "suggested_ml": float((numbers > 0).sum() * millilitres),
-        "lesions": len(large), "found": sum(1 for k in large if k in hit),
-        "suggestions": count, "right": len(right),
-    }  # fmt: skip
+        "true_ml": float(true.sum() * millilitres),
+        "suggested_ml": float((numbers > 0).sum() * millilitres),
+        "lesions": len(large),
+        "found": sum(1 for k in large if k in hit),
+        "suggestions": count,
+        "right": len(right),
+    }
 
 
 def recovered(case: dict[str, np.ndarray], tissue: Volume) -> dict[str, list[float]]:
@@ -158,9 +163,11 @@ def recovered(case: dict[str, np.ndarray], tissue: Volume) -> dict[str, list[flo
         psr, lesion_mask=lesion_mask, tissue=fill_white(tissue, lesion_mask.array > 0), settings=RegionSettings()
     ).masks
     true = build_regions(
-        psr, lesion_mask=lesion_mask, tissue=fill_white(Volume(TISSUE[labels], affine), lesion_mask.array > 0),
+        psr,
+        lesion_mask=lesion_mask,
+        tissue=fill_white(Volume(TISSUE[labels], affine), lesion_mask.array > 0),
         settings=RegionSettings(),
-    ).masks  # fmt: skip
+    ).masks
     result = {}
     for key in true:
         if key in made and key not in ("lesion", "black_hole"):
@@ -199,9 +206,11 @@ def line(row: dict[str, Any]) -> str:
         )
     moved = "  ".join(
         f"{key.removeprefix('nawm_')} {100 * (v[1] / v[0] - 1):+.1f} ({100 * (v[3] / v[2] - 1):+.1f}, median "
-        f"{100 * (v[5] / v[4] - 1):+.1f})" if key != "csf" else f"csf {v[1] - v[0]:+.4f} of {v[0]:.4f}"
+        f"{100 * (v[5] / v[4] - 1):+.1f})"
+        if key != "csf"
+        else f"csf {v[1] - v[0]:+.4f} of {v[0]:.4f}"
         for key, v in row["means"].items()
-    )  # fmt: skip
+    )
     if "floor" in row:
         floor = "  ".join(f"{k} {100 * (v[1] / v[0] - 1):+.1f}" for k, v in row["floor"].items() if k != "csf")
         moved += f"\n    by the largest true fraction: {floor}"

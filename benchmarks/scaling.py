@@ -26,9 +26,19 @@ from engine_simulation import Outcome, simulate
 
 HERE = Path(__file__).parent
 #: Scans, and the workers (and GPUs) that somebody with as many scans has.
-SIZES = ((100, 2, 0), (100, 8, 0), (100, 8, 1), (10_000, 64, 0), (10_000, 256, 0), (10_000, 64, 2),
-         (1_000_000, 500, 0), (1_000_000, 1000, 0), (1_000_000, 2000, 0), (1_000_000, 500, 8),
-         (1_000_000, 1000, 16))  # fmt: skip
+SIZES = (
+    (100, 2, 0),
+    (100, 8, 0),
+    (100, 8, 1),
+    (10_000, 64, 0),
+    (10_000, 256, 0),
+    (10_000, 64, 2),
+    (1_000_000, 500, 0),
+    (1_000_000, 1000, 0),
+    (1_000_000, 2000, 0),
+    (1_000_000, 500, 8),
+    (1_000_000, 1000, 16),
+)
 #: Sessions for each worker of the shorter of two simulated runs, and at least so many in all; of more, the rate between
 #: the two is what counts.
 _ROUNDS, _LEAST = 4, 400
@@ -84,10 +94,20 @@ def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]])
         seconds, outcome = whole(scans, constants, workers, gpus)
         cores, cards = workers * seconds / 3600, gpus * seconds / 3600
         cost = cores * constants["core_hour"] + cards * constants["gpu_hour"]
-        used = ", ".join(f"{outcome.busy[name]:.0%}" if name in outcome.busy else "-"
-                         for name in ("cpu", "gpu", "storage", "hand"))  # fmt: skip
-        cells = (f"{scans:,}", f"{workers:,}", gpus or "-", _time(seconds), f"{cores:,.0f}",
-                 f"{cards:,.0f}" if gpus else "-", f"{cost:,.0f}", _NAMES[outcome.bottleneck], used)  # fmt: skip
+        used = ", ".join(
+            f"{outcome.busy[name]:.0%}" if name in outcome.busy else "-" for name in ("cpu", "gpu", "storage", "hand")
+        )
+        cells = (
+            f"{scans:,}",
+            f"{workers:,}",
+            gpus or "-",
+            _time(seconds),
+            f"{cores:,.0f}",
+            f"{cards:,.0f}" if gpus else "-",
+            f"{cost:,.0f}",
+            _NAMES[outcome.bottleneck],
+            used,
+        )
         yield f"| {' | '.join(map(str, cells))} |"
 
 
@@ -118,15 +138,29 @@ def _validate(most_off: float, measure: Any, plain: str, mixed: str) -> int:
     own = max(0.0, first["overhead_ms"] / 1000)
     constants, _ = read_constants(None)
     # Nothing but sleep: what storage, hand-out and records take is in the overhead of a session already.
-    constants |= {"spread": 0.0, "deaths_per_hour": 0.0, "input_mb": 0.0, "output_mb": 0.0, "handoff_mb": 0.0,
-                  "dispatch_s": 0.0, "ledger_s": 0.0, "index_s": 0.0, "start_s": 0.0, "session_s": own,
-                  "report_s": 0.0}  # fmt: skip
-    print(f"One run of 12 sessions on 2 workers: {own * 1000:.0f} ms a session beyond its sleep of 1 s, of which "
-          f"{first['worker_cpu_ms']:.0f} ms processor of the worker; {first['main_cpu_ms']:.0f} ms of the one that "
-          f"hands out. Share of work {first['share']:.0%}.")  # fmt: skip
+    constants |= {
+        "spread": 0.0,
+        "deaths_per_hour": 0.0,
+        "input_mb": 0.0,
+        "output_mb": 0.0,
+        "handoff_mb": 0.0,
+        "dispatch_s": 0.0,
+        "ledger_s": 0.0,
+        "index_s": 0.0,
+        "start_s": 0.0,
+        "session_s": own,
+        "report_s": 0.0,
+    }
+    print(
+        f"One run of 12 sessions on 2 workers: {own * 1000:.0f} ms a session beyond its sleep of 1 s, of which "
+        f"{first['worker_cpu_ms']:.0f} ms processor of the worker; {first['main_cpu_ms']:.0f} ms of the one that "
+        f"hands out. Share of work {first['share']:.0%}."
+    )
     worst = 0.0
-    print("| sessions | workers | GPU workers | sleeps (s) | simulated (s) | measured (s) | off |\n"
-          "|--:|--:|--:|---|--:|--:|--:|")  # fmt: skip
+    print(
+        "| sessions | workers | GPU workers | sleeps (s) | simulated (s) | measured (s) | off |\n"
+        "|--:|--:|--:|---|--:|--:|--:|"
+    )
     for sessions, workers, gpus, seconds in (
         (40, 2, 0, {"map": 1.0}),
         (15, 2, 0, {"map": 2.0}),

@@ -61,8 +61,9 @@ def main() -> None:
     point = Jump.jumpToLesion(1, table, centre=False)
 
     def row(heading: str) -> np.ndarray:
-        return np.concatenate([titled(slicer_views.picture(v), heading if not k else "") for k, v in
-                               enumerate(views.values())], 1)  # fmt: skip
+        return np.concatenate(
+            [titled(slicer_views.picture(v), heading if not k else "") for k, v in enumerate(views.values())], 1
+        )
 
     for view in views.values():
         view.set_background_volume_id(t1.GetID())

@@ -117,10 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             gap, where = heart.take()
             sampling = next((when for when, words in stages if words.startswith("Sampling")), None)
             numbers[name] = {
-                "apply_returns_s": called, "longest_gap_s": gap, "longest_gap_in": where,
-                "sampling_starts_s": None if sampling is None else sampling - start, "total_s": job.seconds,
+                "apply_returns_s": called,
+                "longest_gap_s": gap,
+                "longest_gap_in": where,
+                "sampling_starts_s": None if sampling is None else sampling - start,
+                "total_s": job.seconds,
                 "worker_timings_s": job.result.provenance["timings_s"],
-            }  # fmt: skip
+            }
         numbers["cancel"] = {
             where: cancel_seconds(logic, heart, t1, flair, pattern, {**options, **more})
             for where, pattern, more in (
@@ -128,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # Another setting, so that the images must be prepared again.
                 ("preparation", "Registering", {"biasCorrect": False}),
             )
-        }  # fmt: skip
+        }
     finally:
         logic.shutdown()
     numbers["machine"] = {"platform": platform.platform(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
@@ -184,11 +187,7 @@ def report(numbers: dict[str, Any]) -> bool:
     print("| what | seconds | promised |\n|---|---:|---:|")
     for what, seconds, promised in rows:
         print(f"| {what} | {seconds:.3f} | {'' if promised is None else f'{promised:g}'} |")
-    return (
-        blocked <= BLOCKED
-        and second["sampling_starts_s"] <= WARM
-        and max(numbers["cancel"].values()) <= CANCEL
-    )  # fmt: skip
+    return blocked <= BLOCKED and second["sampling_starts_s"] <= WARM and max(numbers["cancel"].values()) <= CANCEL
 
 
 if __name__ == "__main__":

@@ -22,8 +22,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-SWEEP = (("dpmpp_2m", 4), ("dpmpp_2m", 6), ("dpmpp_2m", 8), ("dpmpp_2m", 10), ("dpmpp_2m", 15), ("dpmpp_2m", 20),
-         ("ddim", 10), ("ddim", 20), ("ddpm", 20), ("ddpm", 50))  # fmt: skip
+SWEEP = (
+    ("dpmpp_2m", 4),
+    ("dpmpp_2m", 6),
+    ("dpmpp_2m", 8),
+    ("dpmpp_2m", 10),
+    ("dpmpp_2m", 15),
+    ("dpmpp_2m", 20),
+    ("ddim", 10),
+    ("ddim", 20),
+    ("ddpm", 20),
+    ("ddpm", 50),
+)
 #: Stands in the place of sampler and steps.
 MEAN = ("mean", 0)
 
@@ -77,9 +87,21 @@ def fresh_processes(args: argparse.Namespace, folder: Path) -> dict:
     for i in range(args.repeat):
         out = folder / f"psr-{i}.nii.gz"
         command = [
-            sys.executable, "-m", "DEMISTCore.synthesize", "--t1w", str(args.t1w), "--flair", str(args.flair),
-            "--out", str(out), "--bundle", args.bundle, "--device", args.device, "--quiet",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "DEMISTCore.synthesize",
+            "--t1w",
+            str(args.t1w),
+            "--flair",
+            str(args.flair),
+            "--out",
+            str(out),
+            "--bundle",
+            args.bundle,
+            "--device",
+            args.device,
+            "--quiet",
+        ]
         command += ["--mode", args.mode] if args.mode else []
         command += ["--seeds", args.seeds] if args.seeds else []
         command += ["--brain-mask", str(args.brain_mask)] if args.brain_mask else []
@@ -130,8 +152,9 @@ def sweep(args: argparse.Namespace, patient) -> dict:
     from DEMISTCore.synthesis import generate
 
     bundle, device = load_bundle(args.bundle), pick_device(args.device)
-    prepared = prepare(args.t1w, args.flair, brain_mask=args.brain_mask, spacing=bundle.spacing,
-                       multiple=bundle.config.multiple)  # fmt: skip
+    prepared = prepare(
+        args.t1w, args.flair, brain_mask=args.brain_mask, spacing=bundle.spacing, multiple=bundle.config.multiple
+    )
     default = (bundle.sampling["sampler"], bundle.sampling["steps"])
     settings = [default, *(s for s in SWEEP if s != default), *([MEAN] if bundle.config.mean is not None else [])]
     seconds: dict[tuple[str, int], list[float]] = {s: [] for s in settings}

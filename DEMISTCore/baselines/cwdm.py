@@ -46,10 +46,17 @@ def build_cwdm(channels: Sequence[int] = (64, 128, 128, 256, 256), blocks: int =
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
-        spatial_dims=3, in_channels=24, out_channels=8, channels=tuple(channels), num_res_blocks=blocks,
-        attention_levels=(False,) * len(channels), num_head_channels=channels[-1], norm_num_groups=groups,
-        include_fc=False, use_flash_attention=True,
-    ).to(memory_format=torch.channels_last_3d)  # fmt: skip
+        spatial_dims=3,
+        in_channels=24,
+        out_channels=8,
+        channels=tuple(channels),
+        num_res_blocks=blocks,
+        attention_levels=(False,) * len(channels),
+        num_head_channels=channels[-1],
+        norm_num_groups=groups,
+        include_fc=False,
+        use_flash_attention=True,
+    ).to(memory_format=torch.channels_last_3d)
 
 
 def schedule() -> NoiseSchedule:
@@ -59,9 +66,7 @@ def schedule() -> NoiseSchedule:
     return NoiseSchedule(**SCHEDULE)
 
 
-def as_velocity(
-    clean: Callable[[Tensor, Tensor], Tensor], noise: NoiseSchedule
-) -> Callable[[Tensor, Tensor], Tensor]:
+def as_velocity(clean: Callable[[Tensor, Tensor], Tensor], noise: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
     """A model that predicts z_0 as one that predicts v: v = (alpha z_t - z_0) / sigma, so alpha z_t - sigma v = z_0."""
 
     def velocity(z: Tensor, t: Tensor) -> Tensor:
@@ -87,9 +92,14 @@ class WaveletDiffusion:
         return count_parameters(self.network)
 
     def predict(
-        self, array: np.ndarray, mask: np.ndarray | None = None, *, seed: int = 0,
-        device: torch.device | str = "cpu", dtype: torch.dtype | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        array: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> np.ndarray:
         """One sample of PSR (X, Y, Z), see :class:`.trained.Maker`; extents are even."""
         import torch
 
@@ -110,7 +120,7 @@ class WaveletDiffusion:
             start = noise((1, haar.BANDS, *given.shape[2:])).to(device)
             bands = SAMPLERS[self.settings["sampler"]](
                 as_velocity(clean, schedule()), start, schedule(), self.settings["steps"], noise=noise
-            )  # fmt: skip
+            )
         self.passes = passes[0]
         return finished(haar.inverse(haar.hidden(bands.float()))[0, 0], PSR_RANGE, mask)
 

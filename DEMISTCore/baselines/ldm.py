@@ -37,9 +37,7 @@ def build_latent_unet(cfg: BackboneConfig, given: int, taken: int) -> nn.Module:
 
     from ..networks.brain_ldm import UNetConfig, unet_arguments
 
-    shape = replace(
-        UNetConfig.of_backbone(cfg), in_channels=given, out_channels=taken, cross_attention_dim=None
-    )  # fmt: skip
+    shape = replace(UNetConfig.of_backbone(cfg), in_channels=given, out_channels=taken, cross_attention_dim=None)
     import torch
 
     return DiffusionModelUNet(**unet_arguments(shape)).to(memory_format=torch.channels_last_3d)
@@ -69,9 +67,14 @@ class LatentRival:
         return count_parameters(self.network, self.foundation.condition.encoder, self.foundation.psr.decoder)
 
     def predict(
-        self, array: np.ndarray, mask: np.ndarray | None = None, *, seed: int = 0,
-        device: torch.device | str = "cpu", dtype: torch.dtype | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        array: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> np.ndarray:
         """PSR (X, Y, Z), see :class:`.trained.Maker`. Whole volumes, as DEMIST samples them."""
         import torch
 
@@ -110,9 +113,7 @@ def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | Non
     def answer(network: nn.Module, c: Tensor, seed: int) -> Tensor:
         noise = SeededNoise([seed])
         start = noise((1, model.psr.latent_channels, *c.shape[2:])).to(c.device)
-        return SAMPLERS[plan["sampler"]](
-            conditioned(network, c), start, schedule, plan["steps"], noise=noise
-        )  # fmt: skip
+        return SAMPLERS[plan["sampler"]](conditioned(network, c), start, schedule, plan["steps"], noise=noise)
 
     rival.answer, rival.settings = answer, plan
     return rival
@@ -144,7 +145,7 @@ def read_rival(source: str | Path, stage: str) -> tuple[Run, LatentRival]:
     model = read_model(run.settings.model)
     foundation = replace(
         foundation, model=model, latent_scale=scales["latent_scale"], condition_scale=scales["condition_scale"]
-    )  # fmt: skip
+    )
     z, c = model.psr.latent_channels, model.condition.latent_channels
     network = build_latent_unet(model.backbone, c if stage == "vae" else z + c, z)
     load(network, part(run.weights(), "network"), source)

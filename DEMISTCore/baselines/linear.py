@@ -73,9 +73,15 @@ class LinearModel:
         """Write to ``path`` (.npz), whole or not at all."""
         with atomic_path(path) as temporary:
             np.savez(
-                temporary, format=_FORMAT, weights=self.weights, ratio_scale=self.ratio_scale, spacing=self.spacing,
-                scans=np.array(self.scans, dtype=str), source=self.source, key=self.key,
-            )  # fmt: skip
+                temporary,
+                format=_FORMAT,
+                weights=self.weights,
+                ratio_scale=self.ratio_scale,
+                spacing=self.spacing,
+                scans=np.array(self.scans, dtype=str),
+                source=self.source,
+                key=self.key,
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> LinearModel:
@@ -87,17 +93,22 @@ class LinearModel:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 model = cls(
-                    np.asarray(stored["weights"], np.float64), float(stored["ratio_scale"]), float(stored["spacing"]),
-                    tuple(stored["scans"].tolist()), str(stored["source"]), str(stored["key"]),
-                )  # fmt: skip
+                    np.asarray(stored["weights"], np.float64),
+                    float(stored["ratio_scale"]),
+                    float(stored["spacing"]),
+                    tuple(stored["scans"].tolist()),
+                    str(stored["source"]),
+                    str(stored["key"]),
+                )
                 good = int(stored["format"]) == _FORMAT and model.weights.shape == (len(FEATURES),)
         except OSError as error:
             raise InputError(f"The linear model {path} cannot be read: {error.strerror or error}.") from error
         except Exception:  # numpy raises whatever a damaged archive leads it to
             good = False
         if not good or not np.isfinite([*model.weights, model.ratio_scale, model.spacing]).all():
-            raise InputError(f"{path} holds no linear model; give the linear.npz that an evaluation with "
-                             "--lookup-from wrote.")  # fmt: skip
+            raise InputError(
+                f"{path} holds no linear model; give the linear.npz that an evaluation with --lookup-from wrote."
+            )
         return model
 
 

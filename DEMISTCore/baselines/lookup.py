@@ -58,9 +58,7 @@ def look_up(means: Mapping[int, float], labels: np.ndarray) -> np.ndarray:
     return table[np.asarray(labels)]
 
 
-def cohort_means(
-    truths: Mapping[str, tuple[Path, Path | None]], cache: str | Path | None = None
-) -> dict[str, Means]:
+def cohort_means(truths: Mapping[str, tuple[Path, Path | None]], cache: str | Path | None = None) -> dict[str, Means]:
     """Tissue means of each subject of a cohort; ``truths`` gives (PSR map, segmentation) by subject.
 
     Args:
@@ -75,8 +73,9 @@ def cohort_means(
     known: dict[str, dict[str, float]] = {}
     if cache is not None and Path(cache).is_file():
         try:
-            known = {key: {str(int(k)): float(v) for k, v in means.items()}
-                     for key, means in read_json(Path(cache)).items()}  # fmt: skip
+            known = {
+                key: {str(int(k)): float(v) for k, v in means.items()} for key, means in read_json(Path(cache)).items()
+            }
         except (OSError, ValueError, TypeError, AttributeError):
             known = {}  # a damaged cache is made again
     result, found = {}, {}

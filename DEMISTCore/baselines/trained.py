@@ -24,9 +24,14 @@ class Maker(Protocol):
     passes: int
 
     def predict(
-        self, array: np.ndarray, mask: np.ndarray | None = None, *, seed: int = 0,
-        device: torch.device | str = "cpu", dtype: torch.dtype | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        array: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> np.ndarray:
         """PSR (X, Y, Z), fraction, 0 outside ``mask``, of prepared images (2, X, Y, Z)."""
 
 
@@ -50,9 +55,7 @@ def counted(network: nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def in_windows(
-    network: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int], overlap: float = 0.5
-) -> Tensor:
+def in_windows(network: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int], overlap: float = 0.5) -> Tensor:
     """``network`` over windows of ``size`` of a volume (1, C, X, Y, Z), blended by a Gaussian.
 
     Instance and group norms see what they saw in training, whatever the volume's extents.

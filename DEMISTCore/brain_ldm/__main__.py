@@ -51,17 +51,24 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--steps", type=_whole, default=50, metavar="N", help="of DDIM (%(default)s)")
     how.add_argument("--eta", type=float, default=0.0, help="0 deterministic, 1 as noisy as can be (%(default)s)")
     how.add_argument(
-        "--shape", type=_whole, nargs=3, default=(160, 224, 160), metavar=("X", "Y", "Z"),
+        "--shape",
+        type=_whole,
+        nargs=3,
+        default=(160, 224, 160),
+        metavar=("X", "Y", "Z"),
         help="voxels of 1 mm, multiples of 8 (160 224 160)",
-    )  # fmt: skip
+    )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (%(default)s)")
     how.add_argument("--overwrite", action="store_true", help="replace files that are there")
     how.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     p = commands.add_parser("info", help="say what a folder holds", description="Say what a folder holds.")
     p.add_argument("source", metavar="FOLDER|ID")
-    p = commands.add_parser("convert", help="write a published model in our form",
-                            description="Write a published model as safetensors with hashes, the U-Net as a delta over "
-                            "its VAE, which goes to OUT-vae.")  # fmt: skip
+    p = commands.add_parser(
+        "convert",
+        help="write a published model in our form",
+        description="Write a published model as safetensors with hashes, the U-Net as a delta over "
+        "its VAE, which goes to OUT-vae.",
+    )
     p.add_argument("source", metavar="FOLDER|ID")
     p.add_argument("out", type=Path, metavar="OUT")
     p.add_argument("--base", type=Path, metavar="FOLDER", help="bundle of the VAE, if it is there already")
@@ -110,17 +117,18 @@ def _sample(args: argparse.Namespace) -> int:
                 bar.set_postfix_str(f"{request.name}, {place[request.name] + 1} of {len(place)}", refresh=False)
                 bar.update(place[request.name] * steps + done - bar.n)
 
-            paths = write_cohort(
-                model, requests, args.out_dir, settings, overwrite=args.overwrite, progress=told
-            )  # fmt: skip
+            paths = write_cohort(model, requests, args.out_dir, settings, overwrite=args.overwrite, progress=told)
         else:
-            request = Request(
-                "brain", args.age, args.sex, args.ventricular_volume, args.brain_volume, args.seed
-            )  # fmt: skip
+            request = Request("brain", args.age, args.sex, args.ventricular_volume, args.brain_volume, args.seed)
             write_sample(
-                model, request, args.out, settings, preview=args.preview, overwrite=args.overwrite,
+                model,
+                request,
+                args.out,
+                settings,
+                preview=args.preview,
+                overwrite=args.overwrite,
                 progress=lambda *_: bar.update(),
-            )  # fmt: skip
+            )
             paths = [args.out]
     if not args.quiet:
         print("\n".join(map(str, paths)))

@@ -142,9 +142,14 @@ class BrainLDM:
         noise = SeededNoise([seed])
         z = noise((1, self.vae.latent_channels, *whole)).to(self.device)
         z = ddim(
-            lambda z_t, t: self.unet(z_t, t, context), z, self.scheduler, steps, noise=noise, eta=eta,
+            lambda z_t, t: self.unet(z_t, t, context),
+            z,
+            self.scheduler,
+            steps,
+            noise=noise,
+            eta=eta,
             callback=None if progress is None else lambda done, total, _: progress(done, total),
-        )  # fmt: skip
+        )
         starts = [(n - m) // 2 for n, m in zip(whole, latent)]
         z = z[(..., *(slice(a, a + m) for a, m in zip(starts, latent)))]
         image = self.vae.decode(z)[0, 0].numpy()
@@ -195,8 +200,12 @@ class BrainLDM:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the sidecar of a sample says about the model."""
-        told: dict[str, Any] = {"name": self.source.title, "folder": self.source.folder.name,
-                                "schedule": self.scheduler.to_dict(), "conditions": list(self.conditions)}  # fmt: skip
+        told: dict[str, Any] = {
+            "name": self.source.title,
+            "folder": self.source.folder.name,
+            "schedule": self.scheduler.to_dict(),
+            "conditions": list(self.conditions),
+        }
         if isinstance(self.source, Stored):
             return {**told, "hash": self.source.hash}
         from ..files import sha256

@@ -81,9 +81,13 @@ def write_sample(
             raise InputError(f"{path} exists already; choose another name or add --overwrite.")
     start = time.monotonic()
     volume = model.sample(
-        **request.conditions, seed=request.seed, steps=settings.steps, eta=settings.eta, shape=settings.shape,
+        **request.conditions,
+        seed=request.seed,
+        steps=settings.steps,
+        eta=settings.eta,
+        shape=settings.shape,
         progress=progress,
-    )  # fmt: skip
+    )
     with atomic_paths([out, sidecar, *([preview] if preview else [])]) as (image, told, *drawn):
         volume.write(image, description=DESCRIPTION)
         write_json(told, _provenance(model, request, settings, time.monotonic() - start))
@@ -231,10 +235,15 @@ def _provenance(model: BrainLDM, request: Request, settings: Settings, seconds: 
     from .model import WARNING
 
     return {
-        "synthetic": True, "statement": WARNING, "demist": __version__, "model": model.provenance,
-        "request": asdict(request), "settings": {**asdict(settings), "sampler": "ddim", "shape": list(settings.shape)},
-        "device": describe_device(model.device), "seconds": round(seconds, 1),
-    }  # fmt: skip
+        "synthetic": True,
+        "statement": WARNING,
+        "demist": __version__,
+        "model": model.provenance,
+        "request": asdict(request),
+        "settings": {**asdict(settings), "sampler": "ddim", "shape": list(settings.shape)},
+        "device": describe_device(model.device),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _made(model: BrainLDM, request: Request, settings: Settings, out: Path) -> bool:

@@ -52,8 +52,11 @@ class VAE:
         Raises:
             InputError: an extent is no multiple of ``factor``, or there is not enough memory.
         """
-        x = torch.from_numpy(np.ascontiguousarray(image.array, np.float32))[None, None] if isinstance(
-            image, Volume) else image.float()  # fmt: skip
+        x = (
+            torch.from_numpy(np.ascontiguousarray(image.array, np.float32))[None, None]
+            if isinstance(image, Volume)
+            else image.float()
+        )
         check_extents(tuple(x.shape[2:]), self.factor)
         check_memory(encode_memory(self.network, tuple(x.shape[2:]), torch.float32), self.device, "encoding this image")
         x = x.contiguous(memory_format=torch.channels_last_3d).to(self.device)

@@ -26,7 +26,24 @@ from .save import save_bundle
 from .write import check_target, header, write_bundle
 
 __all__ = [
-    "CARD_FILE", "DEFAULT_BUNDLE", "DESCRIPTION_FILE", "PATTERNS", "SAMPLING", "SEARCH_VARIABLE", "SIMULATED_WARNING",
-    "Bundle", "Described", "check_files", "check_target", "description_hash", "find_base", "find_folder", "header",
-    "list_bundles", "load_bundle", "read_description", "save_bundle", "write_bundle",
-]  # fmt: skip
+    "CARD_FILE",
+    "DEFAULT_BUNDLE",
+    "DESCRIPTION_FILE",
+    "PATTERNS",
+    "SAMPLING",
+    "SEARCH_VARIABLE",
+    "SIMULATED_WARNING",
+    "Bundle",
+    "Described",
+    "check_files",
+    "check_target",
+    "description_hash",
+    "find_base",
+    "find_folder",
+    "header",
+    "list_bundles",
+    "load_bundle",
+    "read_description",
+    "save_bundle",
+    "write_bundle",
+]

@@ -26,9 +26,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("source", metavar="FOLDER", help=source)
     p.add_argument("out", metavar="OUT", type=Path, help="new folder; a published model's autoencoder goes to OUT-vae")
     p.add_argument(
-        "--to", choices=("demist", "monai", "generative"), default="demist",
+        "--to",
+        choices=("demist", "monai", "generative"),
+        default="demist",
         help="our form; a MONAI bundle; one with the weight names of GenerativeModels (default: %(default)s)",
-    )  # fmt: skip
+    )
     p.add_argument("--base", type=Path, metavar="FOLDER", help="the autoencoder's bundle, if it is there already")
     p.add_argument("--storage", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the weights")
     p.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")

@@ -44,29 +44,51 @@ def _inference(bundle: Bundle) -> dict[str, object]:
         "imports": ["$import DEMISTCore"],
         "bundle_root": ".",
         "model": f"$@bundle_root + '/models/{bundle.name}'",
-        "t1w": "t1w.nii.gz", "flair": "flair.nii.gz", "out": "psr.nii.gz",
-        "mode": bundle.sampling["mode"], "seeds": bundle.sampling["seeds"] if samples else None,
-        "steps": bundle.sampling["steps"] if samples else None, "device": "auto",
-        "skull_strip": "auto", "brain_mask": None, "overwrite": True,
-        "run": ["$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, mode=@mode, seeds=@seeds, steps=@steps, "
-                "device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, overwrite=@overwrite)"],
-    }  # fmt: skip
+        "t1w": "t1w.nii.gz",
+        "flair": "flair.nii.gz",
+        "out": "psr.nii.gz",
+        "mode": bundle.sampling["mode"],
+        "seeds": bundle.sampling["seeds"] if samples else None,
+        "steps": bundle.sampling["steps"] if samples else None,
+        "device": "auto",
+        "skull_strip": "auto",
+        "brain_mask": None,
+        "overwrite": True,
+        "run": [
+            "$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, mode=@mode, seeds=@seeds, steps=@steps, "
+            "device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, overwrite=@overwrite)"
+        ],
+    }
 
 
 def _metadata(bundle: Bundle) -> dict[str, object]:
     def image(channels: dict[str, str], unit: str) -> dict[str, object]:
-        return {"type": "image", "format": "magnitude", "modality": "MR", "num_channels": len(channels),
-                "dtype": "float32", "value_range": [], "is_patch_data": False, "channel_def": channels,
-                "unit": unit}  # fmt: skip
+        return {
+            "type": "image",
+            "format": "magnitude",
+            "modality": "MR",
+            "num_channels": len(channels),
+            "dtype": "float32",
+            "value_range": [],
+            "is_patch_data": False,
+            "channel_def": channels,
+            "unit": unit,
+        }
 
     return {
-        "version": "1.0.0", "changelog": {"1.0.0": f"exported by DEMIST {__version__}"}, "monai_version": "1.5.0",
-        "required_packages_version": {"demist": __version__}, "name": bundle.name,
-        "task": "synthesis of pool size ratio (PSR) maps from T1w and FLAIR", "description": bundle.warning,
-        "intended_use": "research only, not for clinical use", "hash": bundle.hash, "licence": bundle.licence,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported by DEMIST {__version__}"},
+        "monai_version": "1.5.0",
+        "required_packages_version": {"demist": __version__},
+        "name": bundle.name,
+        "task": "synthesis of pool size ratio (PSR) maps from T1w and FLAIR",
+        "description": bundle.warning,
+        "intended_use": "research only, not for clinical use",
+        "hash": bundle.hash,
+        "licence": bundle.licence,
         "network_data_format": {
             "inputs": {"image": image({"0": "T1w", "1": "FLAIR"}, "any")},
             "outputs": {"pred": image({"0": "PSR"}, "fraction")},
         },
         "card": f"models/{bundle.name}/{CARD_FILE}",
-    }  # fmt: skip
+    }

@@ -30,9 +30,16 @@ SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH
 #: schedule sampling starts, 1 from pure noise, below 1 from the noised mean. ``detail``: how much of what sets a sample
 #: apart from the mean is added to it.
 SAMPLING = {
-    "mode": "sample", "sampler": "dpmpp_2m", "steps": 10, "seeds": 4, "eta": 0.0, "spacing": "karras", "start": 1.0,
-    "detail": 1.0, "guidance": {},
-}  # fmt: skip
+    "mode": "sample",
+    "sampler": "dpmpp_2m",
+    "steps": 10,
+    "seeds": 4,
+    "eta": 0.0,
+    "spacing": "karras",
+    "start": 1.0,
+    "detail": 1.0,
+    "guidance": {},
+}
 
 
 @dataclass(eq=False)

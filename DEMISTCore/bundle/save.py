@@ -73,9 +73,14 @@ def save_bundle(
         raise ValueError(f"{base.name} is no foundation to build on")
     check_target(folder, overwrite)
     info = header(
-        kind, name or folder.name, licence=licence, simulated=simulated, description=description, version=version,
+        kind,
+        name or folder.name,
+        licence=licence,
+        simulated=simulated,
+        description=description,
+        version=version,
         warning=SIMULATED_WARNING if simulated or (base and base.simulated) else RESEARCH_WARNING,
-    )  # fmt: skip
+    )
     model = config.to_dict()
     if base is None:
         from ..networks.config import PSR_RANGE

@@ -43,13 +43,17 @@ def check_unseen(bundle: Bundle, scans: Mapping[str, Path]) -> str | None:
     marks = {name: scan_mark(t1w) for name, t1w in scans.items()}
     learnt = [name for name, mark in marks.items() if mark in known[TRAINED]]
     if learnt:
-        raise InputError(f"{bundle.name} was trained on {_some(learnt)}; what it makes of scans it has learnt says "
-                         "nothing of new ones: leave these out.")  # fmt: skip
+        raise InputError(
+            f"{bundle.name} was trained on {_some(learnt)}; what it makes of scans it has learnt says "
+            "nothing of new ones: leave these out."
+        )
     chosen = [name for name, mark in marks.items() if mark in known[HELD_OUT]]
     if not chosen:
         return None
-    return (f"{bundle.name} was validated or calibrated on {_some(chosen)}: its error bars fit these better than "
-            "anybody new.")  # fmt: skip
+    return (
+        f"{bundle.name} was validated or calibrated on {_some(chosen)}: its error bars fit these better than "
+        "anybody new."
+    )
 
 
 def _scans(bundle: Bundle) -> dict[str, set[str]]:

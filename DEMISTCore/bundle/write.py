@@ -38,9 +38,16 @@ def header(
 ) -> dict[str, Any]:
     """What the description of every kind of bundle begins with; the rest is the kind's own."""
     return {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "name": name, "version": version,
-        "description": description, "licence": licence, "simulated": bool(simulated), "warning": warning,
-    }  # fmt: skip
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "name": name,
+        "version": version,
+        "description": description,
+        "licence": licence,
+        "simulated": bool(simulated),
+        "warning": warning,
+    }
 
 
 def write_bundle(

@@ -39,35 +39,63 @@ Research use only.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.cohort", description=_DESCRIPTION, epilog=_EXAMPLES,
+        prog="python -m DEMISTCore.cohort",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    p.add_argument("bids_dir", type=Path, metavar="BIDS_DIR",
-                   help="BIDS data set, a table of paths (.csv, .tsv), or a folder of DICOM studies")  # fmt: skip
+    )
+    p.add_argument(
+        "bids_dir",
+        type=Path,
+        metavar="BIDS_DIR",
+        help="BIDS data set, a table of paths (.csv, .tsv), or a folder of DICOM studies",
+    )
     p.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder of the results, a BIDS derivative data set")
     p.add_argument("level", choices=("participant", "group"), help="what to do")
     which = p.add_argument_group("which sessions")
     which.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these, without sub-")
     which.add_argument("--session-label", nargs="+", default=[], metavar="LABEL", help="only these, without ses-")
     which.add_argument("--bids-filter-file", metavar="FILE", help="entities that images must have, as JSON")
-    which.add_argument("--derivatives", nargs="+", default=[], type=Path, metavar="DIR",
-                       help="data sets with brain masks, lesion masks, tissue labels in the T1w's space")  # fmt: skip
+    which.add_argument(
+        "--derivatives",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="data sets with brain masks, lesion masks, tissue labels in the T1w's space",
+    )
     which.add_argument("--dicom", action="store_true", help="BIDS_DIR holds DICOM studies, whatever it looks like")
     which.add_argument("--skip-bids-validator", action="store_true", help="do not validate BIDS_DIR first")
     which.add_argument("--shard", metavar="i/n", help="only every n-th session from the i-th on, for job arrays")
     how = p.add_argument_group("engine")
-    how.add_argument("--workers", type=whole_number, default=1, metavar="N",
-                     help="processes side by side, or jobs of a queue (default: 1)")  # fmt: skip
-    how.add_argument("--gpus", type=whole_number, default=0, metavar="N",
-                     help="further ones with a GPU each, for the networks; the others prepare images")  # fmt: skip
+    how.add_argument(
+        "--workers",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes side by side, or jobs of a queue (default: 1)",
+    )
+    how.add_argument(
+        "--gpus",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="further ones with a GPU each, for the networks; the others prepare images",
+    )
     how.add_argument("--cluster", choices=sorted(QUEUES), help="the processes are jobs of this queue (dask-jobqueue)")
     how.add_argument("--cluster-options", type=Path, metavar="FILE", help="what a job gets: queue, memory ... (YAML)")
     how.add_argument("--scheduler", metavar="tcp://..", help="workers of a Dask cluster that runs already")
     how.add_argument("--dashboard", action="store_true", help="serve Dask's page of what goes on, and say where")
-    how.add_argument("--scratch", metavar="DIR",
-                     help="a disk of the worker's own for what is not kept, such as '$TMPDIR'")  # fmt: skip
-    how.add_argument("--threads", type=whole_number, default=0, metavar="N",
-                     help="threads of each worker (default: all cores, shared among the workers)")  # fmt: skip
+    how.add_argument(
+        "--scratch", metavar="DIR", help="a disk of the worker's own for what is not kept, such as '$TMPDIR'"
+    )
+    how.add_argument(
+        "--threads",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="threads of each worker (default: all cores, shared among the workers)",
+    )
     how.add_argument("--retry-failed", action="store_true", help="work again on what the same inputs failed for")
     model = p.add_argument_group("map (defaults are the bundle's recommendations)")
     model.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id of the model")
@@ -79,11 +107,20 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     model.add_argument("--no-register", action="store_true", help="FLAIRs are aligned to the T1w already")
     model.add_argument("--no-bias-correct", action="store_true", help="leave the bias field in")
-    model.add_argument("--skull-strip", choices=("auto", "deepbet", "none"), default="auto",
-                       help="auto looks whether the skull is off already (default: %(default)s)")  # fmt: skip
+    model.add_argument(
+        "--skull-strip",
+        choices=("auto", "deepbet", "none"),
+        default="auto",
+        help="auto looks whether the skull is off already (default: %(default)s)",
+    )
     model.add_argument("--any-brain-volume", action="store_true", help="brains of impossible volume are right")
-    model.add_argument("--output-spaces", nargs="+", default=[], metavar="SPACE",
-                       help="results in these spaces, too: FLAIR, MNI152NLin2009cAsym, MNI152NLin2009aSym")  # fmt: skip
+    model.add_argument(
+        "--output-spaces",
+        nargs="+",
+        default=[],
+        metavar="SPACE",
+        help="results in these spaces, too: FLAIR, MNI152NLin2009cAsym, MNI152NLin2009aSym",
+    )
     model.add_argument("--template", nargs="+", default=[], metavar="SPACE=FILE", help="the T1w template of a space")
     regions = p.add_argument_group("regions")
     regions.add_argument("--no-regions", action="store_true", help="maps only: no masks, tables, ROC curves")
@@ -109,9 +146,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(args.verbose)
     terminate_cleanly()
     out = args.out_dir.absolute()
-    protect_folder(out, [args.bids_dir, args.derivatives, args.bundle, args.participants,
-                         args.bids_filter_file, args.cluster_options,
-                         [word.partition("=")[2] for word in args.template]])  # fmt: skip
+    protect_folder(
+        out,
+        [
+            args.bids_dir,
+            args.derivatives,
+            args.bundle,
+            args.participants,
+            args.bids_filter_file,
+            args.cluster_options,
+            [word.partition("=")[2] for word in args.template],
+        ],
+    )
     with hushed(args.verbose):  # the bar shows sessions, the summary says what failed
         return _group(args, out) if args.level == "group" else _participants(args, out)
 
@@ -124,8 +170,7 @@ def _group(args: argparse.Namespace, out: Path) -> int:
     from .archive.studies import RAW
 
     source = out / RAW if _is_archive(args) and (out / RAW).is_dir() else args.bids_dir.absolute()
-    done = run_group(out, source, participants=args.participants, column=args.group_column,
-                     controls=args.control_label)  # fmt: skip
+    done = run_group(out, source, participants=args.participants, column=args.group_column, controls=args.control_label)
     if not args.quiet:
         print(f"{done.sessions} sessions of {done.persons} people.")
         print("\n".join([f"note: {sentence}" for sentence in done.notes] + [f"{path}" for path in done.files.values()]))
@@ -154,8 +199,12 @@ def _participants(args: argparse.Namespace, out: Path) -> int:
         for sentence in validate(args.bids_dir):
             print(f"warning: {sentence}", file=sys.stderr)
     sessions = shard(_studies(args, out) if archive else _sessions(args), args.shard)
-    write_dataset(out, args.bids_dir.absolute(), {"name": folder.name, "hash": described["hash"]},
-                  sessions[0].root if archive and sessions else None)  # fmt: skip
+    write_dataset(
+        out,
+        args.bids_dir.absolute(),
+        {"name": folder.name, "hash": described["hash"]},
+        sessions[0].root if archive and sessions else None,
+    )
     with _Bar(len(sessions), args.quiet) as bar:
         ledger = Ledger(out, sessions, bar)
         if engine.distributed:
@@ -182,10 +231,13 @@ def _engine(args: argparse.Namespace) -> Engine:
     if args.cluster_options and not args.cluster:
         raise InputError("--cluster-options are those of a queue; give --cluster, too.")
     if args.gpus and args.scheduler:
-        raise InputError("Workers of a cluster that runs already say themselves what they have (dask worker "
-                         "--resources GPU=1); leave --gpus out.")  # fmt: skip
-    return Engine(args.workers, args.gpus, args.scheduler, args.cluster, args.cluster_options, args.threads,
-                  args.dashboard)  # fmt: skip
+        raise InputError(
+            "Workers of a cluster that runs already say themselves what they have (dask worker "
+            "--resources GPU=1); leave --gpus out."
+        )
+    return Engine(
+        args.workers, args.gpus, args.scheduler, args.cluster, args.cluster_options, args.threads, args.dashboard
+    )
 
 
 def options(args: argparse.Namespace) -> Options:
@@ -196,20 +248,39 @@ def options(args: argparse.Namespace) -> Options:
     from .options import Options
 
     regions = {
-        "proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal, "lesion_gap_mm": args.gap,
-        "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
-    }  # fmt: skip
+        "proximal_mm": args.proximal and tuple(args.proximal),
+        "distal_mm": args.distal,
+        "lesion_gap_mm": args.gap,
+        "depth_mm": args.depth,
+        "min_lesion_ml": args.min_lesion,
+        "method": args.method,
+    }
     seeds = tuple(args.seeds) if isinstance(args.seeds, list) else args.seeds
     threads = args.threads
     here = args.workers + args.gpus if not args.cluster and not args.scheduler else 1
     if not threads and here > 1 and not os.environ.get("OMP_NUM_THREADS"):
         threads = max(1, (os.cpu_count() or 1) // here)
     return Options(
-        args.bundle or DEFAULT_BUNDLE, args.mode, seeds, args.steps, args.sampler, args.device, args.precision,
-        not args.no_register, args.skull_strip, not args.no_bias_correct, args.any_brain_volume, not args.no_regions,
-        not args.no_suggestions, {name: value for name, value in regions.items() if value is not None},
-        args.retry_failed, threads, tuple(args.output_spaces), _templates(args.template), args.scratch,
-    )  # fmt: skip
+        args.bundle or DEFAULT_BUNDLE,
+        args.mode,
+        seeds,
+        args.steps,
+        args.sampler,
+        args.device,
+        args.precision,
+        not args.no_register,
+        args.skull_strip,
+        not args.no_bias_correct,
+        args.any_brain_volume,
+        not args.no_regions,
+        not args.no_suggestions,
+        {name: value for name, value in regions.items() if value is not None},
+        args.retry_failed,
+        threads,
+        tuple(args.output_spaces),
+        _templates(args.template),
+        args.scratch,
+    )
 
 
 def _sessions(args: argparse.Namespace) -> list[Session]:

@@ -124,10 +124,17 @@ class _Workers:
     def _submit(self, session: Session, phase: Phase) -> None:
         options = replace(self._options, device="cpu") if phase.on_cpu else self._options
         future = self._client.submit(
-            _run, self._task, session, options, self._out, phase.stages,
+            _run,
+            self._task,
+            session,
+            options,
+            self._out,
+            phase.stages,
             pure=False,  # a session that was busy elsewhere is asked for again
-            retries=1, priority=phase.rank, resources={phase.resource: 1} if phase.resource else None,
-        )  # fmt: skip
+            retries=1,
+            priority=phase.rank,
+            resources={phase.resource: 1} if phase.resource else None,
+        )
         self._running[future.key] = session
         future.add_done_callback(self._ended.put)
 
@@ -158,8 +165,9 @@ def _interrupted(sessions: Iterable[Session], out: Path) -> None:
         record = status.load(out, session.subject, session.session)
         if record.state == "running":
             with suppress(InputError):
-                status.save(out, replace(record, state="interrupted", attempts=0,
-                                         message="Stopped before it was done."))  # fmt: skip
+                status.save(
+                    out, replace(record, state="interrupted", attempts=0, message="Stopped before it was done.")
+                )
 
 
 def _outcome(future: Any, session: Session, out: Path) -> Outcome:
@@ -170,10 +178,16 @@ def _outcome(future: Any, session: Session, out: Path) -> Outcome:
         return future.result()
     except KilledWorker:
         record = status.load(out, session.subject, session.session)
-        failed = replace(record, state="failed", final=True, shown=session.shown, message=(
-            f"Its process ended {record.attempts or ATTEMPTS} times in the middle of {record.stage or 'its work'} "
-            "(killed, or out of memory?); give it more memory and run again with --retry-failed."
-        ))  # fmt: skip
+        failed = replace(
+            record,
+            state="failed",
+            final=True,
+            shown=session.shown,
+            message=(
+                f"Its process ended {record.attempts or ATTEMPTS} times in the middle of {record.stage or 'its work'} "
+                "(killed, or out of memory?); give it more memory and run again with --retry-failed."
+            ),
+        )
         status.save(out, failed)
         return Outcome(failed)
 

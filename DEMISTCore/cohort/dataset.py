@@ -15,9 +15,17 @@ from ..schema import read_json
 BIDS_VERSION = "1.10.0"
 #: PSR is in no schema of BIDS yet, nor are tables of regions and reports (docs/bids-psrmap.md proposes the map).
 IGNORED = (
-    "*_PSRmap.*", "*_PSRuncertainty.*", "*_regions.tsv", "*_statistics.json", "*.html", "sub-*/figures",
-    "*_xfm.*", "status.tsv", "group", "sourcedata",
-)  # fmt: skip
+    "*_PSRmap.*",
+    "*_PSRuncertainty.*",
+    "*_regions.tsv",
+    "*_statistics.json",
+    "*.html",
+    "sub-*/figures",
+    "*_xfm.*",
+    "status.tsv",
+    "group",
+    "sourcedata",
+)
 _README = """\
 Myelin maps (pool size ratio, PSR; a fraction) synthesized from T1w and FLAIR by DEMIST. Research use only.
 
@@ -61,13 +69,17 @@ def write_dataset(out: Path, source: Path, bundle: Mapping[str, Any], raw: Path 
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": "n/a",
-        "GeneratedBy": [{
-            "Name": "DEMIST", "Version": __version__, "Description":
-            f"Model {bundle.get('name')} ({str(bundle.get('hash'))[:12]}). Research use only, not for clinical use.",
-        }],
+        "GeneratedBy": [
+            {
+                "Name": "DEMIST",
+                "Version": __version__,
+                "Description": f"Model {bundle.get('name')} ({str(bundle.get('hash'))[:12]}). "
+                "Research use only, not for clinical use.",
+            }
+        ],
         "SourceDatasets": [{"URL": source.absolute().as_uri()}],
         "DatasetLinks": {"raw": (raw or (source if source.is_dir() else source.parent)).absolute().as_uri()},
-    }  # fmt: skip
+    }
     if before != told:
         write_json(described, told)
     ignored = out / ".bidsignore"

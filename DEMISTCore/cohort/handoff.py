@@ -24,11 +24,15 @@ def save(prepared: Prepared, path: Path) -> None:
     told = [[step.name, step.note] for step in prepared.steps]  # seconds differ from run to run
     content = {name: getattr(prepared, name).array for name in _IMAGES}
     content |= {
-        "affine": prepared.mask.affine, "native": prepared.native_mask.array, "native_affine": prepared.native.affine,
-        "motion": prepared.flair_motion, "steps": np.array(told, str).reshape(len(told), 2),
-        "warnings": np.array(prepared.warnings, str), "flair_affine": prepared.flair_native.affine,
+        "affine": prepared.mask.affine,
+        "native": prepared.native_mask.array,
+        "native_affine": prepared.native.affine,
+        "motion": prepared.flair_motion,
+        "steps": np.array(told, str).reshape(len(told), 2),
+        "warnings": np.array(prepared.warnings, str),
+        "flair_affine": prepared.flair_native.affine,
         "flair_shape": np.array(prepared.flair_native.shape),
-    }  # fmt: skip
+    }
     with open(path, "wb") as stream:
         np.savez(stream, **content)
 
@@ -52,10 +56,13 @@ def load(path: Path, t1w: Path) -> Prepared:
         if scan.shape == native.shape and np.array_equal(scan.affine, native.affine):
             native = scan
         return Prepared(
-            **volumes, native=native, native_mask=native.volume(told["native"]),
+            **volumes,
+            native=native,
+            native_mask=native.volume(told["native"]),
             steps=[Step(str(name), 0.0, str(note)) for name, note in told["steps"]],
-            warnings=[str(sentence) for sentence in told["warnings"]], flair_motion=told["motion"],
+            warnings=[str(sentence) for sentence in told["warnings"]],
+            flair_motion=told["motion"],
             flair_native=Grid(tuple(told["flair_shape"]), told["flair_affine"]),
-        )  # fmt: skip
+        )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}); run again, so that it is made anew.") from error

@@ -142,11 +142,17 @@ def _session(
         found = choose_given(subject, label, [*images(own / "anat"), *images(folder / subject / "anat")], filters)
         given = {**found.files, **given}
     return replace(
-        start, t1w=files.get("t1w"), flair=files.get("flair"), brain_mask=given.get("mask"),
-        lesions=given.get("lesion"), tissue=given.get("dseg"), problem=_problem(choice, notes),
-        empty=not files and not choice.rejected and not strays, notes=tuple(notes),
+        start,
+        t1w=files.get("t1w"),
+        flair=files.get("flair"),
+        brain_mask=given.get("mask"),
+        lesions=given.get("lesion"),
+        tissue=given.get("dseg"),
+        problem=_problem(choice, notes),
+        empty=not files and not choice.rejected and not strays,
+        notes=tuple(notes),
         sidecars={_SUFFIXES[w]: find_sidecars(root, p) for w, p in files.items() if w in _SUFFIXES},
-    )  # fmt: skip
+    )
 
 
 def _problem(choice: Choice, notes: Iterable[str]) -> str:
@@ -178,8 +184,11 @@ def _without_twins(sessions: Sequence[Session]) -> list[Session]:
         if one.t1w is not None and not one.problem and len(sessions) > 1:
             try:
                 size = one.t1w.stat().st_size
-                alike = [other for other in sessions if other is not one and other.t1w is not None
-                         and other.t1w.stat().st_size == size]  # fmt: skip
+                alike = [
+                    other
+                    for other in sessions
+                    if other is not one and other.t1w is not None and other.t1w.stat().st_size == size
+                ]
                 key = (size, sha256(one.t1w)) if alike else None
             except OSError:  # reading it will say what is wrong
                 key = None

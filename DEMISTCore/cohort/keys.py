@@ -70,19 +70,35 @@ def stage_keys(
     """
     images = {what: contents.of(path) for what, path in session.images.items()}
     first = {what: images.get(what) for what in ("T1w", "FLAIR", "brain mask")}
-    keys = {"prepare": _digest({"layout": LAYOUT["prepare"], "inputs": first, "options": options.preparation(),
-                                "bundle": bundle})}  # fmt: skip
-    told = {"layout": LAYOUT["map"], "inputs": first, "protocol": protocol, "options": options.of_map(),
-            "bundle": bundle}  # fmt: skip
+    keys = {
+        "prepare": _digest(
+            {"layout": LAYOUT["prepare"], "inputs": first, "options": options.preparation(), "bundle": bundle}
+        )
+    }
+    told = {
+        "layout": LAYOUT["map"],
+        "inputs": first,
+        "protocol": protocol,
+        "options": options.of_map(),
+        "bundle": bundle,
+    }
     keys["map"] = _digest(told)
     if options.regions:
         more = {what: images.get(what) for what in ("lesion mask", "tissue map")}
-        keys["regions"] = _digest({"layout": LAYOUT["regions"], "map": keys["map"], "inputs": more,
-                                   "options": options.of_regions(), "network": network})  # fmt: skip
+        keys["regions"] = _digest(
+            {
+                "layout": LAYOUT["regions"],
+                "map": keys["map"],
+                "inputs": more,
+                "options": options.of_regions(),
+                "network": network,
+            }
+        )
     last = keys.get("regions", keys["map"])
     if options.spaces:
-        keys["spaces"] = _digest({"layout": LAYOUT["spaces"], "before": last, "spaces": sorted(options.spaces),
-                                  "templates": templates})  # fmt: skip
+        keys["spaces"] = _digest(
+            {"layout": LAYOUT["spaces"], "before": last, "spaces": sorted(options.spaces), "templates": templates}
+        )
         last = keys["spaces"]
     keys["report"] = _digest({"layout": LAYOUT["report"], "before": last, "shown": session.shown})
     return keys

@@ -56,13 +56,23 @@ class Options:
 
     def preparation(self) -> dict[str, Any]:
         """Options of :func:`DEMISTCore.prepare`."""
-        return {"register": self.register, "skull_strip": self.skull_strip, "bias_correct": self.bias_correct,
-                "any_brain_volume": self.any_brain_volume}  # fmt: skip
+        return {
+            "register": self.register,
+            "skull_strip": self.skull_strip,
+            "bias_correct": self.bias_correct,
+            "any_brain_volume": self.any_brain_volume,
+        }
 
     def of_map(self) -> dict[str, Any]:
         """What the PSR map depends on. Not the device: a cohort goes on elsewhere without being made anew."""
-        return {"mode": self.mode, "seeds": self.seeds, "steps": self.steps, "sampler": self.sampler,
-                "precision": self.precision, **self.preparation()}  # fmt: skip
+        return {
+            "mode": self.mode,
+            "seeds": self.seeds,
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "precision": self.precision,
+            **self.preparation(),
+        }
 
     def of_regions(self) -> dict[str, Any]:
         """What regions and tables depend on, beside the map; all settings, so that new defaults are seen, too."""

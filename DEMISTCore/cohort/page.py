@@ -31,17 +31,21 @@ def session_page(session: Session, places: Places, told: Mapping[str, Any], meas
     parts.append(f'<p class="warning"><b>{text(told.get("statement", "Research use only."))}</b></p>')
     parts += [f'<p class="warning">{text(sentence)}</p>' for sentence in warnings] or ["<p>No warnings.</p>"]
     summary, bundle = _map(told.get("summary")), _map(told.get("bundle"))
-    rows = [("Brain volume", f"{summary.get('brain_volume_ml', '-')} mL"),
-            ("Median PSR", summary.get("psr_median", "-")),
-            ("PSR, 5 to 95 %", _span(summary.get("psr_5_to_95_percentile"))),
-            ("Model", f"{bundle.get('name')} {str(bundle.get('hash'))[:12]}")]  # fmt: skip
+    rows = [
+        ("Brain volume", f"{summary.get('brain_volume_ml', '-')} mL"),
+        ("Median PSR", summary.get("psr_median", "-")),
+        ("PSR, 5 to 95 %", _span(summary.get("psr_5_to_95_percentile"))),
+        ("Model", f"{bundle.get('name')} {str(bundle.get('hash'))[:12]}"),
+    ]
     rows += [(what, _map(entry).get("file") or "-") for what, entry in _map(told.get("inputs")).items()]
     parts.append(table((), rows))
     pictures = {
-        "Does the FLAIR lie on the T1w?": "desc-registration_T1w", "The map": "desc-preview_PSRmap",
-        "Regions": "desc-overlay_regions", "PSR by region": "desc-boxes_regions",
+        "Does the FLAIR lie on the T1w?": "desc-registration_T1w",
+        "The map": "desc-preview_PSRmap",
+        "Regions": "desc-overlay_regions",
+        "PSR by region": "desc-boxes_regions",
         "Lesions against NAWM": "desc-roc_regions",
-    }  # fmt: skip
+    }
     for path in sorted(places.figures.glob(f"{places.session.name}_space-*_desc-registration_T1w.png")):
         space = path.name.split("_space-")[1].split("_")[0]
         pictures[f"Does the brain lie on {space}?"] = f"space-{space}_desc-registration_T1w"
@@ -70,8 +74,16 @@ def _regions(rows: Sequence[Any]) -> str:
     for row in (row for row in rows if isinstance(row, Mapping) and row.get("lesion") is None):
         ends = (row.get("mean_ci90_low"), row.get("mean_ci90_high"))
         span = "-" if None in ends else f"{number(ends[0])} to {number(ends[1])}"
-        shown.append((row.get("name"), number(row.get("volume_ml"), 2), number(row.get("mean")), span,
-                      number(row.get("sd")), number(row.get("median"))))  # fmt: skip
+        shown.append(
+            (
+                row.get("name"),
+                number(row.get("volume_ml"), 2),
+                number(row.get("mean")),
+                span,
+                number(row.get("sd")),
+                number(row.get("median")),
+            )
+        )
     header = ("Region", "mL", "Mean PSR", "90 % interval of the mean", "SD", "Median")
     return table(header, shown) if shown else ""
 

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from ..volume import Volume
 
 
-def registration(
-    fixed: Volume, moving: Volume, brain: Volume, names: tuple[str, str] = ("T1w", "FLAIR")
-) -> Figure:
+def registration(fixed: Volume, moving: Volume, brain: Volume, names: tuple[str, str] = ("T1w", "FLAIR")) -> Figure:
     """Two images in three directions; edges of the first over both (yellow), the brain mask's outline (cyan).
 
     Args:
@@ -30,9 +28,10 @@ def registration(
     centre = [int(np.median(part)) for part in np.nonzero(inside)] if inside.any() else [n // 2 for n in mask.shape]
     # Radiological convention in the axial and coronal panels: the patient's right is on the left.
     cuts = [
-        lambda a: a[::-1, :, centre[2]].T, lambda a: a[::-1, centre[1], :].T,
+        lambda a: a[::-1, :, centre[2]].T,
+        lambda a: a[::-1, centre[1], :].T,
         lambda a: a[centre[0] + (4 if centre[0] + 4 < a.shape[0] else 0)].T,
-    ]  # fmt: skip
+    ]
     figure = Figure(figsize=(7.5, 5.0), facecolor="black")
     for row, (name, image) in enumerate(zip(names, (first, second))):
         for column, cut in enumerate(cuts):

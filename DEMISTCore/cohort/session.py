@@ -52,9 +52,12 @@ class Session:
     def images(self) -> dict[str, Path]:
         """Every image that is read, by what it is."""
         given = {
-            "T1w": self.t1w, "FLAIR": self.flair, "brain mask": self.brain_mask, "lesion mask": self.lesions,
+            "T1w": self.t1w,
+            "FLAIR": self.flair,
+            "brain mask": self.brain_mask,
+            "lesion mask": self.lesions,
             "tissue map": self.tissue,
-        }  # fmt: skip
+        }
         return {what: path for what, path in given.items() if path is not None}
 
     def told(self, path: Path) -> str:

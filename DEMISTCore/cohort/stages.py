@@ -68,10 +68,20 @@ def make_map(job: Job) -> None:
     if (prepared := _handed_over(job)) is not None:
         reuse.adopt(prepared)
     result = synthesize(
-        session.t1w, session.flair, bundle=job.bundle(), mode=options.mode, seeds=options.seeds, steps=options.steps,
-        sampler=options.sampler, protocol=job.protocol, device=options.device, precision=options.precision,
-        brain_mask=session.brain_mask, reuse=reuse, **options.preparation(),
-    )  # fmt: skip
+        session.t1w,
+        session.flair,
+        bundle=job.bundle(),
+        mode=options.mode,
+        seeds=options.seeds,
+        steps=options.steps,
+        sampler=options.sampler,
+        protocol=job.protocol,
+        device=options.device,
+        precision=options.precision,
+        brain_mask=session.brain_mask,
+        reuse=reuse,
+        **options.preparation(),
+    )
     job.prepared = seen = result.prepared
     told = _portable(result.provenance, session)
     told["warnings"] = list(dict.fromkeys([*job.notes, *told["warnings"]]))
@@ -108,11 +118,21 @@ def make_regions(job: Job) -> None:
     with results(places, "regions", job.keys["regions"]) as at:
         raw = at.scratch
         found = analyse(
-            psr, lesions=lesions, t1w=session.t1w, flair=session.flair, tissue=session.tissue,
-            brain=places.anat("desc-brain_mask.nii.gz"), prepared=_prepared(job),
-            uncertainty=uncertainty if uncertainty.is_file() else None, suggest=options.suggest and lesions is None,
-            out=raw, settings=Settings(regions=options.settings()), any_brain_volume=True, tsv=True, overwrite=True,
-        )  # fmt: skip
+            psr,
+            lesions=lesions,
+            t1w=session.t1w,
+            flair=session.flair,
+            tissue=session.tissue,
+            brain=places.anat("desc-brain_mask.nii.gz"),
+            prepared=_prepared(job),
+            uncertainty=uncertainty if uncertainty.is_file() else None,
+            suggest=options.suggest and lesions is None,
+            out=raw,
+            settings=Settings(regions=options.settings()),
+            any_brain_volume=True,
+            tsv=True,
+            overwrite=True,
+        )
         at.warnings += list(found.notes)
         told = _portable(found.summary(), session)
         outputs = {}
@@ -128,10 +148,15 @@ def make_regions(job: Job) -> None:
             binary = mask.with_array((mask.array > 0).astype(np.uint8))
             binary.write(at(places.anat("label-lesion_mask.nii.gz")), description="Lesions")
             note = found.regions.lesions.note
-            write_json(at(places.anat("label-lesion_mask.json")), {
-                "Type": "Lesion", "Description": note, "Suggested": found.regions.lesions.suggested,
-                **_origin(session),
-            })  # fmt: skip
+            write_json(
+                at(places.anat("label-lesion_mask.json")),
+                {
+                    "Type": "Lesion",
+                    "Description": note,
+                    "Suggested": found.regions.lesions.suggested,
+                    **_origin(session),
+                },
+            )
 
 
 def make_report(job: Job) -> None:
@@ -154,16 +179,24 @@ def make_spaces(job: Job) -> None:
 
 
 RUN: dict[str, Callable[[Job], None]] = {
-    "prepare": make_prepared, "map": make_map, "regions": make_regions, "spaces": make_spaces, "report": make_report,
-}  # fmt: skip
+    "prepare": make_prepared,
+    "map": make_map,
+    "regions": make_regions,
+    "spaces": make_spaces,
+    "report": make_report,
+}
 
 #: What an analysis writes, and what it is called here.
 _REGION_FILES = {
-    "regions.tsv": "desc-demist_regions.tsv", "regions_dseg.nii.gz": "desc-regions_dseg.nii.gz",
-    "regions_dseg.tsv": "desc-regions_dseg.tsv", "regions_dseg.json": "desc-regions_dseg.json",
-    "lesions_dseg.nii.gz": "desc-lesions_dseg.nii.gz", "roc.png": "desc-roc_regions", "boxes.png": "desc-boxes_regions",
+    "regions.tsv": "desc-demist_regions.tsv",
+    "regions_dseg.nii.gz": "desc-regions_dseg.nii.gz",
+    "regions_dseg.tsv": "desc-regions_dseg.tsv",
+    "regions_dseg.json": "desc-regions_dseg.json",
+    "lesions_dseg.nii.gz": "desc-lesions_dseg.nii.gz",
+    "roc.png": "desc-roc_regions",
+    "boxes.png": "desc-boxes_regions",
     "overlay.png": "desc-overlay_regions",
-}  # fmt: skip
+}
 
 
 def _prepared(job: Job) -> Prepared | None:
@@ -185,9 +218,14 @@ def images(job: Job) -> Prepared:
 
         session, bundle = job.session, job.bundle()
         job.prepared = prepare(
-            session.t1w, session.flair, brain_mask=session.brain_mask, **job.options.preparation(),
-            spacing=bundle.spacing, multiple=bundle.config.multiple, device=str(pick_device(job.options.device)),
-        )  # fmt: skip
+            session.t1w,
+            session.flair,
+            brain_mask=session.brain_mask,
+            **job.options.preparation(),
+            spacing=bundle.spacing,
+            multiple=bundle.config.multiple,
+            device=str(pick_device(job.options.device)),
+        )
     return job.prepared
 
 
@@ -219,4 +257,3 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except (OSError, ValueError):
         return {}
-

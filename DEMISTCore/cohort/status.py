@@ -92,10 +92,13 @@ def write_table(out: Path, waiting: Iterable[Status] = ()) -> list[Status]:
     """
     rows = {one.name: one for one in waiting} | {one.name: one for one in load_all(out)}
     listed = [rows[name] for name in sorted(rows)]
-    with atomic_path(out / "status.tsv") as temporary, open(temporary, "w", newline="", encoding="utf-8",
-                                                            errors="backslashreplace") as stream:  # fmt: skip
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None,
-                            escapechar=None)  # fmt: skip
+    with (
+        atomic_path(out / "status.tsv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.writer(
+            stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None, escapechar=None
+        )
         writer.writerow(COLUMNS)
         for one in listed:
             writer.writerow([_cell(getattr(one, name)) for name in COLUMNS])
@@ -104,8 +107,11 @@ def write_table(out: Path, waiting: Iterable[Status] = ()) -> list[Status]:
 
 def summary(rows: Sequence[Status], most: int = 10) -> str:
     """How many of each state, and the sentences of those that failed."""
-    counted = ", ".join(f"{sum(one.state == state for one in rows)} {state}" for state in STATES
-                        if any(one.state == state for one in rows))  # fmt: skip
+    counted = ", ".join(
+        f"{sum(one.state == state for one in rows)} {state}"
+        for state in STATES
+        if any(one.state == state for one in rows)
+    )
     failed = [one for one in rows if one.state == "failed"]
     lines = [f"{len(rows)} sessions: {counted}."]
     lines += [f"  {one.name} ({one.stage}): {one.message}" for one in failed[:most]]

@@ -63,12 +63,18 @@ def read_table(path: str | Path, *, participants: Sequence[str] = (), sessions: 
 
 
 def _session(folder: Path, number: int, row: dict[str | None, str | None]) -> Session:
-    cells = {str(key).strip().lower(): (value or "").strip() for key, value in row.items()
-             if key is not None and isinstance(value, str | None)}  # fmt: skip
+    cells = {
+        str(key).strip().lower(): (value or "").strip()
+        for key, value in row.items()
+        if key is not None and isinstance(value, str | None)
+    }
     subject, session = label(cells.get("subject", "")), label(cells.get("session", ""))
     shown = cells.get("subject", "")
-    paths = {name: folder / cells[name] for name in ("t1w", "flair", "brain_mask", "lesions", "tissue")
-             if cells.get(name, "n/a").lower() not in ("", "n/a")}  # fmt: skip
+    paths = {
+        name: folder / cells[name]
+        for name in ("t1w", "flair", "brain_mask", "lesions", "tissue")
+        if cells.get(name, "n/a").lower() not in ("", "n/a")
+    }
     problem = ""
     if not subject:
         subject, problem = f"row{number}", f"Row {number} of the table names no subject (letters or digits)."
@@ -76,9 +82,14 @@ def _session(folder: Path, number: int, row: dict[str | None, str | None]) -> Se
     if not problem and lacking:
         problem = f"Row {number} of the table gives no {' and no '.join(lacking)}; add the path, or remove the row."
     return Session(
-        f"sub-{subject}", f"ses-{session}" if session else "", root=folder, shown=shown or f"row {number}",
-        problem=problem, **paths, sidecars=_sidecars(paths),
-    )  # fmt: skip
+        f"sub-{subject}",
+        f"ses-{session}" if session else "",
+        root=folder,
+        shown=shown or f"row {number}",
+        problem=problem,
+        **paths,
+        sidecars=_sidecars(paths),
+    )
 
 
 def _sidecars(paths: dict[str, Path]) -> dict[str, list[Path]]:

@@ -114,8 +114,17 @@ def _locked(session: Session, options: Options, places: Places, only: Collection
                 left = tuple(todo[number:])
                 break
             stage = name
-            at_work = replace(before, state="running", stage=stage, message="", key=key, final=False,
-                              attempts=attempts + 1, seconds=None, peak_memory_mb=None)  # fmt: skip
+            at_work = replace(
+                before,
+                state="running",
+                stage=stage,
+                message="",
+                key=key,
+                final=False,
+                attempts=attempts + 1,
+                seconds=None,
+                peak_memory_mb=None,
+            )
             status.save(out, at_work)
             job = job or _job(session, options, places, job_keys, protocol, notes)
             _run(stage, job)
@@ -127,25 +136,47 @@ def _locked(session: Session, options: Options, places: Places, only: Collection
             with suppress(DemistError, OSError):
                 status.save(out, now)
             return Outcome(now, tuple(computed), full=True)
-        now = replace(before, state="failed", stage=stage, message=_told(error, places), key=key,
-                      final=is_final(error), **used)  # fmt: skip
+        now = replace(
+            before, state="failed", stage=stage, message=_told(error, places), key=key, final=is_final(error), **used
+        )
         _discard(places)
         return Outcome(_saved(out, None, now), tuple(computed))
     except BaseException:
-        now = replace(before, state="interrupted", stage=stage, message="Stopped before it was done.", key=key,
-                      attempts=0, **_used(start, before, key))  # fmt: skip
+        now = replace(
+            before,
+            state="interrupted",
+            stage=stage,
+            message="Stopped before it was done.",
+            key=key,
+            attempts=0,
+            **_used(start, before, key),
+        )
         with suppress(DemistError, OSError):
             status.save(out, now)
         raise
     if left:
-        now = replace(before, state="waiting", stage=left[0], message="", key=key, final=False, attempts=0,
-                      **_used(start, before, key))  # fmt: skip
+        now = replace(
+            before,
+            state="waiting",
+            stage=left[0],
+            message="",
+            key=key,
+            final=False,
+            attempts=0,
+            **_used(start, before, key),
+        )
         return Outcome(_saved(out, before, now), tuple(computed), left)
     _discard(places)
-    said = [sentence for name in options.stages
-            for sentence in records.read(places.record(name)).get("warnings") or ()]  # fmt: skip
-    now = replace(before, state="done", stage=options.stages[-1], message=" ".join(dict.fromkeys(said)), key=key,
-                  final=False, attempts=0)  # fmt: skip
+    said = [sentence for name in options.stages for sentence in records.read(places.record(name)).get("warnings") or ()]
+    now = replace(
+        before,
+        state="done",
+        stage=options.stages[-1],
+        message=" ".join(dict.fromkeys(said)),
+        key=key,
+        final=False,
+        attempts=0,
+    )
     if computed or before.seconds is None:
         now = replace(now, **_used(start, before, key))
     return Outcome(_saved(out, before, now), tuple(computed))
@@ -183,8 +214,15 @@ def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str,
         protocol[what], said = read_sidecars(session.sidecars.get(what, ()))
         notes += said
     try:
-        keys = stage_keys(session, options, model_hash(options.bundle), _network(session, options), protocol, contents,
-                          _templates(options))  # fmt: skip
+        keys = stage_keys(
+            session,
+            options,
+            model_hash(options.bundle),
+            _network(session, options),
+            protocol,
+            contents,
+            _templates(options),
+        )
     except OSError as error:
         _say_why(session, error)
         raise
@@ -280,8 +318,9 @@ def _told(error: BaseException, places: Places) -> str:
     words = _sentence(error)
     if not isinstance(error, DemistError) and words.endswith("see the log."):
         with suppress(DemistError, OSError), atomic_path(places.log) as temporary:
-            temporary.write_text("".join(traceback.format_exception(error)), encoding="utf-8",
-                                 errors="backslashreplace")  # fmt: skip
+            temporary.write_text(
+                "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+            )
         words = words.removesuffix("see the log.") + f"see {places.log}."
     return printable(words)
 

@@ -21,12 +21,25 @@ if TYPE_CHECKING:
 #: Queues that dask-jobqueue knows, by the name of its class; "local": jobs as processes of this machine, to try a file
 #: of options out.
 QUEUES = {
-    "slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster", "oar": "OARCluster",
-    "htcondor": "HTCondorCluster", "local": "local.LocalCluster",
-}  # fmt: skip
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "oar": "OARCluster",
+    "htcondor": "HTCondorCluster",
+    "local": "local.LocalCluster",
+}
 #: What a session needs and takes long to load.
-_LARGE = ("torch", "monai.networks.nets", "SimpleITK", "scipy.ndimage", "scipy.stats", "nibabel", "matplotlib.figure",
-          "deepbet")  # fmt: skip
+_LARGE = (
+    "torch",
+    "monai.networks.nets",
+    "SimpleITK",
+    "scipy.ndimage",
+    "scipy.stats",
+    "nibabel",
+    "matplotlib.figure",
+    "deepbet",
+)
 #: Of a job, unless the file of options says otherwise.
 _JOB = {"memory": "12GB", "walltime": "24:00:00"}
 
@@ -132,19 +145,30 @@ def processes(engine: Engine, scratch: str | None) -> Any:
     from distributed import Nanny, Scheduler, SpecCluster
 
     # Memory is watched by the records, not by pausing workers.
-    common = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "silence_logs": logging.CRITICAL,
-              "local_directory": _here(scratch)}  # fmt: skip
+    common = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "host": "127.0.0.1",
+        "silence_logs": logging.CRITICAL,
+        "local_directory": _here(scratch),
+    }
     kinds: list[dict[str, Any]] = [{} for _ in range(engine.workers)]
     if engine.gpus:
         kinds = [{"resources": {"CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}} for _ in range(engine.workers)]
         kinds += [{"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": name}} for name in _gpus(engine.gpus)]
     return SpecCluster(
         workers={i: {"cls": Nanny, "options": {**common, **kind}} for i, kind in enumerate(kinds)},
-        scheduler={"cls": Scheduler, "options": {
-            "host": "127.0.0.1", "port": 0, "dashboard": engine.dashboard, "dashboard_address": "127.0.0.1:0",
-        }},
+        scheduler={
+            "cls": Scheduler,
+            "options": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "dashboard": engine.dashboard,
+                "dashboard_address": "127.0.0.1:0",
+            },
+        },
         silence_logs=logging.CRITICAL,
-    )  # fmt: skip
+    )
 
 
 def _gpus(count: int) -> list[str]:
@@ -183,7 +207,7 @@ def _jobs(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
             **_job(engine, given.get("cpu", {}), scratch, "CPU" if engine.gpus else None),
             scheduler_options={"dashboard": engine.dashboard, "dashboard_address": ":0"},
             silence_logs="critical",
-        )  # fmt: skip
+        )
         for i in range(engine.gpus):
             job = _job(engine, given.get("gpu", {}), scratch, "GPU")
             cluster.worker_spec[f"gpu-{i}"] = {**cluster.new_spec, "options": {**cluster.new_spec["options"], **job}}

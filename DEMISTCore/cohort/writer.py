@@ -15,8 +15,11 @@ from .names import Places
 from .records import content, read
 
 #: Folders that a stage writes to, beside that of the records; others: images and figures.
-_FOLDERS = {"report": lambda at: [at.page.parent], "prepare": lambda at: [],
-            "convert": lambda at: [at.session.t1w.parent]}  # fmt: skip
+_FOLDERS = {
+    "report": lambda at: [at.page.parent],
+    "prepare": lambda at: [],
+    "convert": lambda at: [at.session.t1w.parent],
+}
 
 
 class Writer:

@@ -50,9 +50,13 @@ def export(
     written = {"psr": write_parametric_map(psr, place / "psr.dcm", headers, provenance=provenance)}
     if uncertainty is not None:
         written["uncertainty"] = write_parametric_map(
-            uncertainty, place / "psr_uncertainty.dcm", headers, kind="uncertainty", provenance=provenance,
+            uncertainty,
+            place / "psr_uncertainty.dcm",
+            headers,
+            kind="uncertainty",
+            provenance=provenance,
             series_number=902,
-        )  # fmt: skip
+        )
     if any((mask.array > 0).any() for mask in (masks or {}).values()):
         written["regions"] = write_segmentation(masks, place / "regions.dcm", headers, suggested=suggested)
         if rows:

@@ -27,9 +27,11 @@ QUANTITIES = {
 #: Display range (window centre and width) of each, a fraction.
 _WINDOWS = {"psr": (0.1, 0.2), "uncertainty": (0.015, 0.03)}
 MAKER = {
-    "manufacturer": "DEMIST", "manufacturer_model_name": "DEMIST", "software_versions": __version__,
+    "manufacturer": "DEMIST",
+    "manufacturer_model_name": "DEMIST",
+    "software_versions": __version__,
     "device_serial_number": "0",
-}  # fmt: skip
+}
 
 
 def write_parametric_map(
@@ -78,11 +80,19 @@ def write_parametric_map(
     )
     centre, width = _WINDOWS[kind]
     made = ParametricMap(
-        list(series), as_dicom_volume(values, volume, series[0].FrameOfReferenceUID), UID(), series_number, UID(), 1,
-        **MAKER, contains_recognizable_visual_features=False, real_world_value_mappings=[mapping],
+        list(series),
+        as_dicom_volume(values, volume, series[0].FrameOfReferenceUID),
+        UID(),
+        series_number,
+        UID(),
+        1,
+        **MAKER,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[mapping],
         voi_lut_transformations=[VOILUTTransformation(window_center=centre, window_width=width)],
-        content_label=label, content_description=_described(code, provenance),
-    )  # fmt: skip
+        content_label=label,
+        content_description=_described(code, provenance),
+    )
     made.SeriesDescription = f"{code[2]} (synthesized, research only)"[:64]
     return save(made, out)
 

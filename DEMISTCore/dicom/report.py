@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 #: Columns of the table that are told, by how they are derived (code and meaning, SNOMED CT).
 _DERIVED = {
-    "mean": ("373098007", "Mean"), "sd": ("386136009", "Standard Deviation"), "median": ("373099004", "Median"),
-    "min": ("255605001", "Minimum"), "max": ("56851009", "Maximum"),
-}  # fmt: skip
+    "mean": ("373098007", "Mean"),
+    "sd": ("386136009", "Standard Deviation"),
+    "median": ("373099004", "Median"),
+    "min": ("255605001", "Minimum"),
+    "max": ("56851009", "Maximum"),
+}
 
 
 def write_report(
@@ -86,9 +89,15 @@ def write_report(
         title=codes.DCM.ImagingMeasurementReport,
     )
     made = sr.ComprehensiveSR(
-        [regions, *series], content[0], UID(), series_number, UID(), 1, manufacturer=MAKER["manufacturer"],
+        [regions, *series],
+        content[0],
+        UID(),
+        series_number,
+        UID(),
+        1,
+        manufacturer=MAKER["manufacturer"],
         is_complete=True,
-    )  # fmt: skip
+    )
     made.SeriesDescription = "PSR by region (synthesized, research only)"
     return save(made, out)
 

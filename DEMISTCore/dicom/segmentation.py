@@ -83,9 +83,18 @@ def write_segmentation(
     stack = np.stack([np.asarray(mask.array) > 0 for _key, mask in known], axis=-1).astype(np.uint8)
     placed = _with_segments(stack, grid, series[0].FrameOfReferenceUID)
     made = Segmentation(
-        list(series), placed, "BINARY", described, UID(), series_number, UID(), 1, **MAKER, content_label="REGIONS",
+        list(series),
+        placed,
+        "BINARY",
+        described,
+        UID(),
+        series_number,
+        UID(),
+        1,
+        **MAKER,
+        content_label="REGIONS",
         content_description="Lesions and NAWM, research only",
-    )  # fmt: skip
+    )
     made.SeriesDescription = "Lesions and NAWM (research only)"
     return save(made, out)
 
@@ -97,6 +106,9 @@ def _with_segments(stack: np.ndarray, grid: Volume, frame: str) -> object:
     placed = as_dicom_volume(stack[..., 0], grid, frame)
     array = np.ascontiguousarray(np.moveaxis(stack, (0, 1, 2), (2, 1, 0)))
     return highdicom.Volume(
-        array, placed.affine, "PATIENT", frame_of_reference_uid=frame,
+        array,
+        placed.affine,
+        "PATIENT",
+        frame_of_reference_uid=frame,
         channels={"SegmentNumber": list(range(1, stack.shape[-1] + 1))},
-    )  # fmt: skip
+    )

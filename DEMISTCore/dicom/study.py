@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 #: What every DICOM object says of patient and study, and what it says where a scan's files leave it out.
-_SAID = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-         "StudyTime")  # fmt: skip
+_SAID = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
 #: Without these nobody knows where an image lies.
 _PLACE = ("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 

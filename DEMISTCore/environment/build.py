@@ -203,8 +203,10 @@ def _check_space(plan: Plan, build_name: str) -> None:
     needed = NEEDED.get(build_name, NEEDED_CUDA) if plan.space is None else plan.space
     free = shutil.disk_usage(plan.folder).free / 1e9
     if free < needed:
-        raise InputError(f"The packages need about {needed:.0f} GB and the disk of {plan.folder} has {free:.1f} GB "
-                         "free; free some, or choose another folder.")  # fmt: skip
+        raise InputError(
+            f"The packages need about {needed:.0f} GB and the disk of {plan.folder} has {free:.1f} GB "
+            "free; free some, or choose another folder."
+        )
 
 
 def _tried(
@@ -215,8 +217,17 @@ def _tried(
     names = [distribution(line) for line in wanted if _is_for_here(line)]
     command = [sys.executable, *arguments("DEMISTCore.environment.check", core, target, shared), *names]
     variables = {**os.environ, "PYTHONNOUSERSITE": "1", "ITK_AUTOLOAD_PATH": "", "PYTHONPATH": ""}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                               env=variables, cwd=folder, text=True, encoding="utf-8", errors="replace")  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=variables,
+        cwd=folder,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     while True:
         try:
             out, err = process.communicate(timeout=0.3)

@@ -20,9 +20,16 @@ EXPECTED = {"cpu": 700e6, "default": 900e6, "shared": 250e6}
 EXPECTED_CUDA = 3.3e9
 
 _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
-_NETWORK = ("NewConnectionError", "Temporary failure in name resolution", "Failed to establish a new connection",
-            "Connection refused", "ConnectTimeoutError", "ReadTimeoutError", "getaddrinfo failed",
-            "Network is unreachable")  # fmt: skip
+_NETWORK = (
+    "NewConnectionError",
+    "Temporary failure in name resolution",
+    "Failed to establish a new connection",
+    "Connection refused",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "getaddrinfo failed",
+    "Network is unreachable",
+)
 
 
 class Progress:
@@ -106,23 +113,61 @@ class Run:
 
     def fetch(self, requirement: str, index: str, wheels: Path, options: Sequence[str]) -> None:
         """Fetch one wheel from an index, without what it needs; errors as for :meth:`install`."""
-        self._run(["download", "--no-deps", "--only-binary", ":all:", "--index-url", index, "--retries", "1",
-                   "--timeout", "15", "--dest", str(wheels), *options, requirement])  # fmt: skip
+        self._run(
+            [
+                "download",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--index-url",
+                index,
+                "--retries",
+                "1",
+                "--timeout",
+                "15",
+                "--dest",
+                str(wheels),
+                *options,
+                requirement,
+            ]
+        )
 
     def _run(self, arguments: Sequence[str]) -> None:
         """Run pip to its end, hearing what it says."""
         command = [
-            sys.executable, "-m", "pip", arguments[0], "--no-input", "--disable-pip-version-check", "--prefer-binary",
-            "--progress-bar", "raw" if _knows_raw() else "off", *arguments[1:],
-        ]  # fmt: skip
-        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(self._temporary)),
-                       "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PIP_USER": "0",
-                       "PYTHONNOUSERSITE": "1"}  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            arguments[0],
+            "--no-input",
+            "--disable-pip-version-check",
+            "--prefer-binary",
+            "--progress-bar",
+            "raw" if _knows_raw() else "off",
+            *arguments[1:],
+        ]
+        environment = {
+            **os.environ,
+            **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(self._temporary)),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "PIP_USER": "0",
+            "PYTHONNOUSERSITE": "1",
+        }
         last = deque[str](maxlen=60)
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   env=environment, cwd=self._temporary, text=True, encoding="utf-8", errors="replace",
-                                   start_new_session=os.name != "nt")  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=self._temporary,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=os.name != "nt",
+        )
 
         def read() -> None:
             for line in process.stdout or ():
@@ -162,16 +207,22 @@ def reason(lines: Sequence[str], folder: Path) -> str:
     if "No space left on device" in text or "Errno 28" in text or "not enough space" in text:
         return f"There is no space left on the disk of {folder}; free some, or choose another, and try again."
     if "407" in text and "roxy" in text:
-        return ("The proxy asks for a name and password; set HTTPS_PROXY=http://name:password@host:port before "
-                "starting the program, and install again.")  # fmt: skip
+        return (
+            "The proxy asks for a name and password; set HTTPS_PROXY=http://name:password@host:port before "
+            "starting the program, and install again."
+        )
     if "ProxyError" in text or "Cannot connect to proxy" in text:
         return "The proxy cannot be reached; check HTTPS_PROXY, or pip's configuration, and install again."
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return ("The certificate of the package index is not trusted here; name your organisation's certificate file "
-                "in PIP_CERT, and install again.")  # fmt: skip
+        return (
+            "The certificate of the package index is not trusted here; name your organisation's certificate file "
+            "in PIP_CERT, and install again."
+        )
     if any(word in text for word in _NETWORK):
-        return ("The package index cannot be reached; check the network (behind a proxy set HTTPS_PROXY), or install "
-                "from a folder of wheels, and install again.")  # fmt: skip
+        return (
+            "The package index cannot be reached; check the network (behind a proxy set HTTPS_PROXY), or install "
+            "from a folder of wheels, and install again."
+        )
     if "Permission denied" in text or "Access is denied" in text:
         return f"{folder} cannot be written to; choose another folder, and install again."
     if "ResolutionImpossible" in text or "conflicting dependencies" in text:

@@ -15,8 +15,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 #: Builds on the index of the PyTorch project: lowest CUDA version of the driver, name, and the last torch there is.
-_CUDA = (((13, 0), "cu130", ""), ((12, 8), "cu128", ""), ((12, 6), "cu126", ""), ((12, 4), "cu124", "<2.7"),
-         ((11, 8), "cu118", "<2.8"))  # fmt: skip
+_CUDA = (
+    ((13, 0), "cu130", ""),
+    ((12, 8), "cu128", ""),
+    ((12, 6), "cu126", ""),
+    ((12, 4), "cu124", "<2.7"),
+    ((11, 8), "cu118", "<2.8"),
+)
 _INDEX = "https://download.pytorch.org/whl/"
 #: What a wheel for a GPU brings and one in another place has already.
 _COMPANIONS = re.compile(r"(nvidia|triton|pytorch-triton|cuda)", re.I)
@@ -103,8 +108,14 @@ def share(version: str, folder: Path, requires: list[str], wheels: Path) -> Torc
     constraints = [f"torch=={version}"]
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < (2, 3):
         constraints.append("numpy<2")
-    return TorchBuild("shared", f"torch {version} that is installed already", "", ("--find-links", str(wheels)),
-                      tuple(constraints), (str(folder),))  # fmt: skip
+    return TorchBuild(
+        "shared",
+        f"torch {version} that is installed already",
+        "",
+        ("--find-links", str(wheels)),
+        tuple(constraints),
+        (str(folder),),
+    )
 
 
 def fetched(build: TorchBuild, wheels: Path) -> TorchBuild:
@@ -117,10 +128,17 @@ def fetched(build: TorchBuild, wheels: Path) -> TorchBuild:
 def _nominal_wheel(folder: Path, version: str, requires: list[str]) -> None:
     info = f"torch-{version}.dist-info"
     files = {
-        f"{info}/METADATA": "\n".join(["Metadata-Version: 2.1", "Name: torch", f"Version: {version}",
-                                       *(f"Requires-Dist: {line}" for line in requires), ""]),
+        f"{info}/METADATA": "\n".join(
+            [
+                "Metadata-Version: 2.1",
+                "Name: torch",
+                f"Version: {version}",
+                *(f"Requires-Dist: {line}" for line in requires),
+                "",
+            ]
+        ),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: demist\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }  # fmt: skip
+    }
     record = []
     for name, content in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()

@@ -25,9 +25,7 @@ def normal_intervals(mean: np.ndarray, deviation: np.ndarray, levels: Sequence[i
     return {level: _around(mean, norm.ppf(0.5 + level / 200) * np.asarray(deviation)) for level in levels}
 
 
-def student_intervals(
-    mean: np.ndarray, deviation: np.ndarray, seeds: int, levels: Sequence[int] = LEVELS
-) -> Intervals:
+def student_intervals(mean: np.ndarray, deviation: np.ndarray, seeds: int, levels: Sequence[int] = LEVELS) -> Intervals:
     """Prediction intervals that ``seeds`` samples give: mean -+ t(n - 1) SD sqrt(1 + 1/n); arrays of one shape.
 
     They hold if the truth is one more draw from the normal distribution of which the samples are draws.
@@ -117,15 +115,17 @@ def voxel_calibration(
             else {level: (low[here], high[here]) for level, (low, high) in intervals.items()}
         )
         rmse = math.sqrt(float(np.mean(error**2)))
-        rows.append({
-            "group": name,
-            "voxels": int(error.size),
-            **{f"coverage_{level}": coverage(true, *pair) for level, pair in ends.items()},
-            **{f"width_{level}": float(np.mean(high - low)) for level, (low, high) in ends.items()},
-            "spearman": rank_correlation(spread, error),
-            "ause": ause(spread, error),
-            "spread_skill": math.sqrt(float(np.mean(spread**2))) / rmse if rmse > 0 else math.nan,
-        })  # fmt: skip
+        rows.append(
+            {
+                "group": name,
+                "voxels": int(error.size),
+                **{f"coverage_{level}": coverage(true, *pair) for level, pair in ends.items()},
+                **{f"width_{level}": float(np.mean(high - low)) for level, (low, high) in ends.items()},
+                "spearman": rank_correlation(spread, error),
+                "ause": ause(spread, error),
+                "spread_skill": math.sqrt(float(np.mean(spread**2))) / rmse if rmse > 0 else math.nan,
+            }
+        )
     return rows
 
 
@@ -147,8 +147,11 @@ def region_calibration(
         kinds.setdefault(str(row["kind"]), []).append(row)
     result: list[dict[str, float | int | str]] = []
     for kind, members in kinds.items():
-        columns = {key: np.array([m[key] for m in members], np.float64) for key in members[0] if key != "kind"
-                   and not isinstance(members[0][key], str)}  # fmt: skip
+        columns = {
+            key: np.array([m[key] for m in members], np.float64)
+            for key in members[0]
+            if key != "kind" and not isinstance(members[0][key], str)
+        }
         truth, error = columns["truth"], columns["estimate"] - columns["truth"]
         held, width = {}, {}
         for level in levels:
@@ -156,8 +159,14 @@ def region_calibration(
             held[f"coverage_{level}"] = float(np.mean((low <= truth) & (truth <= high)))
             width[f"width_{level}"] = float(np.mean(high - low))
         last = columns[f"high_{levels[-1]}"] - columns[f"low_{levels[-1]}"]
-        result.append({
-            "group": kind, "regions": len(members), **held, **width, "spearman": rank_correlation(last, error),
-            "rms_error": math.sqrt(float(np.mean(error**2))),
-        })  # fmt: skip
+        result.append(
+            {
+                "group": kind,
+                "regions": len(members),
+                **held,
+                **width,
+                "spearman": rank_correlation(last, error),
+                "rms_error": math.sqrt(float(np.mean(error**2))),
+            }
+        )
     return result

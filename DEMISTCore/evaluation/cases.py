@@ -144,8 +144,10 @@ class Case:
         if self.session.mask is None:
             if self.preprocess == "full" and not is_complete(self.session.psr):
                 return self.prepared.mask
-            raise InputError(f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed, "
-                             "or for measured maps --preprocess full.")
+            raise InputError(
+                f"{self.session.psr} has no brain mask (*_desc-brain_mask) beside it; one is needed, "
+                "or for measured maps --preprocess full."
+            )
         return Volume.read(self.session.mask)
 
     @property
@@ -166,9 +168,12 @@ class Case:
         mask = None if self.preprocess == "full" else self.session.mask
         correct = self.preprocess != "simulated"
         options = {
-            "register": correct, "bias_correct": correct, "spacing": self.spacing, "multiple": self.multiple,
+            "register": correct,
+            "bias_correct": correct,
+            "spacing": self.spacing,
+            "multiple": self.multiple,
             "any_brain_volume": self.preprocess != "full",  # the data set's own mask is its word
-        }  # fmt: skip
+        }
 
         def make() -> Prepared:
             from ..preprocess import prepare
@@ -241,8 +246,10 @@ class Case:
         """The brain where PSR is known (bool): where everything is measured."""
         inside = self.brain & self.known
         if not inside.any():
-            raise InputError(f"{self.session.psr} does not overlap the brain mask {self.session.mask}; check that both "
-                             "belong to this session.")  # fmt: skip
+            raise InputError(
+                f"{self.session.psr} does not overlap the brain mask {self.session.mask}; check that both "
+                "belong to this session."
+            )
         return inside
 
     @cached_property

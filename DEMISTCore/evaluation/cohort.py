@@ -114,7 +114,8 @@ def evaluate(
     check_device_name(device)
     out = Path(out)
     protect_folder(
-        out, (data, shifted, bundle, regression_from, rivals, compare, lookup_from, linear, bids_filter),
+        out,
+        (data, shifted, bundle, regression_from, rivals, compare, lookup_from, linear, bids_filter),
         "folder of the results",
     )
     _check_folder(out)
@@ -127,23 +128,48 @@ def evaluate(
     dtype = pick_dtype(torch_device, precision)
 
     context = Context(
-        model, cohorts, torch_device, dtype, out, seeds=seeds, steps=steps, sampler=sampler, ablations=ablations,
-        knock_outs=knock_outs, compare=compare or {}, regression_from=regression_from, rivals=rivals,
-        lookup_from=lookup_from, linear=linear, preprocess=preprocess, already_aligned=already_aligned,
+        model,
+        cohorts,
+        torch_device,
+        dtype,
+        out,
+        seeds=seeds,
+        steps=steps,
+        sampler=sampler,
+        ablations=ablations,
+        knock_outs=knock_outs,
+        compare=compare or {},
+        regression_from=regression_from,
+        rivals=rivals,
+        lookup_from=lookup_from,
+        linear=linear,
+        preprocess=preprocess,
+        already_aligned=already_aligned,
         progress=progress,
-    )  # fmt: skip
+    )
     methods = choose_methods(context)
     if seen:
         context.notes.append(seen)
         log.warning("%s", seen)
     settings = {
-        "version": __version__, "data": str(data), "shifted": None if shifted is None else str(shifted),
-        "bundle": model.name, "bundle_hash": model.hash, "warning": model.warning, "preprocess": preprocess,
+        "version": __version__,
+        "data": str(data),
+        "shifted": None if shifted is None else str(shifted),
+        "bundle": model.name,
+        "bundle_hash": model.hash,
+        "warning": model.warning,
+        "preprocess": preprocess,
         "truth": "simulated" if all(is_complete(s.psr) for own in sessions.values() for s in own) else "measured",
-        "grid": grid, "seeds": seeds, "device": str(torch_device), "precision": str(dtype),
-        "data_range": metrics.DATA_RANGE, "ssim": metrics.SSIM_SETTINGS, "lesion_gap_mm": GAP_MM,
-        "notes": context.notes, "methods": {name: method.settings for method in methods for name in method.names},
-    }  # fmt: skip
+        "grid": grid,
+        "seeds": seeds,
+        "device": str(torch_device),
+        "precision": str(dtype),
+        "data_range": metrics.DATA_RANGE,
+        "ssim": metrics.SSIM_SETTINGS,
+        "lesion_gap_mm": GAP_MM,
+        "notes": context.notes,
+        "methods": {name: method.settings for method in methods for name in method.names},
+    }
     from tqdm import tqdm
 
     with FolderLock(out, "the evaluation"):
@@ -154,9 +180,16 @@ def evaluate(
             for group, those in sessions.items():
                 for session in those:
                     case = Case(
-                        session, grid, preprocess, model.spacing, model.config.multiple, str(torch_device),
-                        Path(prepared or out / "prepared"), group, already_aligned,
-                    )  # fmt: skip
+                        session,
+                        grid,
+                        preprocess,
+                        model.spacing,
+                        model.config.multiple,
+                        str(torch_device),
+                        Path(prepared or out / "prepared"),
+                        group,
+                        already_aligned,
+                    )
                     for method in methods:
                         bar.set_postfix_str(f"{group} {case.name}: {method.names[0]}")
                         rows += _measured(case, method, out)
@@ -175,10 +208,15 @@ def _first(sessions: list[Session], subjects: int | None) -> list[Session]:
 def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
     """Results of one method for one case: read if they are there, else made, measured and stored."""
     keys = {
-        "format": _FORMAT, "version": __version__, "inputs": case.digest, "grid": case.grid_name,
-        "preprocess": case.preprocess, "spacing": case.spacing, "multiple": case.multiple,
+        "format": _FORMAT,
+        "version": __version__,
+        "inputs": case.digest,
+        "grid": case.grid_name,
+        "preprocess": case.preprocess,
+        "spacing": case.spacing,
+        "multiple": case.multiple,
         "method": method.settings,
-    }  # fmt: skip
+    }
     if case.already_aligned is not None:  # only then: results of complete truths stay valid
         keys["already_aligned"] = case.already_aligned
     if case.session.dseg is None:
@@ -196,8 +234,15 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
         rows = []
         for name, outcome in outcomes.items():
             row = measure(case, outcome)
-            row = {"set": case.group, "session": case.name, "subject": case.session.subject, "method": name,
-                   "seconds": seconds, "warnings": case.warnings, **row}  # fmt: skip
+            row = {
+                "set": case.group,
+                "session": case.name,
+                "subject": case.session.subject,
+                "method": name,
+                "seconds": seconds,
+                "warnings": case.warnings,
+                **row,
+            }
             write_result(out, case, name, outcome, {"fingerprint": fingerprint, **row})
             rows.append(row)
         return rows

@@ -158,8 +158,17 @@ def box_plots(values: Mapping[str, Mapping[str, Sequence[float]]], *, title: str
             if not points.size:
                 continue
             grey = {"color": "0.4"}
-            axes.boxplot(points, positions=[column], widths=0.6, showfliers=False, manage_ticks=False,
-                         medianprops={"color": "black"}, boxprops=grey, whiskerprops=grey, capprops=grey)  # fmt: skip
+            axes.boxplot(
+                points,
+                positions=[column],
+                widths=0.6,
+                showfliers=False,
+                manage_ticks=False,
+                medianprops={"color": "black"},
+                boxprops=grey,
+                whiskerprops=grey,
+                capprops=grey,
+            )
             # Where points lie on top of each other they should still be counted; the shift is fixed, not random.
             shift = 0.18 * np.sin(7.0 * np.arange(points.size))
             axes.plot(column + shift, points, "o", markersize=3, alpha=0.7, color="tab:blue")
@@ -182,6 +191,11 @@ def _flip(data: np.ndarray) -> np.ndarray:
 def _show(axes: Axes, data: np.ndarray, column: Column, aspect: float):
     low, high = column.limits
     return axes.imshow(
-        _flip(np.asarray(data, np.float32)), cmap=column.colours, vmin=low, vmax=high, origin="lower", aspect=aspect,
+        _flip(np.asarray(data, np.float32)),
+        cmap=column.colours,
+        vmin=low,
+        vmax=high,
+        origin="lower",
+        aspect=aspect,
         interpolation="nearest",
-    )  # fmt: skip
+    )

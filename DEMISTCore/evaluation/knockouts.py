@@ -67,5 +67,5 @@ def variant(case: Case, name: str) -> Case:
     images = flattened(prepared.array, prepared.mask.array, FLAT[name])
     other.prepared = replace(
         prepared, t1w=prepared.t1w.with_array(images[0]), flair=prepared.flair.with_array(images[1])
-    )  # fmt: skip
+    )
     return other

@@ -61,11 +61,18 @@ def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict
             continue
         of_lesion = kind in (SINGLE_LESION, names[DSEG_LESION])
         ends = outcome.region_interval(region, LEVELS, LESION if of_lesion else REGION)
-        rows.append({
-            "kind": kind, "region": name, "voxels": int(np.count_nonzero(region)),
-            "estimate": float(outcome.psr[region].mean(dtype=np.float64)),
-            "truth": float(case.truth[region].mean(dtype=np.float64)),
-            **{f"{end}_{level}": float(value) for level, pair in ends.items() for end, value in
-               zip(("low", "high"), pair)},
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "region": name,
+                "voxels": int(np.count_nonzero(region)),
+                "estimate": float(outcome.psr[region].mean(dtype=np.float64)),
+                "truth": float(case.truth[region].mean(dtype=np.float64)),
+                **{
+                    f"{end}_{level}": float(value)
+                    for level, pair in ends.items()
+                    for end, value in zip(("low", "high"), pair)
+                },
+            }
+        )
     return rows

@@ -53,13 +53,16 @@ def _head(results: pd.DataFrame, groups: Sequence[str], settings: Mapping[str, A
     counted, covered = [], ""
     shares = results.groupby("session", observed=True)["coverage"].first() if "coverage" in results else None
     if shares is not None and shares.min() < 1:
-        covered = (f" PSR is known in {shares.mean():.0%} of the brains' voxels ({shares.min():.0%} in "
-                   f"{shares.idxmin()}), and these alone count.")  # fmt: skip
+        covered = (
+            f" PSR is known in {shares.mean():.0%} of the brains' voxels ({shares.min():.0%} in "
+            f"{shares.idxmin()}), and these alone count."
+        )
     for group, source in zip(groups, (settings["data"], settings["shifted"])):
         own = results[results["set"] == group]
         label = f" ({group})" if len(groups) > 1 else ""
-        counted.append(f"{own['subject'].nunique()} subjects, {own['session'].nunique()} sessions of "
-                       f"`{Path(source).name}`{label}")  # fmt: skip
+        counted.append(
+            f"{own['subject'].nunique()} subjects, {own['session'].nunique()} sessions of `{Path(source).name}`{label}"
+        )
     return (
         f"# Evaluation of {settings['bundle']}\n\n{settings['warning']}\n\n{'; '.join(counted)}; mean ± SD over "
         f"subjects, inside the true brain mask, on {where}.{covered} PSNR and SSIM with a range of "
@@ -124,8 +127,10 @@ def _split(summary: pd.DataFrame, methods: Sequence[Method], groups: Sequence[st
     for group in groups:
         for name in _names(methods):
             row = by.loc[(group, name)]
-            cells = [_plus_minus(row[f"{key}_mean"] * factor, row[f"{key}_sd"] * factor, digits)
-                     for key, _, factor, digits in SPLIT]  # fmt: skip
+            cells = [
+                _plus_minus(row[f"{key}_mean"] * factor, row[f"{key}_sd"] * factor, digits)
+                for key, _, factor, digits in SPLIT
+            ]
             rows.append([*([group] if len(groups) > 1 else []), name, *cells])
     return text + _table(header, rows)
 
@@ -156,15 +161,32 @@ def _calibration(table: pd.DataFrame) -> str:
         "perfectly; standard deviation over error (below 1: overconfident). Voxels: means over so many subjects; "
         "region means: so many regions of all subjects.\n\n"
     )
-    header = ["Set", "Method", "What", "Where", "Number", *(f"{level} %" for level in LEVELS), "Width", "Spearman",
-              "AUSE", "Spread / error"]  # fmt: skip
+    header = [
+        "Set",
+        "Method",
+        "What",
+        "Where",
+        "Number",
+        *(f"{level} %" for level in LEVELS),
+        "Width",
+        "Spearman",
+        "AUSE",
+        "Spread / error",
+    ]
     rows = []
     for _, row in table.iterrows():
-        rows.append([
-            row["set"], row["method"], row["what"], row["group"], str(row["count"]),
-            *(_number(100 * row[f"coverage_{level}"], 1) for level in LEVELS), _number(1e3 * row["width_90"], 2),
-            *(_number(row.get(key, np.nan), 3) for key in ("spearman", "ause", "spread_skill")),
-        ])  # fmt: skip
+        rows.append(
+            [
+                row["set"],
+                row["method"],
+                row["what"],
+                row["group"],
+                str(row["count"]),
+                *(_number(100 * row[f"coverage_{level}"], 1) for level in LEVELS),
+                _number(1e3 * row["width_90"], 2),
+                *(_number(row.get(key, np.nan), 3) for key in ("spearman", "ause", "spread_skill")),
+            ]
+        )
     return text + _table(header, rows)
 
 

@@ -70,9 +70,15 @@ class PairCase:
 
 
 def compare_pairs(
-    measured: Path, synthesized: Path, out: Path, *, labels: Path | None = None, lesions: Path | None = None,
-    mask: Path | None = None, overwrite: bool = False,
-) -> Path:  # fmt: skip
+    measured: Path,
+    synthesized: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    lesions: Path | None = None,
+    mask: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Compare maps and write ``summary.md``, ``pairs.csv``, ``regions.csv`` and figures; returns ``out``.
 
     Args:
@@ -108,11 +114,19 @@ def compare_pairs(
         notes += [f"{pair.name}: {note}" for note in case.notes]
         places, outcome = Places.of(case), Outcome(case.psr)
         told = agreement(case.psr[case.mask], case.truth[case.mask])
-        rows.append({
-            "subject": pair.subject, "session": pair.name, "method": ROW, **numbers(case, places, outcome),
-            "pearson": told.pearson, "concordance": told.concordance, "bias": told.bias, "limit_low": told.lower,
-            "limit_high": told.upper,
-        })  # fmt: skip
+        rows.append(
+            {
+                "subject": pair.subject,
+                "session": pair.name,
+                "method": ROW,
+                **numbers(case, places, outcome),
+                "pearson": told.pearson,
+                "concordance": told.concordance,
+                "bias": told.bias,
+                "limit_low": told.lower,
+                "limit_high": told.upper,
+            }
+        )
         names = {"subject": pair.subject, "session": pair.name, "method": ROW}
         regions += [{**names, **region} for region in region_rows(case, places, outcome)]
         for region, where in places.drawn.items():
@@ -144,9 +158,13 @@ def compare_pairs(
 
 
 def find_pairs(
-    measured: Path, synthesized: Path, *, labels: Path | None = None, lesions: Path | None = None,
+    measured: Path,
+    synthesized: Path,
+    *,
+    labels: Path | None = None,
+    lesions: Path | None = None,
     mask: Path | None = None,
-) -> list[Pair]:  # fmt: skip
+) -> list[Pair]:
     """The scans of which both maps are there, sorted by name.
 
     Raises:
@@ -171,8 +189,10 @@ def find_pairs(
     }
     common = sorted(set(maps[0]) & set(maps[1]))
     if not common:
-        raise InputError(f"No map in {measured} and {synthesized} is of the same subject and session by its name "
-                         "(sub-01_ses-02_...).")  # fmt: skip
+        raise InputError(
+            f"No map in {measured} and {synthesized} is of the same subject and session by its name "
+            "(sub-01_ses-02_...)."
+        )
     return [
         Pair(name, maps[0][name], maps[1][name], *(_of(others[what], name) for what in ("labels", "lesions", "mask")))
         for name in common
@@ -195,8 +215,9 @@ def read_pair(pair: Pair) -> PairCase:
     brain = _brain(pair, grid, psr)
     mask = brain & measured.known & there
     if not mask.any():
-        raise InputError(f"{pair.measured} and {pair.synthesized} have no voxel in common; give maps of one brain, in "
-                         "one space.")  # fmt: skip
+        raise InputError(
+            f"{pair.measured} and {pair.synthesized} have no voxel in common; give maps of one brain, in one space."
+        )
     labels = np.zeros(grid.shape, np.uint8)
     if pair.labels is not None:
         labels = Volume.read(pair.labels).resampled_to(grid, "nearest").array.round().astype(np.uint8)
@@ -207,7 +228,7 @@ def read_pair(pair: Pair) -> PairCase:
         labels[lesions & brain] = LESION
     return PairCase(
         pair.name, grid, _known(measured), mask, brain, np.where(brain, labels, 0), np.where(mask, psr, 0), notes
-    )  # fmt: skip
+    )
 
 
 def _brain(pair: Pair, grid: Grid, psr: np.ndarray) -> np.ndarray:
@@ -265,8 +286,14 @@ def _page(results: Any, regions: Any, roc: Any, notes: Sequence[str], figures: S
     from .cv.numbers import ERRORS, GROUPS
     from .cv.text import number, plus_minus, roc_table, signed, table_of
 
-    lines = ["# Measured and synthesized maps", "", f"{len(results)} scans of {results['subject'].nunique()} subjects. "
-             "Mean ± SD over scans.", "", *(f"- {note}" for note in notes), *([""] if notes else [])]  # fmt: skip
+    lines = [
+        "# Measured and synthesized maps",
+        "",
+        f"{len(results)} scans of {results['subject'].nunique()} subjects. Mean ± SD over scans.",
+        "",
+        *(f"- {note}" for note in notes),
+        *([""] if notes else []),
+    ]
     rows = []
     for group in GROUPS:
         by = {key: results[f"{key}_{group}"] for key, *_ in ERRORS}
@@ -274,17 +301,41 @@ def _page(results: Any, regions: Any, roc: Any, notes: Sequence[str], figures: S
             cells = (plus_minus(f * by[k].mean(), f * by[k].std(), d, " ± ") for k, _, f, d, _ in ERRORS)
             rows.append([group, *cells])
     lines += [table_of(["Where", *(title for _, title, *_ in ERRORS)], rows), ""]
-    lines += [table_of(["Sharpness", "Bias (1e-3)", "Limits of agreement (1e-3)", "Correlation", "Concordance"], [[
-        number(results["sharpness"].mean(), 3), signed(1e3 * results["bias"].mean(), 2),
-        f"{signed(1e3 * results['limit_low'].mean(), 1)} to {signed(1e3 * results['limit_high'].mean(), 1)}",
-        number(results["pearson"].mean(), 3), number(results["concordance"].mean(), 3),
-    ]]), ""]  # fmt: skip
+    lines += [
+        table_of(
+            ["Sharpness", "Bias (1e-3)", "Limits of agreement (1e-3)", "Correlation", "Concordance"],
+            [
+                [
+                    number(results["sharpness"].mean(), 3),
+                    signed(1e3 * results["bias"].mean(), 2),
+                    " to ".join(signed(1e3 * results[name].mean(), 1) for name in ("limit_low", "limit_high")),
+                    number(results["pearson"].mean(), 3),
+                    number(results["concordance"].mean(), 3),
+                ]
+            ],
+        ),
+        "",
+    ]
     if len(regions):
         by_region = regions.groupby("region", sort=False)
-        lines += ["## Region means (1e-3 PSR)", "", table_of(["Region", "Scans", "Measured", "Synthesized", "Bias"], (
-            [name, str(len(own)), number(1e3 * own["truth"].mean(), 1), number(1e3 * own["synthesized"].mean(), 1),
-             plus_minus(1e3 * own["bias"].mean(), 1e3 * own["bias"].std(), 2, " ± ")] for name, own in by_region
-        )), ""]  # fmt: skip
+        lines += [
+            "## Region means (1e-3 PSR)",
+            "",
+            table_of(
+                ["Region", "Scans", "Measured", "Synthesized", "Bias"],
+                (
+                    [
+                        name,
+                        str(len(own)),
+                        number(1e3 * own["truth"].mean(), 1),
+                        number(1e3 * own["synthesized"].mean(), 1),
+                        plus_minus(1e3 * own["bias"].mean(), 1e3 * own["bias"].std(), 2, " ± "),
+                    ]
+                    for name, own in by_region
+                ),
+            ),
+            "",
+        ]
     if len(roc):
         lines += ["## Lesions against normal-appearing white matter", "", roc_table(roc), ""]
     lines += [line for name in figures for line in (f"![{name.rpartition('.')[0]}]({name})", "")]

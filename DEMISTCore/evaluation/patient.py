@@ -140,8 +140,15 @@ def evaluate_patient(
 
     require_packages()
     out = Path(out)
-    written = ("psr.nii.gz", "psr.json", "psr_uncertainty.nii.gz", "patient.json", "patient.csv",
-               "patient_regions.csv", "patient.png")  # fmt: skip
+    written = (
+        "psr.nii.gz",
+        "psr.json",
+        "psr_uncertainty.nii.gz",
+        "patient.json",
+        "patient.csv",
+        "patient_regions.csv",
+        "patient.png",
+    )
     read = (t1w, flair, lesions, bundle, linear, lookup_from, settings.get("brain_mask"))
     protect_files({name: out / name for name in written}, read)
     for name in ("patient.json", "patient.csv", "patient_regions.csv", "patient.png"):
@@ -159,14 +166,25 @@ def evaluate_patient(
     rival = None
     if linear is not None or lookup_from is not None:
         rival = fitted(
-            linear, lookup_from, out / FILE, spacing=model.spacing, multiple=model.config.multiple,
+            linear,
+            lookup_from,
+            out / FILE,
+            spacing=model.spacing,
+            multiple=model.config.multiple,
             preprocess=preprocess,
-        )  # fmt: skip
+        )
     several = seeds is None or (len(seeds) if isinstance(seeds, Sequence) else seeds) > 1
     result = synthesize(
-        t1w, flair, out=out / "psr.nii.gz", bundle=model, seeds=seeds, uncertainty=several, overwrite=overwrite,
-        progress=progress, **settings,
-    )  # fmt: skip
+        t1w,
+        flair,
+        out=out / "psr.nii.gz",
+        bundle=model,
+        seeds=seeds,
+        uncertainty=several,
+        overwrite=overwrite,
+        progress=progress,
+        **settings,
+    )
     outlined = place(outlined, "lesion mask", replace(places, motion=result.prepared.flair_motion), notes)
     described = describe(result, outlined, label)
     described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
@@ -206,14 +224,12 @@ def describe(result: Synthesis, lesions: Volume, label: Any = "The lesion mask")
         "tissue_rule": " ".join((tissues.__doc__ or "").split("Raises:")[0].split()),
         "regions": regions,
         "expected_median": {name: list(limits) for name, limits in EXPECTED.items()},
-        "as_expected": {
-            name: bool(low <= regions[name]["median"] <= high) for name, (low, high) in EXPECTED.items()
-        },
+        "as_expected": {name: bool(low <= regions[name]["median"] <= high) for name, (low, high) in EXPECTED.items()},
         "lesion_count": int(connected(inside, np.ones((3, 3, 3)))[1]),
         "lesion_auc": metrics.roc_area(psr.array[inside], psr.array[distant]),
         "lesion_auc_against": f"white matter farther than {GAP_MM:g} mm from any lesion",
         "seconds": result.provenance["timings_s"]["total"],
-    }  # fmt: skip
+    }
 
 
 def _flat(name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +298,8 @@ def _draw(result: Synthesis, lesions: Volume, described: dict[str, Any]) -> Any:
         columns.append(Column.uncertainty("uncertainty", cut(np.where(brain, result.model_uncertainty.array, np.nan))))
     medians = ", ".join(f"{name} {described['regions'][name]['median']:.3f}" for name in (*EXPECTED, "lesions"))
     return compare_slices(
-        columns, contours=cut(outline), title=f"Median PSR: {medians}; lesion AUC {described['lesion_auc']:.3f}",
+        columns,
+        contours=cut(outline),
+        title=f"Median PSR: {medians}; lesion AUC {described['lesion_auc']:.3f}",
         footer=described["statement"],
-    )  # fmt: skip
+    )

@@ -25,7 +25,10 @@ _FORMAT = 1
 
 
 def prepared_once(
-    folder: Path | None, name: str, inputs: Mapping[str, Path | None], options: Mapping[str, Any],
+    folder: Path | None,
+    name: str,
+    inputs: Mapping[str, Path | None],
+    options: Mapping[str, Any],
     make: Callable[[], Prepared],
 ) -> tuple[Prepared, bool]:
     """What ``make`` gives, or what it gave before for the same files and options.

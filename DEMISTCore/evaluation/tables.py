@@ -58,9 +58,12 @@ LOSSES = (
     ("abs_scale_error_percent", "Size of the scale error (%)", -1, 1),
 )
 _CALIBRATION = (
-    *(f"coverage_{level}" for level in LEVELS), *(f"width_{level}" for level in LEVELS), "spearman", "ause",
+    *(f"coverage_{level}" for level in LEVELS),
+    *(f"width_{level}" for level in LEVELS),
+    "spearman",
+    "ause",
     "spread_skill",
-)  # fmt: skip
+)
 _LISTS = ("regions", "calibration", "intervals", "warnings")  # rows in rows: tables of their own
 _WHO = ("set", "session", "subject", "method")
 
@@ -133,9 +136,13 @@ def summarise(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
             if chosen is not None:
                 first, second = per_subject.loc[(group, chosen)]["psnr"].align(own["psnr"])
                 ahead, paired = first - second, paired_difference(first, second)
-                row |= {"psnr_reference_ahead_mean": ahead.mean(), "psnr_reference_ahead_min": ahead.min(),
-                        "psnr_reference_ahead_max": ahead.max(), "psnr_reference_ahead_low": paired.low,
-                        "psnr_reference_ahead_high": paired.high}  # fmt: skip
+                row |= {
+                    "psnr_reference_ahead_mean": ahead.mean(),
+                    "psnr_reference_ahead_min": ahead.min(),
+                    "psnr_reference_ahead_max": ahead.max(),
+                    "psnr_reference_ahead_low": paired.low,
+                    "psnr_reference_ahead_high": paired.high,
+                }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -155,11 +162,20 @@ def knock_outs(results: pd.DataFrame, methods: Sequence[Method]) -> pd.DataFrame
             for key, _, sign, _ in LOSSES:
                 first, second = whole[key].align(part[key])
                 lost = paired_difference(sign * first, sign * second)
-                rows.append({
-                    "set": group, "method": method.names[0], "beside": method.beside, "measure": key,
-                    "whole": first.mean(), "without": second.mean(), "lost": lost.mean, "low": lost.low,
-                    "high": lost.high, "subjects": lost.subjects,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "set": group,
+                        "method": method.names[0],
+                        "beside": method.beside,
+                        "measure": key,
+                        "whole": first.mean(),
+                        "without": second.mean(),
+                        "lost": lost.mean,
+                        "low": lost.low,
+                        "high": lost.high,
+                        "subjects": lost.subjects,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -172,15 +188,24 @@ def summarise_calibration(voxels: pd.DataFrame, intervals: pd.DataFrame) -> pd.D
         numbers = [key for key in _CALIBRATION if key in voxels]
         per_subject = voxels.groupby(["set", "method", "group", "subject"], sort=False)[numbers].mean()
         for (group, method, tissue), own in per_subject.groupby(["set", "method", "group"], sort=False):
-            rows.append({"set": group, "method": method, "what": "voxels", "group": tissue, "count": len(own),
-                         **own.mean().to_dict()})  # fmt: skip
+            rows.append(
+                {
+                    "set": group,
+                    "method": method,
+                    "what": "voxels",
+                    "group": tissue,
+                    "count": len(own),
+                    **own.mean().to_dict(),
+                }
+            )
     if len(intervals):
         for (group, method), own in intervals.groupby(["set", "method"], sort=False):
             told = region_calibration(own.to_dict("records"))
             everything = region_calibration({**row, "kind": "all regions"} for row in own.to_dict("records"))
             for entry in (*told, *everything):
-                rows.append({"set": group, "method": method, "what": "region means", "count": entry.pop("regions"),
-                             **entry})  # fmt: skip
+                rows.append(
+                    {"set": group, "method": method, "what": "region means", "count": entry.pop("regions"), **entry}
+                )
     return pd.DataFrame(rows)
 
 

@@ -57,10 +57,14 @@ class Alignment:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "motion_ras_mm": np.round(self.motion, 6).tolist(), "moved_mm": round(self.moved_mm, 3),
-            "mutual_information_gain": _number(self.gain), "fit": _number(self.fit), "fluid": _number(self.fluid),
-            "csf_mean": _number(self.csf_mean), "alarms": list(self.alarms),
-        }  # fmt: skip
+            "motion_ras_mm": np.round(self.motion, 6).tolist(),
+            "moved_mm": round(self.moved_mm, 3),
+            "mutual_information_gain": _number(self.gain),
+            "fit": _number(self.fit),
+            "fluid": _number(self.fluid),
+            "csf_mean": _number(self.csf_mean),
+            "alarms": list(self.alarms),
+        }
 
 
 def _number(value: float) -> float | None:
@@ -104,13 +108,17 @@ def align(
     alarms = []
     label = measured.psr.path or "The PSR map"
     if found.displacement > MOST_MM:
-        alarms.append(f"{label} seems to lie {found.displacement:.0f} mm off the T1w, farther than people move between "
-                      "scans; check that both are of one person and session.")  # fmt: skip
+        alarms.append(
+            f"{label} seems to lie {found.displacement:.0f} mm off the T1w, farther than people move between "
+            "scans; check that both are of one person and session."
+        )
         motion = np.eye(4)
     elif already_aligned:
         if found.displacement > OFF_MM and gain > OFF_GAIN:
-            alarms.append(f"{label} is said to lie on the T1w, but fits it better {found.displacement:.1f} mm away; "
-                          "set already_aligned=false to have it registered.")  # fmt: skip
+            alarms.append(
+                f"{label} is said to lie on the T1w, but fits it better {found.displacement:.1f} mm away; "
+                "set already_aligned=false to have it registered."
+            )
         motion = np.eye(4)
     fit, fluid, csf = _quality(measured, motion, np.asarray(condition, np.float32), brain)
     alarms += _doubts(measured, fit, fluid, csf)
@@ -138,18 +146,24 @@ def off_by(psr: Volume, t1w: Volume, tick: Callable[[float], None] = lambda frac
     gain = (found.after - found.before) / abs(found.before) if found.before else 0.0
     if not (found.displacement > OFF_MM and gain > OFF_GAIN):
         return None
-    return (f"{psr.path or 'The PSR map'} fits the T1w better {found.displacement:.1f} mm away from where it lies; "
-            "register it to the T1w before regions drawn on the one are measured on the other.")  # fmt: skip
+    return (
+        f"{psr.path or 'The PSR map'} fits the T1w better {found.displacement:.1f} mm away from where it lies; "
+        "register it to the T1w before regions drawn on the one are measured on the other."
+    )
 
 
 def _doubts(measured: MeasuredMap, fit: float, fluid: float, csf: float) -> tuple[str, ...]:
     label = measured.psr.path or "The PSR map"
     if np.isfinite(fit) and fit < LEAST_FIT:
-        return (f"T1w and FLAIR tell only {max(fit, 0):.0%} of what varies in {label} ({LEAST_FIT:.0%} is the least to "
-                "expect); it may be another person's, mirrored, or badly registered.",)  # fmt: skip
+        return (
+            f"T1w and FLAIR tell only {max(fit, 0):.0%} of what varies in {label} ({LEAST_FIT:.0%} is the least to "
+            "expect); it may be another person's, mirrored, or badly registered.",
+        )
     if np.isfinite(fluid) and fluid > MOST_FLUID:
-        return (f"{label} has a mean of {csf:.3f} in fluid, {fluid:.0%} of that in tissue, where it should have next "
-                "to none; it may lie off the T1w.",)  # fmt: skip
+        return (
+            f"{label} has a mean of {csf:.3f} in fluid, {fluid:.0%} of that in tissue, where it should have next "
+            "to none; it may lie off the T1w.",
+        )
     return ()
 
 

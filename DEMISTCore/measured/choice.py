@@ -216,9 +216,15 @@ def _is_meant(name: Name, what: str) -> bool:
 
 #: Entities as PyBIDS, and with it the filter files of BIDS Apps, spell them out.
 _LONG = {
-    "subject": "sub", "session": "ses", "acquisition": "acq", "ceagent": "ce", "reconstruction": "rec",
-    "description": "desc", "resolution": "res", "direction": "dir",
-}  # fmt: skip
+    "subject": "sub",
+    "session": "ses",
+    "acquisition": "acq",
+    "ceagent": "ce",
+    "reconstruction": "rec",
+    "description": "desc",
+    "resolution": "res",
+    "direction": "dir",
+}
 
 
 def read_filters(path: str | Path | None) -> dict[str, dict[str, str]]:
@@ -244,10 +250,13 @@ def read_filters(path: str | Path | None) -> dict[str, dict[str, str]]:
         if what not in SUFFIXES:
             raise InputError(f"The filter file {path} names {what!r}; there are {', '.join(SUFFIXES)}.")
     return {
-        what: {_LONG.get(key, key): "" if value is None else str(value) for key, value in wanted.items()
-               if key not in ("suffix", "datatype", "extension")}
+        what: {
+            _LONG.get(key, key): "" if value is None else str(value)
+            for key, value in wanted.items()
+            if key not in ("suffix", "datatype", "extension")
+        }
         for what, wanted in content.items()
-    }  # fmt: skip
+    }
 
 
 def _filtered(name: Name, wanted: Mapping[str, str]) -> str | None:
@@ -289,9 +298,15 @@ def _not_tissues(name: Name) -> str | None:
 
 
 _REASONS: dict[str, Callable[[Name], str | None]] = {
-    "t1w": _not_plain, "flair": _not_plain, "psr": _not_native, "mask": _not_on_t1w, "dseg": _not_tissues,
-    "lesion": _not_on_t1w, "grey": _not_on_t1w, "white": _not_on_t1w,
-}  # fmt: skip
+    "t1w": _not_plain,
+    "flair": _not_plain,
+    "psr": _not_native,
+    "mask": _not_on_t1w,
+    "dseg": _not_tissues,
+    "lesion": _not_on_t1w,
+    "grey": _not_on_t1w,
+    "white": _not_on_t1w,
+}
 
 
 def has_our_labels(name: Name) -> bool:
@@ -326,5 +341,16 @@ def _rank(name: Name, what: str) -> tuple:
     return (truth, name["ses"] is None, not name.is_in_t1w_space, (run, name.path.suffix != ".gz", str(name.path)))
 
 
-__all__ = ["NEEDED", "SUFFIXES", "Choice", "Name", "Rejected", "choose", "choose_given", "choose_scans",
-           "has_our_labels", "parse", "read_filters"]  # fmt: skip
+__all__ = [
+    "NEEDED",
+    "SUFFIXES",
+    "Choice",
+    "Name",
+    "Rejected",
+    "choose",
+    "choose_given",
+    "choose_scans",
+    "has_our_labels",
+    "parse",
+    "read_filters",
+]

@@ -102,8 +102,13 @@ def read_measured(path: str | os.PathLike[str] | Volume, zeros: str = "auto") ->
             "(fraction); check that the right file was given."
         )
     known = finite & ~low & ~high
-    count = {"nan": int(np.count_nonzero(~finite)), "low": int(np.count_nonzero(low)),
-             "high": int(np.count_nonzero(high)), "rim": 0, "zero": 0}  # fmt: skip
+    count = {
+        "nan": int(np.count_nonzero(~finite)),
+        "low": int(np.count_nonzero(low)),
+        "high": int(np.count_nonzero(high)),
+        "rim": 0,
+        "zero": 0,
+    }
     if not is_complete(volume.path):
         rim = known & _bright_rim(array, there, known, volume.spacing)
         count["rim"] = int(np.count_nonzero(rim))

@@ -58,18 +58,32 @@ class UNetConfig(_Config):
     def of_backbone(cls, cfg: BackboneConfig) -> UNetConfig:
         """The same network as :func:`.backbone.build_backbone` builds."""
         return cls(
-            cfg.latent_channels + cfg.context_channels, cfg.latent_channels, cfg.channels, cfg.attention_levels,
-            cfg.heads, cfg.num_res_blocks, cfg.norm_groups, cfg.norm_eps, cfg.resblock_updown,
-            cross_attention_dim=cfg.cross_attention_dim, upcast_attention=cfg.upcast_attention,
+            cfg.latent_channels + cfg.context_channels,
+            cfg.latent_channels,
+            cfg.channels,
+            cfg.attention_levels,
+            cfg.heads,
+            cfg.num_res_blocks,
+            cfg.norm_groups,
+            cfg.norm_eps,
+            cfg.resblock_updown,
+            cross_attention_dim=cfg.cross_attention_dim,
+            upcast_attention=cfg.upcast_attention,
             include_fc=cfg.include_fc,
-        )  # fmt: skip
+        )
 
 
 BRAIN_LDM_VAE = AutoencoderConfig(1, 1, 3, (64, 128, 128, 128), num_res_blocks=2, norm="group", norm_groups=32)
 BRAIN_LDM_UNET = UNetConfig(
-    in_channels=7, out_channels=3, channels=(256, 512, 768), attention_levels=(False, True, True),
-    head_channels=(0, 512, 768), resblock_updown=True, cross_attention_dim=4, upcast_attention=True,
-)  # fmt: skip
+    in_channels=7,
+    out_channels=3,
+    channels=(256, 512, 768),
+    attention_levels=(False, True, True),
+    head_channels=(0, 512, 768),
+    resblock_updown=True,
+    cross_attention_dim=4,
+    upcast_attention=True,
+)
 
 
 def unet_arguments(cfg: UNetConfig) -> dict[str, Any]:

@@ -239,7 +239,13 @@ PRESETS: dict[str, ModelConfig] = {
         condition=AutoencoderConfig(2, 2, 4, (8, 16, 16), norm_groups=8),
         backbone=BackboneConfig(4, (8, 16), (False, True), head_channels=8, norm_groups=8),
         streams=StreamsConfig(
-            tokens=8, token_width=16, token_heads=2, token_layers=1, control_channels=(8,), lora_rank=2, gate_width=8,
+            tokens=8,
+            token_width=16,
+            token_heads=2,
+            token_layers=1,
+            control_channels=(8,),
+            lora_rank=2,
+            gate_width=8,
             estimate_width=8,
         ),
     ),
@@ -295,7 +301,15 @@ PRESETS: dict[str, ModelConfig] = {
 PRESETS["tiny_mean"] = replace(
     PRESETS["tiny"],
     mean=MeanConfig(
-        (8, 16), (1, 1), (1, 1), tokens=8, token_width=16, token_heads=2, token_layers=1, knowledge_width=8,
-        bend_rank=2, local_width=16,
+        (8, 16),
+        (1, 1),
+        (1, 1),
+        tokens=8,
+        token_width=16,
+        token_heads=2,
+        token_layers=1,
+        knowledge_width=8,
+        bend_rank=2,
+        local_width=16,
     ),
 )

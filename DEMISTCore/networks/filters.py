@@ -117,10 +117,21 @@ def near(x: Tensor, where: Tensor) -> Tensor:
     more = take(by_more)
     spread = (more[:, 3:] - more[:, :2].square()).clamp_min(0).sqrt()
     own = take(x)
-    return torch.cat([
-        own - TISSUE, take(by_one) - own, more[:, :2] - own, more[:, 2:3], length, cosine,
-        (wider.square().sum(1) + 1e-12).sqrt(), eigenvalues(bends[..., 0]), eigenvalues(bends[..., 1]), spread,
-    ], 1)  # fmt: skip
+    return torch.cat(
+        [
+            own - TISSUE,
+            take(by_one) - own,
+            more[:, :2] - own,
+            more[:, 2:3],
+            length,
+            cosine,
+            (wider.square().sum(1) + 1e-12).sqrt(),
+            eigenvalues(bends[..., 0]),
+            eigenvalues(bends[..., 1]),
+            spread,
+        ],
+        1,
+    )
 
 
 def rows(x: Tensor, coarse: Tensor, where: Tensor) -> Tensor:

@@ -75,9 +75,15 @@ class Local(nn.Module):
         return (told if keep is None else told * keep.to(told)[:, None]).unflatten(1, (4, -1))
 
     def forward(
-        self, x: Tensor, coarse: Tensor, known: Tensor | None, semantic: bool = True,
-        spatial: bool = True, *, keep: dict[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        x: Tensor,
+        coarse: Tensor,
+        known: Tensor | None,
+        semantic: bool = True,
+        spatial: bool = True,
+        *,
+        keep: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Mean and log spread in units of the PSR range, two (B, 1, X, Y, Z) float32, without gradients.
 
         Outside the brain (x = 0) the mean is 0.

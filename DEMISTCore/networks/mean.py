@@ -158,7 +158,7 @@ class GuidedDecoder(nn.Module):
         self.last = nn.Conv3d(widths[0], FOLD**3, 3, padding=1)
         self.direct = nn.Sequential(
             nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1), nn.SiLU(), nn.Conv3d(widths[0], FOLD**3, 1)
-        )  # fmt: skip
+        )
         self.spread = SpreadHead(cfg)
         for layer in (self.last, self.direct[-1]):
             nn.init.zeros_(layer.weight)

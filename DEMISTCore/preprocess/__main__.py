@@ -21,9 +21,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out-dir", required=True, help="folder for t1w, flair, mask, native_mask (.nii.gz), steps.json")
     p.add_argument("--brain-mask", help="brain mask in the T1w's space, or on the FLAIR's grid")
     add_preparation(
-        p, skull_strip="how the brain is found", no_register="trust the positions in the headers",
+        p,
+        skull_strip="how the brain is found",
+        no_register="trust the positions in the headers",
         no_bias_correct="leave out N4",
-    )  # fmt: skip
+    )
     p.add_argument("--spacing", type=float, default=1.0, help="voxel size of the model grid, mm")
     p.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="shape of the model grid; default: fits")
     p.add_argument("--device", default="cpu", help="where deepbet runs: cpu, cuda, cuda:1, mps")

@@ -93,8 +93,14 @@ def contrast_warnings(
     log.debug(
         "Correlation of T1w and FLAIR %.2f; tails %.2f; T1w in the FLAIR's fluid %.2f, FLAIR in the T1w's %.2f; "
         "fluid over tissue on the FLAIR %.2f; deep over rim %+.3f; rim over white matter %.2f",
-        likeness, tail, t1w_there, flair_there, lit, swapped, rim_over_white,
-    )  # fmt: skip
+        likeness,
+        tail,
+        t1w_there,
+        flair_there,
+        lit,
+        swapped,
+        rim_over_white,
+    )
     if tail > _BRIGHT_FLUID:
         return ["The T1w does not look like one: fluid is bright on it, as on a T2w or inverted image; check the file."]
     found = []

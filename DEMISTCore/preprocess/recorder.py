@@ -11,6 +11,7 @@ from ..clock import PREPARATION, Clock, Progress
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Step:
     """One step of the preparation: what, how long (seconds), and what came of it ("off" if switched off)."""

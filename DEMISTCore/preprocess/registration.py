@@ -94,9 +94,13 @@ def register_rigid(
     # Starts: as given; centres of the boxes; centres of mass. A start that is no other is not tried.
     shifts = [np.zeros(3)]
     for kind in (
-        SimpleITK.CenteredTransformInitializerFilter.GEOMETRY,
-        SimpleITK.CenteredTransformInitializerFilter.MOMENTS,
-    ) if anywhere else ():
+        (
+            SimpleITK.CenteredTransformInitializerFilter.GEOMETRY,
+            SimpleITK.CenteredTransformInitializerFilter.MOMENTS,
+        )
+        if anywhere
+        else ()
+    ):
         initial = SimpleITK.CenteredTransformInitializer(images[0], images[1], SimpleITK.VersorRigid3DTransform(), kind)
         shift = np.array(SimpleITK.VersorRigid3DTransform(initial).GetTranslation())
         if min(np.linalg.norm(shift - other) for other in shifts) > 5.0:

@@ -82,12 +82,14 @@ def _read(config: dict[str, Any], file: Path) -> Configuration:
     conditions = _conditions(config, unet, file)
     scheduler = _one(config, "Scheduler", file)
     return Configuration(
-        autoencoder, unet,
+        autoencoder,
+        unet,
         Scheduler.from_config(_resolved(scheduler, config, file), file) if scheduler else None,
-        conditions, _latent_shape(config),
+        conditions,
+        _latent_shape(config),
         _named(config, ("load_autoencoder_path", "autoencoder_path")),
         _named(config, ("load_diffusion_path", "load_unet_path", "diffusion_path", "ckpt_path")),
-    )  # fmt: skip
+    )
 
 
 def usual_conditions(unet: UNetConfig | None) -> tuple[str, ...]:
@@ -113,21 +115,36 @@ def inference_config(
     base = "generative.networks.nets" if old else "monai.networks.nets"
     levels = [False] * len(autoencoder.channels)
     autoencoder_def = {
-        "_target_": f"{base}.AutoencoderKL", "spatial_dims": 3, "in_channels": autoencoder.in_channels,
-        "out_channels": autoencoder.out_channels, "latent_channels": autoencoder.latent_channels,
-        width: list(autoencoder.channels), "num_res_blocks": autoencoder.num_res_blocks,
-        "norm_num_groups": autoencoder.norm_groups, "norm_eps": autoencoder.norm_eps, "attention_levels": levels,
-        "with_encoder_nonlocal_attn": False, "with_decoder_nonlocal_attn": False,
-    }  # fmt: skip
+        "_target_": f"{base}.AutoencoderKL",
+        "spatial_dims": 3,
+        "in_channels": autoencoder.in_channels,
+        "out_channels": autoencoder.out_channels,
+        "latent_channels": autoencoder.latent_channels,
+        width: list(autoencoder.channels),
+        "num_res_blocks": autoencoder.num_res_blocks,
+        "norm_num_groups": autoencoder.norm_groups,
+        "norm_eps": autoencoder.norm_eps,
+        "attention_levels": levels,
+        "with_encoder_nonlocal_attn": False,
+        "with_decoder_nonlocal_attn": False,
+    }
     diffusion_def = {
-        "_target_": f"{base}.DiffusionModelUNet", "spatial_dims": 3, "in_channels": unet.in_channels,
-        "out_channels": unet.out_channels, width: list(unet.channels), "num_res_blocks": unet.num_res_blocks,
-        "attention_levels": list(unet.attention_levels), "norm_num_groups": unet.norm_groups,
-        "norm_eps": unet.norm_eps, "resblock_updown": unet.resblock_updown,
-        "num_head_channels": list(unet.head_channels), "with_conditioning": unet.cross_attention_dim is not None,
-        "transformer_num_layers": unet.transformer_layers, "cross_attention_dim": unet.cross_attention_dim,
+        "_target_": f"{base}.DiffusionModelUNet",
+        "spatial_dims": 3,
+        "in_channels": unet.in_channels,
+        "out_channels": unet.out_channels,
+        width: list(unet.channels),
+        "num_res_blocks": unet.num_res_blocks,
+        "attention_levels": list(unet.attention_levels),
+        "norm_num_groups": unet.norm_groups,
+        "norm_eps": unet.norm_eps,
+        "resblock_updown": unet.resblock_updown,
+        "num_head_channels": list(unet.head_channels),
+        "with_conditioning": unet.cross_attention_dim is not None,
+        "transformer_num_layers": unet.transformer_layers,
+        "cross_attention_dim": unet.cross_attention_dim,
         "upcast_attention": unet.upcast_attention,
-    }  # fmt: skip
+    }
     if not old:
         autoencoder_def["include_fc"] = False
         diffusion_def |= {"include_fc": unet.include_fc, "use_combined_linear": False}
@@ -137,9 +154,11 @@ def inference_config(
     shape = [1, autoencoder.latent_channels, *latent_shape]
     config: dict[str, Any] = {
         "imports": ["$import torch", "$from pathlib import Path"],
-        "bundle_root": ".", "model_dir": "$@bundle_root + '/models'", "output_dir": "$@bundle_root + '/output'",
+        "bundle_root": ".",
+        "model_dir": "$@bundle_root + '/models'",
+        "output_dir": "$@bundle_root + '/output'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-    }  # fmt: skip
+    }
     if conditions:
         words = {name: _WORDS[name][0] for name in conditions}
         config |= {words[name]: 0.5 for name in conditions}
@@ -159,9 +178,12 @@ def inference_config(
         "steps": 50,
         "noise": f"$torch.randn({tuple(shape)}).to(@device)",
         "set_timesteps": "$@scheduler.set_timesteps(num_inference_steps=@steps)",
-        "inferer": {"_target_": "monai.inferers.DiffusionInferer", "scheduler": "@scheduler",
-                    "_requires_": "@set_timesteps"},
-    }  # fmt: skip
+        "inferer": {
+            "_target_": "monai.inferers.DiffusionInferer",
+            "scheduler": "@scheduler",
+            "_requires_": "@set_timesteps",
+        },
+    }
     call = "$@inferer.sample(@noise, @diffusion, @scheduler, verbose=False"
     if conditions and unet.in_channels > unet.out_channels:
         # The context goes in twice: MONAI's inferer concatenates or attends, so the channels are attached by hand.
@@ -173,10 +195,14 @@ def inference_config(
     config |= {
         "latent": f"{call})",
         "image": "$torch.no_grad()(@autoencoder.decode_stage_2_outputs)(@latent)",
-        "saver": {"_target_": "monai.transforms.SaveImage", "output_dir": "@output_dir", "output_postfix": "sample",
-                  "separate_folder": False},
+        "saver": {
+            "_target_": "monai.transforms.SaveImage",
+            "output_dir": "@output_dir",
+            "output_postfix": "sample",
+            "separate_folder": False,
+        },
         "run": ["$@saver(@image[0])"],
-    }  # fmt: skip
+    }
     return config
 
 
@@ -193,9 +219,10 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _one(config: Mapping[str, Any], target: str, file: Path) -> dict[str, Any] | None:
     """The entry whose class ends with ``target``."""
     found = [
-        value for value in config.values()
+        value
+        for value in config.values()
         if isinstance(value, Mapping) and str(value.get("_target_", "")).rpartition(".")[2].endswith(target)
-    ]  # fmt: skip
+    ]
     if len(found) > 1:
         raise BundleError(f"{file} describes {len(found)} networks of class {target}; leave one.")
     return dict(found[0]) if found else None
@@ -223,17 +250,25 @@ def _resolved(entry: dict[str, Any] | None, config: Mapping[str, Any], file: Pat
 def _autoencoder_config(entry: Mapping[str, Any], file: Path) -> AutoencoderConfig:
     from ..networks.config import AutoencoderConfig
 
-    attends = [*entry.get("attention_levels", (True,)), entry.get("with_encoder_nonlocal_attn", True),
-               entry.get("with_decoder_nonlocal_attn", True)]  # fmt: skip
+    attends = [
+        *entry.get("attention_levels", (True,)),
+        entry.get("with_encoder_nonlocal_attn", True),
+        entry.get("with_decoder_nonlocal_attn", True),
+    ]
     if any(attends):
         raise BundleError(f"{file} describes an autoencoder with attention, which is not known here.")
     _check_dimensions(entry, file)
     try:
         return AutoencoderConfig(
-            int(entry["in_channels"]), int(entry["out_channels"]), int(entry["latent_channels"]), _channels(entry),
-            _uniform(entry.get("num_res_blocks", 2)), norm="group", norm_groups=int(entry.get("norm_num_groups", 32)),
+            int(entry["in_channels"]),
+            int(entry["out_channels"]),
+            int(entry["latent_channels"]),
+            _channels(entry),
+            _uniform(entry.get("num_res_blocks", 2)),
+            norm="group",
+            norm_groups=int(entry.get("norm_num_groups", 32)),
             norm_eps=float(entry.get("norm_eps", 1e-6)),
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{file} describes an autoencoder that cannot be read ({error}); get it again.") from error
 
@@ -250,16 +285,21 @@ def _unet_config(entry: Mapping[str, Any], file: Path) -> UNetConfig:
         channels = _channels(entry)
         heads = entry.get("num_head_channels", 8)
         return UNetConfig(
-            int(entry["in_channels"]), int(entry["out_channels"]), channels,
+            int(entry["in_channels"]),
+            int(entry["out_channels"]),
+            channels,
             tuple(bool(on) for on in entry["attention_levels"]),
             tuple(int(n) for n in heads) if isinstance(heads, list) else (int(heads),) * len(channels),
-            _uniform(entry.get("num_res_blocks", 2)), int(entry.get("norm_num_groups", 32)),
-            float(entry.get("norm_eps", 1e-6)), bool(entry.get("resblock_updown", False)),
-            int(entry.get("transformer_num_layers", 1)), None if context is None else int(context),
+            _uniform(entry.get("num_res_blocks", 2)),
+            int(entry.get("norm_num_groups", 32)),
+            float(entry.get("norm_eps", 1e-6)),
+            bool(entry.get("resblock_updown", False)),
+            int(entry.get("transformer_num_layers", 1)),
+            None if context is None else int(context),
             bool(entry.get("upcast_attention", False)),
             # The old classes' spatial attention had no projection in effect, their cross-attention always one.
             include_fc=context is not None if old else bool(entry.get("include_fc", True)),
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{file} describes a U-Net that cannot be read ({error}); get the model again.") from error
 

@@ -109,11 +109,16 @@ class Scheduler:
         clip_default = True  # MONAI's own default, unwise for latents; the published files all say false
         try:
             scheduler = cls(
-                _KINDS[kind], float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 2e-2)),
-                int(config.get("num_train_timesteps", 1000)), _PREDICTIONS[prediction],
-                bool(config.get("clip_sample", clip_default)), bool(config.get("set_alpha_to_one", True)),
-                int(config.get("steps_offset", 0)), "leading" if old else "linspace",
-            )  # fmt: skip
+                _KINDS[kind],
+                float(config.get("beta_start", 1e-4)),
+                float(config.get("beta_end", 2e-2)),
+                int(config.get("num_train_timesteps", 1000)),
+                _PREDICTIONS[prediction],
+                bool(config.get("clip_sample", clip_default)),
+                bool(config.get("set_alpha_to_one", True)),
+                int(config.get("steps_offset", 0)),
+                "leading" if old else "linspace",
+            )
             _ = scheduler.noise
         except (TypeError, ValueError) as error:
             raise BundleError(
@@ -128,10 +133,15 @@ class Scheduler:
         # MONAI hands what is left over to the schedule, and the cosine has no ends.
         ends = {} if self.kind == "cosine" else {"beta_start": self.beta_start, "beta_end": self.beta_end}
         return {
-            "_target_": "monai.networks.schedulers.DDIMScheduler", "num_train_timesteps": self.steps, **ends,
-            "schedule": kind, "prediction_type": prediction, "clip_sample": self.clip,
-            "set_alpha_to_one": self.final_one, "steps_offset": self.offset,
-        }  # fmt: skip
+            "_target_": "monai.networks.schedulers.DDIMScheduler",
+            "num_train_timesteps": self.steps,
+            **ends,
+            "schedule": kind,
+            "prediction_type": prediction,
+            "clip_sample": self.clip,
+            "set_alpha_to_one": self.final_one,
+            "steps_offset": self.offset,
+        }
 
 
 #: Brain LDM's model card.

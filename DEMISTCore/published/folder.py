@@ -131,10 +131,17 @@ def read_folder(folder: Path) -> Published:
     for note in notes:
         log.info("%s", note)
     return Published(
-        folder, _family(told.autoencoder, told.unet), told.autoencoder, told.unet,
-        _find(folder, "autoencoder", told.autoencoder_name), _find(folder, "unet", told.unet_name),
-        schedule, told.conditions, told.latent_shape, tuple(notes),
-    )  # fmt: skip
+        folder,
+        _family(told.autoencoder, told.unet),
+        told.autoencoder,
+        told.unet,
+        _find(folder, "autoencoder", told.autoencoder_name),
+        _find(folder, "unet", told.unet_name),
+        schedule,
+        told.conditions,
+        told.latent_shape,
+        tuple(notes),
+    )
 
 
 def write_folder(
@@ -167,10 +174,15 @@ def write_folder(
     config = inference_config(autoencoder[0], unet[0], scheduler, conditions, latent_shape, old=names == "generative")
     (folder / INFERENCE).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
     metadata = {
-        "version": "1.0.0", "changelog": {"1.0.0": "converted by DEMIST"}, "monai_version": "1.4.0", "name": title,
-        "task": "image synthesis", "description": title, "intended_use": "research only, not for clinical use",
+        "version": "1.0.0",
+        "changelog": {"1.0.0": "converted by DEMIST"},
+        "monai_version": "1.4.0",
+        "name": title,
+        "task": "image synthesis",
+        "description": title,
+        "intended_use": "research only, not for clinical use",
         "network_data_format": {"inputs": {}, "outputs": {}},
-    }  # fmt: skip
+    }
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
 
 
@@ -227,6 +239,14 @@ def _without_configuration(folder: Path) -> Published:
     note = f"{folder} has no {INFERENCE.as_posix()}; the schedule {schedule.describe()} of the model card is used."
     log.info("%s", note)
     return Published(
-        folder, family, configs.get("autoencoder"), configs.get("unet"), files["autoencoder"], files["unet"], schedule,
-        usual_conditions(configs.get("unet")), None, (note,),
-    )  # fmt: skip
+        folder,
+        family,
+        configs.get("autoencoder"),
+        configs.get("unet"),
+        files["autoencoder"],
+        files["unet"],
+        schedule,
+        usual_conditions(configs.get("unet")),
+        None,
+        (note,),
+    )

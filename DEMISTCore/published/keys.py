@@ -28,16 +28,26 @@ _ATTENTION = r"(?P<block>(?:.*\.)?(?:attentions\.\d+|middle_block\.attention|blo
 _RULES = tuple(
     (re.compile(published), current, re.compile(today), back)
     for published, current, today, back in (
-        (_ATTENTION + r"\.(?P<qkv>to_[qkv])\.(?P<kind>\w+)", r"\g<block>.attn.\g<qkv>.\g<kind>",
-         _ATTENTION + r"\.attn\.(?P<qkv>to_[qkv])\.(?P<kind>\w+)", r"\g<block>.\g<qkv>.\g<kind>"),
-        (r"(?P<block>.*\.attn[12])\.to_out\.0\.(?P<kind>\w+)", r"\g<block>.out_proj.\g<kind>",
-         r"(?P<block>.*\.attn[12])\.out_proj\.(?P<kind>\w+)", r"\g<block>.to_out.0.\g<kind>"),
-        (r"(?P<block>.*\.upsampler|decoder\.blocks\.\d+)\.conv\.conv\.(?P<kind>\w+)",
-         r"\g<block>.postconv.conv.\g<kind>",
-         r"(?P<block>.*\.upsampler|decoder\.blocks\.\d+)\.postconv\.conv\.(?P<kind>\w+)",
-         r"\g<block>.conv.conv.\g<kind>"),
+        (
+            _ATTENTION + r"\.(?P<qkv>to_[qkv])\.(?P<kind>\w+)",
+            r"\g<block>.attn.\g<qkv>.\g<kind>",
+            _ATTENTION + r"\.attn\.(?P<qkv>to_[qkv])\.(?P<kind>\w+)",
+            r"\g<block>.\g<qkv>.\g<kind>",
+        ),
+        (
+            r"(?P<block>.*\.attn[12])\.to_out\.0\.(?P<kind>\w+)",
+            r"\g<block>.out_proj.\g<kind>",
+            r"(?P<block>.*\.attn[12])\.out_proj\.(?P<kind>\w+)",
+            r"\g<block>.to_out.0.\g<kind>",
+        ),
+        (
+            r"(?P<block>.*\.upsampler|decoder\.blocks\.\d+)\.conv\.conv\.(?P<kind>\w+)",
+            r"\g<block>.postconv.conv.\g<kind>",
+            r"(?P<block>.*\.upsampler|decoder\.blocks\.\d+)\.postconv\.conv\.(?P<kind>\w+)",
+            r"\g<block>.conv.conv.\g<kind>",
+        ),
     )
-)  # fmt: skip
+)
 _UNUSED = re.compile(_ATTENTION + r"\.proj_attn\.\w+")
 
 

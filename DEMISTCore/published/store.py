@@ -216,9 +216,12 @@ def save_model(
     else:
         under = save_autoencoder(folder.with_name(folder.name + "-vae"), model, storage, licence, overwrite)
     content = {
-        "family": model.family, "unet": model.unet_config.to_dict(), "scheduler": model.scheduler.to_dict(),
-        "conditions": list(model.conditions), "latent_shape": list(model.latent_shape or ()) or None,
-    }  # fmt: skip
+        "family": model.family,
+        "unet": model.unet_config.to_dict(),
+        "scheduler": model.scheduler.to_dict(),
+        "conditions": list(model.conditions),
+        "latent_shape": list(model.latent_shape or ()) or None,
+    }
     info = _description(folder.name, "ldm", content, licence)
     info["base"] = {"name": under.info["name"], "hash": under.hash, "kind": "autoencoder"}
     return Stored(folder, _write(folder, info, "unet", model.unet, storage), under)
@@ -246,9 +249,14 @@ def export_model(folder: Path, model: Model, names: str = "monai") -> None:
     networks = {"autoencoder": (model.autoencoder_config, model.autoencoder), "unet": (model.unet_config, model.unet)}
     with atomic_folder(folder) as building:
         write_folder(
-            building, **networks, scheduler=model.scheduler, conditions=model.conditions,
-            latent_shape=model.latent_shape or (20, 28, 20), title=model.title, names=names,
-        )  # fmt: skip
+            building,
+            **networks,
+            scheduler=model.scheduler,
+            conditions=model.conditions,
+            latent_shape=model.latent_shape or (20, 28, 20),
+            title=model.title,
+            names=names,
+        )
 
 
 def _description(name: str, kind: str, model: dict[str, Any], licence: str) -> dict[str, Any]:

@@ -67,7 +67,17 @@ def backbone_config(model: Model) -> BackboneConfig:
         raise BundleError(f"{model.folder} holds no diffusion U-Net; give a published model that has one.")
     concatenated = cfg.in_channels - cfg.out_channels
     return BackboneConfig(
-        cfg.out_channels, cfg.channels, cfg.attention_levels, cfg.head_channels, cfg.num_res_blocks, cfg.norm_groups,
-        cfg.norm_eps, cfg.include_fc, cfg.cross_attention_dim, model.scheduler.prediction,
-        resblock_updown=cfg.resblock_updown, upcast_attention=cfg.upcast_attention, context_channels=concatenated,
-    )  # fmt: skip
+        cfg.out_channels,
+        cfg.channels,
+        cfg.attention_levels,
+        cfg.head_channels,
+        cfg.num_res_blocks,
+        cfg.norm_groups,
+        cfg.norm_eps,
+        cfg.include_fc,
+        cfg.cross_attention_dim,
+        model.scheduler.prediction,
+        resblock_updown=cfg.resblock_updown,
+        upcast_attention=cfg.upcast_attention,
+        context_channels=concatenated,
+    )

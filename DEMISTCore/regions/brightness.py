@@ -72,10 +72,12 @@ class Channel:
 
     def evidence(self) -> np.ndarray:
         """Log likelihood (3, N) of CSF, grey and white; differences limited for all but the T1w."""
-        result = np.stack([
-            np.broadcast_to(-0.5 * ((self._values - m) / self._deviation) ** 2, self._values.shape)
-            for m in self._around
-        ]).astype(np.float32)  # fmt: skip
+        result = np.stack(
+            [
+                np.broadcast_to(-0.5 * ((self._values - m) / self._deviation) ** 2, self._values.shape)
+                for m in self._around
+            ]
+        ).astype(np.float32)
         if np.isfinite(self._limit):
             result -= result.max(0)
             np.maximum(result, -self._limit, out=result)

@@ -383,8 +383,11 @@ def _assemble(
         log.info("%s", sentence)
     return Regions(
         {key: grid.volume(mask.astype(np.uint8)) for key, mask in kept.items()},
-        lesions, distance, settings, tuple(dict.fromkeys(notes)),
-    )  # fmt: skip
+        lesions,
+        distance,
+        settings,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def _deep(white: np.ndarray, labels: Volume, settings: RegionSettings) -> np.ndarray:

@@ -55,9 +55,13 @@ def build_network(channels: Sequence[int]) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.unet = BasicUNet(
-                spatial_dims=3, in_channels=2 * FOLD**3, out_channels=len(TISSUE_LABELS) * FOLD**3,
-                features=tuple(channels), norm=("instance", {"affine": True}), dropout=0.0,
-            )  # fmt: skip
+                spatial_dims=3,
+                in_channels=2 * FOLD**3,
+                out_channels=len(TISSUE_LABELS) * FOLD**3,
+                features=tuple(channels),
+                norm=("instance", {"affine": True}),
+                dropout=0.0,
+            )
 
         def folded(self, x: Tensor) -> Tensor:
             return self.unet(fold_voxels(x, FOLD)).unflatten(1, (len(TISSUE_LABELS), FOLD**3))
@@ -163,8 +167,9 @@ def _open(folder: str) -> TissueModel:
     try:
         _check_model(model)
     except ValueError as error:
-        raise BundleError(f"{path} has a model description that this version does not understand ({error}); get it "
-                          "again.") from None  # fmt: skip
+        raise BundleError(
+            f"{path} has a model description that this version does not understand ({error}); get it again."
+        ) from None
     if model.get("classes") != [name for name, _ in TISSUE_LABELS.values()]:
         raise BundleError(f"{path} tells other classes apart than this version knows; update DEMIST.")
     return TissueModel(path, info)
@@ -279,10 +284,13 @@ def save_network(
     check_target(folder, overwrite)
     warning = "Tissue and lesions from this network are estimates, not for clinical use"
     info = header(
-        PART, folder.name, licence=licence, simulated=simulated,
+        PART,
+        folder.name,
+        licence=licence,
+        simulated=simulated,
         description=description or "Tissue and suggested lesions from T1w and FLAIR, for DEMIST's regions.",
         warning=warning + ("; it was trained on simulated images only." if simulated else "."),
-    )  # fmt: skip
+    )
     info |= {
         "model": {
             "channels": list(channels),

@@ -140,9 +140,13 @@ def _global_classes(
     if sample.size < 100 or np.unique(sample).size < 10:
         raise InputError(f"{label} shows no tissues in the brain mask; is it a T1w of a whole brain?")
     mixture = GaussianMixture(
-        3, means_init=start.reshape(-1, 1), weights_init=[0.2, 0.4, 0.4], precisions_init=[[[400.0]]] * 3,
-        reg_covar=1e-5, random_state=0,
-    ).fit(sample)  # fmt: skip
+        3,
+        means_init=start.reshape(-1, 1),
+        weights_init=[0.2, 0.4, 0.4],
+        precisions_init=[[[400.0]]] * 3,
+        reg_covar=1e-5,
+        random_state=0,
+    ).fit(sample)
     order = np.argsort(mixture.means_.ravel())
     means, deviations = mixture.means_.ravel()[order], np.sqrt(mixture.covariances_.ravel()[order])
     deviation = float(np.clip(np.mean(deviations[1:]), 0.01, 0.15))

@@ -60,7 +60,9 @@ def _write(regions: Regions, labels: Volume, folder: Path) -> list[Path]:
     paths[1].write_text("\n".join(rows) + "\n", encoding="utf-8", errors="backslashreplace")
     content = {
         "settings": asdict(regions.settings),
-        "lesions": None if lesions is None else {
+        "lesions": None
+        if lesions is None
+        else {
             "count": lesions.count,
             "volume_ml": float(np.count_nonzero(lesions.numbers.array) * labels.grid.voxel_volume_ml),
             "suggested": lesions.suggested,
@@ -71,7 +73,7 @@ def _write(regions: Regions, labels: Volume, folder: Path) -> list[Path]:
             key: float(np.count_nonzero(mask.array) * mask.grid.voxel_volume_ml) for key, mask in regions.masks.items()
         },
         "notes": list(regions.notes),
-    }  # fmt: skip
+    }
     write_json(paths[2], content)
     if lesions is not None and lesions.count:
         note = "DEMIST lesions, suggested" if suggested else "DEMIST lesions"

@@ -62,12 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .cohort import simulate_cohort
 
     simulate_cohort(
-        args.out, subjects=args.subjects, scans=args.scans, seed=args.seed, anatomies=args.anatomies,
-        exclude=args.exclude, lesion_masks=args.lesion_masks, healthy=args.healthy, skull=not args.no_skull,
-        bias=args.bias, misregistration=args.misregistration, thick_slices=args.thick_slices,
-        obliquity=args.obliquity, surface_sd=args.surface_sd, physics=args.physics,
-        overwrite=args.overwrite, resume=args.resume, workers=args.workers,
-    )  # fmt: skip
+        args.out,
+        subjects=args.subjects,
+        scans=args.scans,
+        seed=args.seed,
+        anatomies=args.anatomies,
+        exclude=args.exclude,
+        lesion_masks=args.lesion_masks,
+        healthy=args.healthy,
+        skull=not args.no_skull,
+        bias=args.bias,
+        misregistration=args.misregistration,
+        thick_slices=args.thick_slices,
+        obliquity=args.obliquity,
+        surface_sd=args.surface_sd,
+        physics=args.physics,
+        overwrite=args.overwrite,
+        resume=args.resume,
+        workers=args.workers,
+    )
     return 0
 
 

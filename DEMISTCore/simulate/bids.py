@@ -97,9 +97,12 @@ def _write_truth(folder: Path, name: str, subject: Subject, scans: list[Scan]) -
 
 # PulseSequenceType and ScanningSequence of BIDS.
 _NAMES = {
-    "mprage": ("MPRAGE", "GR_IR"), "spgr": ("SPGR", "GR"), "se": ("Spin Echo", "SE"), "ir": ("IR-TSE", "SE_IR"),
+    "mprage": ("MPRAGE", "GR_IR"),
+    "spgr": ("SPGR", "GR"),
+    "se": ("Spin Echo", "SE"),
+    "ir": ("IR-TSE", "SE_IR"),
     "flair": ("FLAIR", "SE_IR"),
-}  # fmt: skip
+}
 
 
 def _sidecar(protocol: Protocol, suffix: str) -> dict:

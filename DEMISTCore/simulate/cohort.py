@@ -96,10 +96,20 @@ def simulate_cohort(
     check_free(root, overwrite=overwrite or resume)
     digits = max(3, len(str(subjects)))
     one = partial(
-        _write_one, root, seed=seed, masks=masks, healthy=healthy, skull=skull, scans=scans, bias=bias,
-        misregistration=misregistration, thick_slices=thick_slices, obliquity=obliquity, surface_sd=surface_sd,
+        _write_one,
+        root,
+        seed=seed,
+        masks=masks,
+        healthy=healthy,
+        skull=skull,
+        scans=scans,
+        bias=bias,
+        misregistration=misregistration,
+        thick_slices=thick_slices,
+        obliquity=obliquity,
+        surface_sd=surface_sd,
         physics=physics,
-    )  # fmt: skip
+    )
     people = [(f"sub-{i + 1:0{digits}d}", i, names[i % len(names)]) for i in range(subjects)]
     todo = [person for person in people if not (resume and subject_done(root, person[0]))]
     with (
@@ -127,9 +137,14 @@ def _write_one(
     """Simulate one subject with all scans and write it."""
     name, index, anatomy = person
     subject = simulate_subject(
-        seed + index, anatomy=load_anatomy(anatomy), lesion_masks=masks, skull=skull, healthy=healthy,
-        surface_sd=surface_sd, physics=physics,
-    )  # fmt: skip
+        seed + index,
+        anatomy=load_anatomy(anatomy),
+        lesion_masks=masks,
+        skull=skull,
+        healthy=healthy,
+        surface_sd=surface_sd,
+        physics=physics,
+    )
     taken = [scan_subject(subject, seed + index, scan, **scanner) for scan in range(scans)]
     # Only now, so that a source that cannot be read leaves no folder behind.
     write_description(root)
@@ -167,10 +182,12 @@ def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity
     if seed < 0:
         raise InputError(f"Give --seed of at least 0, not {seed}.")
     for option, value, most in (
-        ("--bias", bias, 2.0), ("--misregistration", misregistration, 50.0),
-        ("--thick-slices", thick_slices, 1.0), ("--obliquity", obliquity, 45.0),
+        ("--bias", bias, 2.0),
+        ("--misregistration", misregistration, 50.0),
+        ("--thick-slices", thick_slices, 1.0),
+        ("--obliquity", obliquity, 45.0),
         ("--surface-sd", surface_sd, 0.5),
-    ):  # fmt: skip
+    ):
         if not 0.0 <= value <= most:
             raise InputError(f"Give {option} from 0 to {most:g}, not {value:g}.")
 

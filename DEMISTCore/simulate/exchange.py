@@ -35,9 +35,7 @@ def bound_saturation(flip: np.ndarray | float, duration: float) -> np.ndarray:
     return np.exp(-_POWER * np.radians(flip) ** 2 / duration)
 
 
-def relaxation(
-    duration: float, psr: np.ndarray, r1: np.ndarray, *, kmf: float, r1_bound: float
-) -> np.ndarray:
+def relaxation(duration: float, psr: np.ndarray, r1: np.ndarray, *, kmf: float, r1_bound: float) -> np.ndarray:
     """Free relaxation and exchange over ``duration``: (..., 3, 3) on (zf, zm, 1).
 
     The 2x2 matrix exponential in closed form: with A the rate matrix, m half its trace and

@@ -91,8 +91,9 @@ def make_lab(
         description = {"Name": "Simulated scans with PSR maps as a lab measures them", "BIDSVersion": "1.9.0"}
         write_json(root / "dataset_description.json", {**description, "DatasetType": "raw"})
         for folder in ("qmt", "masks"):
-            write_json(root / "derivatives" / folder / "dataset_description.json",
-                       {**description, "DatasetType": "derivative"})  # fmt: skip
+            write_json(
+                root / "derivatives" / folder / "dataset_description.json", {**description, "DatasetType": "derivative"}
+            )
         for number, (subject, trouble) in enumerate(zip(subjects, names)):
             motion = _write_subject(source, root, subject, scan, np.random.default_rng([seed, number]))
             planted[subject] = {"motion_ras_mm": np.round(motion, 6).tolist(), "trouble": trouble}
@@ -114,23 +115,24 @@ def _write_subject(source: Path, root: Path, subject: str, scan: Scan, rng: np.r
     psr = Volume.read(truth / f"{subject}_desc-truth_PSRmap.nii.gz")
     brain = Volume.read(truth / f"{subject}_desc-brain_mask.nii.gz")
     for old, new in (
-        ("desc-brain_mask", "desc-brain_mask"), ("desc-tissue_dseg", "desc-tissue_dseg"),
+        ("desc-brain_mask", "desc-brain_mask"),
+        ("desc-tissue_dseg", "desc-tissue_dseg"),
         ("desc-lesion_mask", "label-lesion_mask"),
-    ):  # fmt: skip
+    ):
         target = root / "derivatives" / "masks" / subject / "anat" / f"{subject}_{new}.nii.gz"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(truth / f"{subject}_{old}.nii.gz", target)
     motion = _motion(brain, scan, rng)
     values, units = measure(psr, brain, motion, scan, rng)
     values.write(psr_of(root, subject), dtype=np.float32)
-    write_json(psr_of(root, subject).with_name(f"{subject}_PSRmap.json"),
-               {"Units": units, "Description": "Pool size ratio, selective inversion recovery"})  # fmt: skip
+    write_json(
+        psr_of(root, subject).with_name(f"{subject}_PSRmap.json"),
+        {"Units": units, "Description": "Pool size ratio, selective inversion recovery"},
+    )
     return motion
 
 
-def measure(
-    psr: Volume, brain: Volume, motion: np.ndarray, scan: Scan, rng: np.random.Generator
-) -> tuple[Volume, str]:
+def measure(psr: Volume, brain: Volume, motion: np.ndarray, scan: Scan, rng: np.random.Generator) -> tuple[Volume, str]:
     """A slab of a true map, measured after the head has moved, and its units.
 
     Args:
@@ -253,10 +255,19 @@ def _empty(root: Path, subject: str, first: str) -> None:
 
 #: Faults by name, in the order in which subjects get them; each changes one subject of a data set in place.
 TROUBLES: dict[str, Callable[[Path, str, str], None]] = {
-    "contrast agent": _contrast, "template space": _template, "no FLAIR": _no_flair, "no PSR": _no_psr,
-    "wrong units": _wrong_units, "other person": _other_person, "elsewhere": _elsewhere, "thin slab": _thin,
-    "constant": _constant, "no PSR map": _not_psr, "two maps": _two_maps, "empty": _empty,
-}  # fmt: skip
+    "contrast agent": _contrast,
+    "template space": _template,
+    "no FLAIR": _no_flair,
+    "no PSR": _no_psr,
+    "wrong units": _wrong_units,
+    "other person": _other_person,
+    "elsewhere": _elsewhere,
+    "thin slab": _thin,
+    "constant": _constant,
+    "no PSR map": _not_psr,
+    "two maps": _two_maps,
+    "empty": _empty,
+}
 #: Those that leave a usable session: the fault is one file among others, which is passed over.
 HARMLESS = ("contrast agent", "template space")
 
@@ -264,9 +275,10 @@ HARMLESS = ("contrast agent", "template space")
 def parser() -> argparse.ArgumentParser:
     """Command-line options."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.simulate.lab", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m DEMISTCore.simulate.lab",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Write simulated subjects as a lab has them: PSR slabs in percent, moved, with holes.",
-    )  # fmt: skip
+    )
     p.add_argument("--out", required=True, help="folder of the new BIDS data set")
     p.add_argument("--source", help="simulated BIDS data set; without it, one is simulated to OUT-truth")
     p.add_argument("--subjects", type=int, default=24, help="number of subjects to simulate")
@@ -292,9 +304,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .cohort import simulate_cohort
 
         source = simulate_cohort(
-            out.with_name(out.name + "-truth"), subjects=args.subjects, seed=5000 + args.seed, physics=args.physics,
-            skull=False, resume=True,
-        )  # fmt: skip
+            out.with_name(out.name + "-truth"),
+            subjects=args.subjects,
+            seed=5000 + args.seed,
+            physics=args.physics,
+            skull=False,
+            resume=True,
+        )
     scan = Scan(slices=args.slices, thickness=args.thickness, percent=not args.fraction)
     planted = make_lab(source, out, scan, seed=args.seed, troubles=args.troubles)
     count = sum(told["trouble"] is not None for told in planted.values())

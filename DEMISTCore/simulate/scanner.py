@@ -59,13 +59,23 @@ def acquire(subject: Subject, protocol: Protocol, rng: np.random.Generator) -> S
 # Signals of extra-cerebral tissue relative to white matter: wide uniform ranges, since nothing is measured there
 # and the wider they are, the less the network can lean on them (Billot et al. 2023).
 _EXTRA_T1 = {
-    "soft tissue": (0.3, 1.6), "skin": (0.4, 1.7), "bone": (0.0, 0.15), "marrow": (0.2, 1.8),
-    "dura and sinuses": (0.15, 0.9), "eyes and optic nerve": (0.1, 0.5), "face": (0.1, 1.0),
-}  # fmt: skip
+    "soft tissue": (0.3, 1.6),
+    "skin": (0.4, 1.7),
+    "bone": (0.0, 0.15),
+    "marrow": (0.2, 1.8),
+    "dura and sinuses": (0.15, 0.9),
+    "eyes and optic nerve": (0.1, 0.5),
+    "face": (0.1, 1.0),
+}
 _EXTRA_FLAIR = {
-    "soft tissue": (0.2, 1.5), "skin": (0.3, 1.6), "bone": (0.0, 0.15), "marrow": (0.2, 1.5),
-    "dura and sinuses": (0.1, 0.8), "eyes and optic nerve": (0.05, 0.6), "face": (0.1, 1.0),
-}  # fmt: skip
+    "soft tissue": (0.2, 1.5),
+    "skin": (0.3, 1.6),
+    "bone": (0.0, 0.15),
+    "marrow": (0.2, 1.5),
+    "dura and sinuses": (0.1, 0.8),
+    "eyes and optic nerve": (0.05, 0.6),
+    "face": (0.1, 1.0),
+}
 
 
 def _scan(

@@ -23,9 +23,7 @@ def shift(drawn: Protocol, rng: np.random.Generator) -> Protocol:
         # R1 = a + b PSR + iron, after the linear relaxometry model of Callaghan et al., Magn Reson Med 73:1309 (2015).
         "r1_water": float(rng.normal(0.45, 0.02)),
         "r1_macro": float(rng.normal(4.9, 0.3) if three_tesla else rng.normal(7.6, 0.5)),
-        "iron": tuple(
-            float(rng.uniform(*r)) for r in ((0.0, 0.04), (0.0, 0.05), (0.04, 0.14))
-        ),
+        "iron": tuple(float(rng.uniform(*r)) for r in ((0.0, 0.04), (0.0, 0.05), (0.04, 0.14))),
         "jitter": (float(rng.normal(1, 0.02)), float(rng.normal(1, 0.02))),
         "flair_tr": float(rng.uniform(6.0, 12.0)),
         "flair_te": float(rng.uniform(0.10, 0.18)),
@@ -43,9 +41,10 @@ def shift(drawn: Protocol, rng: np.random.Generator) -> Protocol:
         half = 0.5 * drawn.t1_echoes * drawn.t1_echo_spacing
         ti = max(float(rng.uniform(0.85, 1.3)), half + 0.12)
         changes |= {
-            "t1_ti": ti, "t1_tr": max(float(rng.uniform(1.8, 3.0)), ti + half + 0.02),
+            "t1_ti": ti,
+            "t1_tr": max(float(rng.uniform(1.8, 3.0)), ti + half + 0.02),
             "t1_flip": float(rng.uniform(8, 15)),
-        }  # fmt: skip
+        }
     elif drawn.t1_sequence == "spgr":
         changes |= {"t1_tr": float(rng.uniform(0.006, 0.020)), "t1_flip": float(rng.uniform(12, 28))}
     elif drawn.t1_sequence == "ir":
@@ -61,6 +60,8 @@ def _other_vendor(drawn: Processing, rng: np.random.Generator) -> Processing:
     kind = str(rng.choice(["none", "median", "diffusion", "hann"], p=[0.25, 0.2, 0.25, 0.3]))
     strength = 0.0 if kind == "none" else float(rng.uniform(0.4, 1.0))
     return replace(
-        drawn, filter=kind, strength=strength,
+        drawn,
+        filter=kind,
+        strength=strength,
         logarithm=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.5 else 0.0,
-    )  # fmt: skip
+    )

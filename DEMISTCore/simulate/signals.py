@@ -52,9 +52,14 @@ def tabulated(equation: Equation, psr: np.ndarray, r1: np.ndarray, b1: np.ndarra
 
 
 def _image(
-    subject: Subject, protocol: Protocol, kind: Callable[..., Equation], b1: np.ndarray | None, *,
-    te: float, saturation: float = 0.0,
-) -> np.ndarray:  # fmt: skip
+    subject: Subject,
+    protocol: Protocol,
+    kind: Callable[..., Equation],
+    b1: np.ndarray | None,
+    *,
+    te: float,
+    saturation: float = 0.0,
+) -> np.ndarray:
     total = np.zeros(subject.psr.size, np.float32)
     for key, psr, r1, r2, pd, where in _compartments(subject, protocol):
         if not where.size:
@@ -120,6 +125,11 @@ def _flair_equation(p: Protocol, key: int) -> Equation:
     if p.physics == "shifted":
         return lambda psr, r1, b1: flair_signal(r1, np.zeros_like(r1), 1.0, tr=p.flair_tr, ti=p.flair_ti, te=0.0)
     return lambda psr, r1, b1: exchange.flair(
-        psr, r1, tr=p.flair_tr, ti=p.flair_ti, kmf=p.kmf[0 if key == WHITE else 1], r1_bound=p.r1_bound,
+        psr,
+        r1,
+        tr=p.flair_tr,
+        ti=p.flair_ti,
+        kmf=p.kmf[0 if key == WHITE else 1],
+        r1_bound=p.r1_bound,
         inversion_saturation=p.inversion_saturation,
-    )  # fmt: skip
+    )

@@ -139,9 +139,17 @@ def simulate_subject(
         lesions = lesion_model.no_lesions(classes.shape)
     else:
         lesions = _draw_lesions(
-            lesion_masks, fractions, maps, (ventricle_distance, cortex_distance), brain, labels, rng, own[0],
-            physics, parameters,
-        )  # fmt: skip
+            lesion_masks,
+            fractions,
+            maps,
+            (ventricle_distance, cortex_distance),
+            brain,
+            labels,
+            rng,
+            own[0],
+            physics,
+            parameters,
+        )
     parameters["lesion_count"] = int(lesions.numbers.max())
     parameters["lesion_volume_ml"] = float(lesions.mask.sum() / 1000)
 

@@ -30,16 +30,21 @@ Writes regions.csv, statistics.json, roc.png, boxes.png, overlay.png, regions_ds
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m DEMISTCore.statistics", description=_DESCRIPTION, epilog=_EXAMPLES,
+        prog="python -m DEMISTCore.statistics",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     p.add_argument("--overwrite", action="store_true", help="replace the results of an earlier analysis there")
     p.add_argument("--tsv", action="store_true", help="write the tables as TSV, too")
     maps = p.add_argument_group("maps")
     maps.add_argument("--psr", required=True, metavar="FILE", help="PSR map (fraction), synthesized or measured")
-    maps.add_argument("--uncertainty", metavar="FILE", help="SD per voxel, as synthesize writes it (default: "
-                      "the one beside the map, where the model is calibrated)")  # fmt: skip
+    maps.add_argument(
+        "--uncertainty",
+        metavar="FILE",
+        help="SD per voxel, as synthesize writes it (default: the one beside the map, where the model is calibrated)",
+    )
     maps.add_argument(
         "--samples",
         nargs="+",
@@ -61,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
         help="the lesions given are themselves a suggestion that no person has checked; every output says so",
     )
     masks.add_argument("--t1w", metavar="FILE", help="T1-weighted image in the map's space: tissues, T1 black holes")
-    masks.add_argument("--already-aligned", action="store_true",
-                       help="a measured map lies on the T1w: do not look whether it does")  # fmt: skip
+    masks.add_argument(
+        "--already-aligned", action="store_true", help="a measured map lies on the T1w: do not look whether it does"
+    )
     masks.add_argument("--flair", metavar="FILE", help="FLAIR image of the same session; registered to the T1w")
     masks.add_argument("--tissue", metavar="FILE", help="tissue labels instead: 1 CSF, 2 grey, 3 white matter")
     masks.add_argument("--brain-mask", metavar="FILE", help="brain mask (default: where the PSR map is not 0)")
@@ -79,9 +85,10 @@ def parser() -> argparse.ArgumentParser:
     masks.add_argument("--depth", type=float, metavar="MM", help="NAWM keeps this off grey matter and fluid")
     masks.add_argument("--min-lesion", type=float, metavar="ML", help="smaller lesions are left out, mL")
     masks.add_argument(
-        "--method", choices=METHODS,
+        "--method",
+        choices=METHODS,
         help="how to find tissue and suggested lesions: the trained network, or a Markov random field and rules",
-    )  # fmt: skip
+    )
     add_words(p)
     return p
 
@@ -95,17 +102,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .analysis import analyse
 
     chosen = {
-        "proximal_mm": args.proximal and tuple(args.proximal), "distal_mm": args.distal, "lesion_gap_mm": args.gap,
-        "depth_mm": args.depth, "min_lesion_ml": args.min_lesion, "method": args.method,
-    }  # fmt: skip
+        "proximal_mm": args.proximal and tuple(args.proximal),
+        "distal_mm": args.distal,
+        "lesion_gap_mm": args.gap,
+        "depth_mm": args.depth,
+        "min_lesion_ml": args.min_lesion,
+        "method": args.method,
+    }
     settings = RegionSettings(**{name: value for name, value in chosen.items() if value is not None})
     with hushed(verbose=not args.quiet):
         analysis = analyse(
-            args.psr, lesions=args.lesions, t1w=args.t1w, flair=args.flair, tissue=args.tissue, brain=args.brain_mask,
-            uncertainty=args.uncertainty, samples=args.samples, reference=args.reference, suggest=args.suggest_lesions,
-            unchecked=args.unchecked, already_aligned=args.already_aligned, out=args.out, settings=settings,
-            tsv=args.tsv, overwrite=args.overwrite, any_brain_volume=args.any_brain_volume,
-        )  # fmt: skip
+            args.psr,
+            lesions=args.lesions,
+            t1w=args.t1w,
+            flair=args.flair,
+            tissue=args.tissue,
+            brain=args.brain_mask,
+            uncertainty=args.uncertainty,
+            samples=args.samples,
+            reference=args.reference,
+            suggest=args.suggest_lesions,
+            unchecked=args.unchecked,
+            already_aligned=args.already_aligned,
+            out=args.out,
+            settings=settings,
+            tsv=args.tsv,
+            overwrite=args.overwrite,
+            any_brain_volume=args.any_brain_volume,
+        )
     if not args.quiet:
         print(analysis.text())
     return 0

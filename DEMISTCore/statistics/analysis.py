@@ -140,10 +140,19 @@ def analyse(
     with clock.part("regions"):
         brain_mask = masks.get("brain mask") or _brain(psr)
         regions = build_regions(
-            psr, lesion_mask=masks.get("lesion mask"), tissue=masks.get("tissue map"), t1w=inputs.get("T1w"),
-            flair=inputs.get("FLAIR"), brain=brain_mask, prepared=prepared, suggest=suggest, unchecked=unchecked,
-            settings=settings.regions, flair_place=checks.flair_place(origin), any_brain_volume=any_brain_volume,
-        )  # fmt: skip
+            psr,
+            lesion_mask=masks.get("lesion mask"),
+            tissue=masks.get("tissue map"),
+            t1w=inputs.get("T1w"),
+            flair=inputs.get("FLAIR"),
+            brain=brain_mask,
+            prepared=prepared,
+            suggest=suggest,
+            unchecked=unchecked,
+            settings=settings.regions,
+            flair_place=checks.flair_place(origin),
+            any_brain_volume=any_brain_volume,
+        )
         notes += regions.notes
         for key in ("nawm", "white_matter"):
             if key in regions.masks:
@@ -157,9 +166,13 @@ def analyse(
         _say(notes, _about_rows(table))
     with clock.part("curves"):
         declined = _why_no_roc(regions, masks.get("lesion mask"), suggest)
-        found = [] if declined else contrasts(
-            psr, regions, samples=seeds, block_mm=settings.block_mm, patches_per_lesion=settings.patches_per_lesion
-        )  # fmt: skip
+        found = (
+            []
+            if declined
+            else contrasts(
+                psr, regions, samples=seeds, block_mm=settings.block_mm, patches_per_lesion=settings.patches_per_lesion
+            )
+        )
         _say(notes, [sentence for contrast in found for sentence in contrast.notes])
         if found and not any(contrast.voxel for contrast in found):
             declined = "No ROC curve could be made: " + " ".join(found[0].notes)
@@ -171,10 +184,21 @@ def analyse(
     known = "map" if uncertainty is not None else "none"
     kind = "calibrated" if intervals is not None else "seeds" if seeds else known
     analysis = Analysis(
-        psr, regions, table, found, declined, comparison, kind, tuple(dict.fromkeys(notes)), checks.statement(origin),
-        origin, {name: checks.identity(volume) for name, volume in inputs.items()}, settings, clock.seconds,
+        psr,
+        regions,
+        table,
+        found,
+        declined,
+        comparison,
+        kind,
+        tuple(dict.fromkeys(notes)),
+        checks.statement(origin),
+        origin,
+        {name: checks.identity(volume) for name, volume in inputs.items()},
+        settings,
+        clock.seconds,
         intervals=None if intervals is None else intervals.summary(),
-    )  # fmt: skip
+    )
     if folder is not None:
         with clock.part("write"):
             write(analysis, folder, aligned.get("reference map"), find_backdrop(psr, inputs, prepared), tsv)

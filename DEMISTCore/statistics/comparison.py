@@ -135,9 +135,20 @@ def agreement(a: ArrayLike, b: ArrayLike, *, clusters: ArrayLike | None = None, 
         for side in values
     }
     return Agreement(
-        n, bias, _pair(ci[0]), sd, values[-1], _pair(ci[-1]), values[1], _pair(ci[1]), pearson(a, b),
-        pearson(rankdata(a), rankdata(b)), concordance(a, b), icc(a, b), count,
-    )  # fmt: skip
+        n,
+        bias,
+        _pair(ci[0]),
+        sd,
+        values[-1],
+        _pair(ci[-1]),
+        values[1],
+        _pair(ci[1]),
+        pearson(a, b),
+        pearson(rankdata(a), rankdata(b)),
+        concordance(a, b),
+        icc(a, b),
+        count,
+    )
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -138,9 +138,22 @@ def roc(
     fpr, tpr, thresholds = curve(low, high)
     best = int(np.argmax(tpr - fpr))
     return Roc(
-        fpr, tpr, thresholds, area, ci, method, ci_clustered, clusters, float(thresholds[best]), float(tpr[best]),
-        float(1 - fpr[best]), cohens_d(low, high), low.size, high.size, level,
-    )  # fmt: skip
+        fpr,
+        tpr,
+        thresholds,
+        area,
+        ci,
+        method,
+        ci_clustered,
+        clusters,
+        float(thresholds[best]),
+        float(tpr[best]),
+        float(1 - fpr[best]),
+        cohens_d(low, high),
+        low.size,
+        high.size,
+        level,
+    )
 
 
 def curve(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,8 +256,10 @@ def _contrast(
     percent = 100 * difference / float(high.mean()) if high.mean() else math.nan
     seed_sd = None
     if len(samples) > 1:
-        moved = [np.nanmean(s.array[lesion_at], dtype=np.float64) - np.nanmean(s.array[nawm_at], dtype=np.float64)
-                 for s in samples]  # fmt: skip
+        moved = [
+            np.nanmean(s.array[lesion_at], dtype=np.float64) - np.nanmean(s.array[nawm_at], dtype=np.float64)
+            for s in samples
+        ]
         seed_sd = float(np.std(moved, ddof=1))
     return Contrast(key, voxel, lesion, difference, percent, seed_sd, tuple(notes))
 
@@ -265,9 +280,7 @@ def _lesion_level(
     if len(patches) < 2:
         return None, f"{name} is too small for patches of the size of lesions, so there is no lesion-level ROC curve."
     flat = psr.array.ravel()
-    curve = roc(
-        means, [float(flat[p].mean(dtype=np.float64)) for p in patches], level="lesion", confidence=confidence
-    )  # fmt: skip
+    curve = roc(means, [float(flat[p].mean(dtype=np.float64)) for p in patches], level="lesion", confidence=confidence)
     missing = each * means.size - len(patches)
     if missing:
         return curve, f"{missing} of {each * means.size} patches matched to lesions found no room in {name}."

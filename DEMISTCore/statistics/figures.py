@@ -59,9 +59,13 @@ def roc_figure(contrasts: Sequence[Contrast], *, suggested: bool = False, title:
         if counts:
             lesions = next(iter(counts))[0]
             axes.legend(
-                loc="lower right", fontsize=_NORMAL, frameon=True, framealpha=0.9, title_fontsize=_NORMAL,
+                loc="lower right",
+                fontsize=_NORMAL,
+                frameon=True,
+                framealpha=0.9,
+                title_fontsize=_NORMAL,
                 title=f"{lesions:,} {what}{'lesion voxels' if level == 'voxel' else 'lesions'}; AUC [95 % CI]",
-            )  # fmt: skip
+            )
         else:
             axes.text(0.5, 0.45, "not available\n(see the notes)", ha="center", va="center", fontsize=_NORMAL)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -84,14 +88,27 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     figure, (axes,) = _canvas(width, 5.0, 1, title, footer)
     for k, row in enumerate(whole):
         colour = REGION_COLORS.get(row["region"], "0.5")
-        stats = {"med": row["median"], "q1": row["p25"], "q3": row["p75"], "whislo": row["p5"], "whishi": row["p95"],
-                 "mean": row["mean"], "fliers": []}  # fmt: skip
+        stats = {
+            "med": row["median"],
+            "q1": row["p25"],
+            "q3": row["p75"],
+            "whislo": row["p5"],
+            "whishi": row["p95"],
+            "mean": row["mean"],
+            "fliers": [],
+        }
         axes.bxp(
-            [stats], positions=[k], widths=0.55, showmeans=True, showfliers=False, manage_ticks=False,
-            patch_artist=True, boxprops={"facecolor": colour, "alpha": 0.55, "edgecolor": "0.2"},
+            [stats],
+            positions=[k],
+            widths=0.55,
+            showmeans=True,
+            showfliers=False,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": colour, "alpha": 0.55, "edgecolor": "0.2"},
             medianprops={"color": "black"},
             meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"},
-        )  # fmt: skip
+        )
         _error_bars(axes, [k], [row], linewidth=1.6, capsize=4, color="black", zorder=4)
         if row["region"] == "lesion" and len(single) > 1:
             # Points on top of each other should still be counted; the shift is fixed, not random.
@@ -165,9 +182,14 @@ def overlay_figure(
                 image = np.where(inside[across, along, k], shown.array[across, along, k], np.nan)
                 limits, colours = PSR_LIMITS, PSR_COLOURS
             drawn = axes.imshow(
-                image[::-1].T, cmap=colours, vmin=limits[0], vmax=limits[1], origin="lower", aspect=aspect,
+                image[::-1].T,
+                cmap=colours,
+                vmin=limits[0],
+                vmax=limits[1],
+                origin="lower",
+                aspect=aspect,
                 interpolation="nearest",
-            )  # fmt: skip
+            )
             for key in outlined or ():
                 piece = masks[key][across, along, k] if key in masks else np.zeros((1, 1), bool)
                 if piece.any() and not piece.all():
@@ -176,11 +198,20 @@ def overlay_figure(
                 small = {"color": "0.8", "fontsize": _SMALL, "transform": axes.transAxes, "va": "center"}
                 axes.text(0.02, 0.5, "R", ha="left", **small)
                 axes.text(0.98, 0.5, "L", ha="right", **small)
-        figure.text(0.5 * left / width, y + tall / height / 2, name, rotation=90, color="white", fontsize=_NORMAL,
-                    va="center", ha="center")  # fmt: skip
+        figure.text(
+            0.5 * left / width,
+            y + tall / height / 2,
+            name,
+            rotation=90,
+            color="white",
+            fontsize=_NORMAL,
+            va="center",
+            ha="center",
+        )
         if not (r == 0 and behind is not None):
-            bar_axes = figure.add_axes((1 - (right - 0.12) / width, y + 0.1 * tall / height, 0.13 / width,
-                                        0.8 * tall / height))  # fmt: skip
+            bar_axes = figure.add_axes(
+                (1 - (right - 0.12) / width, y + 0.1 * tall / height, 0.13 / width, 0.8 * tall / height)
+            )
             bar = figure.colorbar(drawn, cax=bar_axes, extend="max")
             bar.set_ticks(np.linspace(*PSR_LIMITS, 5))
             bar.set_label("PSR (fraction)", color="white", fontsize=_SMALL)
@@ -193,8 +224,15 @@ def overlay_figure(
             for k in reversed(_OUTLINED)
             if k in masks
         ]
-        legend = figure.legend(handles=lines, loc="upper right", ncols=len(lines), fontsize=_SMALL, frameon=False,
-                               bbox_to_anchor=(1, 1), labelcolor="white")  # fmt: skip
+        legend = figure.legend(
+            handles=lines,
+            loc="upper right",
+            ncols=len(lines),
+            fontsize=_SMALL,
+            frameon=False,
+            bbox_to_anchor=(1, 1),
+            labelcolor="white",
+        )
         legend.set_in_layout(False)
     figure.text(left / width, 1 - 0.5 * top / height, title, color="white", fontsize=_LARGE, va="center")
     convention = "Axial slices, radiological convention (the patient's right is on the left)."
@@ -228,9 +266,13 @@ def bland_altman_figure(
             low, high = np.percentile(middle, (0.05, 99.95))
             half = max(np.percentile(np.abs(difference), 99.9), 1e-6)
             axes.hist2d(
-                middle, difference, bins=120, range=((low, max(high, low + 1e-6)), (-half, half)), norm=LogNorm(),
+                middle,
+                difference,
+                bins=120,
+                range=((low, max(high, low + 1e-6)), (-half, half)),
+                norm=LogNorm(),
                 cmap="Blues",
-            )  # fmt: skip
+            )
         else:
             axes.plot(middle, difference, "o", markersize=4, alpha=0.7, color="tab:blue")
         for value, style in ((told.bias, "-"), (told.lower, "--"), (told.upper, "--")):

@@ -103,10 +103,13 @@ def _table(rows: Iterable[Mapping[str, Any]], percent: bool) -> str:
     for row in rows:
         ends = (_psr(row["mean_ci90_low"], percent), _psr(row["mean_ci90_high"], percent))
         cells = [
-            escape(str(row["name"])), f"{row['volume_ml']:.3g}", _psr(row["mean"], percent),
+            escape(str(row["name"])),
+            f"{row['volume_ml']:.3g}",
+            _psr(row["mean"], percent),
             *([" to ".join(ends) if all(ends) else ""] if intervals else []),
-            _psr(row["sd"], percent), _psr(row["median"], percent),
-        ]  # fmt: skip
+            _psr(row["sd"], percent),
+            _psr(row["median"], percent),
+        ]
         kind = ' class="lesion"' if row["lesion"] is not None else ""
         lines.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return "\n".join([*lines, "</tbody></table>"])

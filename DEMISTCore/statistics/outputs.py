@@ -19,10 +19,20 @@ from .table import write_table
 
 #: Every file that an analysis may write.
 OUTPUTS = (
-    "regions.csv", "regions.tsv", "statistics.json", "roc.png", "boxes.png", "overlay.png", "comparison.csv",
-    "comparison.tsv", "bland_altman.png", "regions_dseg.nii.gz", "regions_dseg.tsv", "regions_dseg.json",
+    "regions.csv",
+    "regions.tsv",
+    "statistics.json",
+    "roc.png",
+    "boxes.png",
+    "overlay.png",
+    "comparison.csv",
+    "comparison.tsv",
+    "bland_altman.png",
+    "regions_dseg.nii.gz",
+    "regions_dseg.tsv",
+    "regions_dseg.json",
     "lesions_dseg.nii.gz",
-)  # fmt: skip
+)
 
 
 def check_folder(out: Path, overwrite: bool, inputs: Iterable[Any] = ()) -> Path:

@@ -92,16 +92,20 @@ def paired_areas(
     ci_patients, p_patients = _student(difference, clustered, confidence)
     names = np.union1d(low_patients, high_patients)
     drawn = _bootstrap(
-        [kernel_sums(values, low_patients, others, high_patients, names)
-         for values, others in ((a_low, a_high), (b_low, b_high))],
+        [
+            kernel_sums(values, low_patients, others, high_patients, names)
+            for values, others in ((a_low, a_high), (b_low, b_high))
+        ],
         np.array([(low_patients == name).sum() for name in names]),
-        np.array([(high_patients == name).sum() for name in names]), resamples, seed,
-    )  # fmt: skip
+        np.array([(high_patients == name).sum() for name in names]),
+        resamples,
+        seed,
+    )
     tail = 50 * (1 - confidence)
     ends = np.percentile(drawn, (tail, 100 - tail)) if drawn.size > 1 and names.size > 1 else NO_INTERVAL
     return PairedAreas(
         first, second, difference, ci, p, ci_patients, p_patients, (float(ends[0]), float(ends[1])), int(names.size)
-    )  # fmt: skip
+    )
 
 
 def kernel_sums(

@@ -43,7 +43,7 @@ UNCERTAINTY_NOTES = {
     "seeds": "Column seed_sd is the standard deviation of a region's mean from seed to seed, for one seed; the mean of "
     "n seeds moves by about seed_sd / sqrt(n). It is the spread of the model's own samples, no error bar: the error "
     "against the truth may be far larger.",
-}  # fmt: skip
+}
 
 
 @dataclass(eq=False)
@@ -156,8 +156,11 @@ class Analysis:
                 f"{_number(row['median'], 4):>9}{span:>18}{moved:>{wide}}"
             )
         if self.contrasts:
-            lines += ["", f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"
-                          f"{'sens.':>7}{'spec.':>7}{'d':>7}{'n':>16}"]  # fmt: skip
+            lines += [
+                "",
+                f"{'Lesions against':<18}{'level':<8}{'AUC':>7}{'95 % CI':>18}{'threshold':>11}"
+                f"{'sens.':>7}{'spec.':>7}{'d':>7}{'n':>16}",
+            ]
         for contrast in self.contrasts:
             for curve in (contrast.voxel, contrast.lesion):
                 if curve is None:

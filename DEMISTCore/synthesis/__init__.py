@@ -15,6 +15,14 @@ from .reuse import Reuse
 from .sampling import Estimate, generate
 
 __all__ = [
-    "Estimate", "Reuse", "SamplingPlan", "Synthesis", "check_seeds", "draw", "generate", "model_memory",
-    "plan_sampling", "synthesize",
-]  # fmt: skip
+    "Estimate",
+    "Reuse",
+    "SamplingPlan",
+    "Synthesis",
+    "check_seeds",
+    "draw",
+    "generate",
+    "model_memory",
+    "plan_sampling",
+    "synthesize",
+]

@@ -195,9 +195,11 @@ def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], l
     ood = None if model.typical is None else model.typical.distance(mean.described)
     warning = model.calibration.warning(ood)
     known = {
-        "kind": "calibrated standard deviation of the error", "ood": ood,
-        "widened": model.calibration.widening(ood), "calibration": model.calibration.to_dict(),
-    }  # fmt: skip
+        "kind": "calibrated standard deviation of the error",
+        "ood": ood,
+        "widened": model.calibration.widening(ood),
+        "calibration": model.calibration.to_dict(),
+    }
     return model.calibration.voxel_sd(mean.psr, mean.spread, ood), known, [warning] if warning else []
 
 

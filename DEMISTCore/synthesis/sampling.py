@@ -177,8 +177,16 @@ def generate(
 
         report(words, "seeds", i / count)
         with clock.stage("sample"), _deterministic():
-            z = sample(guided, begin(draw(shape).to(device)), schedule, plan.steps, noise=draw, eta=plan.eta,
-                       start=plan.start, callback=step_done)  # fmt: skip
+            z = sample(
+                guided,
+                begin(draw(shape).to(device)),
+                schedule,
+                plan.steps,
+                noise=draw,
+                eta=plan.eta,
+                start=plan.start,
+                callback=step_done,
+            )
         with clock.stage("decode"), _deterministic():
             psr = to_psr(z, lambda done, i=i, words=words: report(words, "seeds", (i + 0.7 + 0.3 * done) / count))
         _require_finite(psr, f"seed {seed}", dtype)

@@ -1,6 +1,6 @@
 """Stage 1: the PSR autoencoder and the condition autoencoder, trained together on patches.
 
-    L1(recon) + beta KL + lambda_adv PatchGAN (after warm-up) + lambda_e |G(y_hat) - G(y)|_1 + lambda_align Align(z, c)
+L1(recon) + beta KL + lambda_adv PatchGAN (after warm-up) + lambda_e |G(y_hat) - G(y)|_1 + lambda_align Align(z, c)
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ class AutoencoderObjective(nn.Module):
         self.condition = build_autoencoder(model.condition)
         if settings.lambda_align > 0:
             self.align = Align(
-                model.psr.latent_channels, model.condition.latent_channels, settings.align_width,
-                settings.align_positions, settings.align_temperature,
-            )  # fmt: skip
+                model.psr.latent_channels,
+                model.condition.latent_channels,
+                settings.align_width,
+                settings.align_positions,
+                settings.align_temperature,
+            )
         self._gan = [gan]  # in a list: its parameters are not this objective's
         self.reconstructions: dict[int, Tensor] = {}  # by the batch's first index, taken by the discriminator
 
@@ -126,8 +129,13 @@ class AutoencoderStage(Stage):
         for i in indices:
             rng = random(s.seed, "autoencoder", i)
             entry = self.train[pick(len(self.train), s.seed, "autoencoder", i)]
-            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
-                                with_known=self.partial)  # fmt: skip
+            sample = read_patch(
+                entry,
+                s.patch,
+                random_patch(entry, s.patch, rng),
+                s.flip and rng.random() < 0.5,
+                with_known=self.partial,
+            )
             sample["x"] = augment(sample["x"], s.augment, rng)
             sample |= self._noise(rng)
             if s.latent_noise > 0:
@@ -139,9 +147,11 @@ class AutoencoderStage(Stage):
         grid = [n // self.model.psr.factor for n in self.settings.patch]
         return {
             name: rng.standard_normal((channels, *grid), np.float32)
-            for name, channels in (("z_noise", self.model.psr.latent_channels),
-                                   ("c_noise", self.model.condition.latent_channels))
-        }  # fmt: skip
+            for name, channels in (
+                ("z_noise", self.model.psr.latent_channels),
+                ("c_noise", self.model.condition.latent_channels),
+            )
+        }
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Reconstruction of fixed patches of held-out subjects, from the latents' means, inside the brain."""
@@ -176,18 +186,25 @@ class AutoencoderStage(Stage):
         y_hat = self.objective.psr.decode(self.objective.psr.encode(y)[0]).float()
         x_hat = self.objective.condition.decode(self.objective.condition.encode(x)[0]).float()
         rows = [
-            ("T1w", x[0, 0], "image"), ("T1w again", x_hat[0, 0], "image"),
-            ("FLAIR", x[0, 1], "image"), ("FLAIR again", x_hat[0, 1], "image"),
-            ("PSR", y[0, 0] * PSR_RANGE, "psr"), ("PSR again", y_hat[0, 0] * PSR_RANGE, "psr"),
+            ("T1w", x[0, 0], "image"),
+            ("T1w again", x_hat[0, 0], "image"),
+            ("FLAIR", x[0, 1], "image"),
+            ("FLAIR again", x_hat[0, 1], "image"),
+            ("PSR", y[0, 0] * PSR_RANGE, "psr"),
+            ("PSR again", y_hat[0, 0] * PSR_RANGE, "psr"),
             ("difference", (y_hat - y)[0, 0] * PSR_RANGE, "difference"),
-        ]  # fmt: skip
+        ]
         previews.draw(path, rows, title=f"{entry.name}, reconstruction")
 
 
 def read_patch(
-    entry: Prepared, size: Sequence[int], start: Sequence[int], flip: bool, psr_range: float = PSR_RANGE,
+    entry: Prepared,
+    size: Sequence[int],
+    start: Sequence[int],
+    flip: bool,
+    psr_range: float = PSR_RANGE,
     with_known: bool = False,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """x (2, ...), y (1, ...) in units of the PSR range, brain (1, ...), labels (1, ...) of a patch, float32.
 
     ``brain`` and ``labels`` are 0 where PSR is unknown; ``with_known`` adds ``known`` (1, ...) itself.

@@ -51,9 +51,14 @@ class BackboneObjective(nn.Module):
 
 
 def prediction_error(
-    schedule: NoiseSchedule, prediction: Tensor, z: Tensor, noise: Tensor, t: Tensor, weighting: str,
+    schedule: NoiseSchedule,
+    prediction: Tensor,
+    z: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    weighting: str,
     known: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Mean squared error of a prediction at z_t, weighted by ``known``; with ``weighting`` "x0" counted in z_0.
 
     At given z_t an error of v is 1 / sigma times one of z_0, an error of epsilon alpha / sigma times.
@@ -82,7 +87,7 @@ class BackboneStage(Stage):
         # The autoencoders come as they are; the backbone is this stage's to choose.
         self.model = ModelConfig(
             foundation.model.psr, foundation.model.condition, model.backbone, model.streams, model.mean
-        )  # fmt: skip
+        )
         self.settings, self.psr, self.psr_range = settings, foundation.psr, foundation.psr_range
         self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
         latents = encode_cohort([*train, *held], foundation, settings, cache)
@@ -128,9 +133,12 @@ class BackboneStage(Stage):
         truth = torch.from_numpy(np.asarray(latents.z[0], np.float32))[None].to(device)
         noise = SeededNoise([self.settings.seed])
         z = ddim(
-            self.objective.backbone, noise(truth.shape).to(device), self.schedule, self.settings.preview_steps,
+            self.objective.backbone,
+            noise(truth.shape).to(device),
+            self.schedule,
+            self.settings.preview_steps,
             noise=noise,
-        )  # fmt: skip
+        )
         drawn = self.psr.decode(z / self.latent_scale)[0, 0].float() * self.psr_range
         again = self.psr.decode(truth)[0, 0].float() * self.psr_range
         rows = [

@@ -114,10 +114,17 @@ def calibrate(
     for folder in check:
         count = len(prepared[str(folder)])
         report[Path(folder).name] = evaluate_calibration(calibration, _told(cases(folder), count))
-    _write(bundle, out, {
-        "calibration": calibration.to_dict(), "typical": typical.to_dict(),
-        "data": [Path(folder).name for folder in datasets], "sessions": len(fitted), "preprocess": asdict(preprocess),
-    })  # fmt: skip
+    _write(
+        bundle,
+        out,
+        {
+            "calibration": calibration.to_dict(),
+            "typical": typical.to_dict(),
+            "data": [Path(folder).name for folder in datasets],
+            "sessions": len(fitted),
+            "preprocess": asdict(preprocess),
+        },
+    )
     return report
 
 

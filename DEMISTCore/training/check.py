@@ -57,7 +57,7 @@ class Finding:
 
     @property
     def state(self) -> str:
-        """"left out", "error", "warning" or "good"."""
+        """ "left out", "error", "warning" or "good"."""
         if self.choice.missing:
             return "left out"
         return "error" if self.errors else "warning" if self.warnings else "good"
@@ -66,11 +66,15 @@ class Finding:
         """For JSON."""
         choice = self.choice
         return {
-            "session": self.name, "state": self.state, "missing": choice.missing,
+            "session": self.name,
+            "state": self.state,
+            "missing": choice.missing,
             "files": {what: str(path) for what, path in choice.files.items()},
             "rejected": [{**asdict(one), "path": str(one.path)} for one in choice.rejected],
-            "errors": self.errors, "warnings": self.warnings, **self.facts,
-        }  # fmt: skip
+            "errors": self.errors,
+            "warnings": self.warnings,
+            **self.facts,
+        }
 
 
 @dataclass
@@ -103,9 +107,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "data": self.root.name, "usable": len(self.usable), "errors": self.errors, "warnings": self.warnings,
-            "groups": self.groups, "sessions": [one.to_dict() for one in self.findings],
-        }  # fmt: skip
+            "data": self.root.name,
+            "usable": len(self.usable),
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "groups": self.groups,
+            "sessions": [one.to_dict() for one in self.findings],
+        }
 
 
 def check(root: str | Path, settings: Settings, cache: Path, out: Path | None = None) -> Report:
@@ -140,8 +148,9 @@ def check(root: str | Path, settings: Settings, cache: Path, out: Path | None = 
     _participants(report)
     if not any(not one.choice.missing for one in findings):
         why = f"{findings[0].name} lacks {' and '.join(findings[0].choice.missing)}" if findings else "no sub-*/anat"
-        report.errors.append(f"{root} has no subject to train on ({why}); training needs T1w, FLAIR and a PSR map of "
-                             "each.")  # fmt: skip
+        report.errors.append(
+            f"{root} has no subject to train on ({why}); training needs T1w, FLAIR and a PSR map of each."
+        )
     if out is not None:
         from .check_page import write_page
 
@@ -185,7 +194,7 @@ def look_at(finding: Finding, entry: data.Prepared) -> None:
         "psr_tissue_mean": round(float(np.asarray(entry.y, np.float32)[tissue].mean()), 4) if tissue.any() else None,
         "lesion_ml": round(float(np.count_nonzero(labels == LESION)) * spacing**3 / 1000, 2),
         "segmented": bool((labels[inside] < data.UNLABELLED).any()),
-    }  # fmt: skip
+    }
 
 
 def _compare(report: Report) -> None:
@@ -195,16 +204,20 @@ def _compare(report: Report) -> None:
     if len(kinds) > 1:
         rare = kinds.most_common()[-1][0]
         names = [name for name, unit in units.items() if unit == rare]
-        report.warnings.append(f"PSR is in {' and '.join(kinds)} mixed ({rare}: {', '.join(names[:5])}"
-                               f"{' ...' if len(names) > 5 else ''}); each was read in its own.")  # fmt: skip
+        report.warnings.append(
+            f"PSR is in {' and '.join(kinds)} mixed ({rare}: {', '.join(names[:5])}"
+            f"{' ...' if len(names) > 5 else ''}); each was read in its own."
+        )
     means = {one.name: one for one in report.findings if one.facts.get("psr_tissue_mean")}
     if len(means) >= 3:
         middle = float(np.median([one.facts["psr_tissue_mean"] for one in means.values()]))
         for one in means.values():
             ratio = one.facts["psr_tissue_mean"] / middle
             if not 1 / UNUSUAL < ratio < UNUSUAL:
-                one.warnings.append(f"{one.choice.files['psr']}: mean PSR in tissue is {ratio:.2f} times the data "
-                                    "set's median; check its units and its fit.")  # fmt: skip
+                one.warnings.append(
+                    f"{one.choice.files['psr']}: mean PSR in tissue is {ratio:.2f} times the data "
+                    "set's median; check its units and its fit."
+                )
 
 
 def _participants(report: Report) -> None:
@@ -218,8 +231,10 @@ def _participants(report: Report) -> None:
         report.warnings.append(f"{table} cannot be read ({getattr(error, 'strerror', None) or error}).")
         return
     column = next((name for name in ("group", "diagnosis", "dx") if rows and name in rows[0]), None)
-    groups = {data.subject_name((row.get("participant_id") or "").strip()): (row.get(column) or "n/a") if column else ""
-              for row in rows}  # fmt: skip
+    groups = {
+        data.subject_name((row.get("participant_id") or "").strip()): (row.get(column) or "n/a") if column else ""
+        for row in rows
+    }
     there = {one.choice.subject for one in report.findings}
     usable = {one.choice.subject for one in report.usable}
     if column:
@@ -227,8 +242,10 @@ def _participants(report: Report) -> None:
     absent = sorted(name for name in groups if name not in usable and name != "sub-")
     if absent:
         some = ", ".join(f"{name} (no scans)" if name not in there else name for name in absent[:8])
-        report.warnings.append(f"{len(absent)} of the {len(groups)} people of participants.tsv have nothing to train "
-                               f"on: {some}{' ...' if len(absent) > 8 else ''}.")  # fmt: skip
+        report.warnings.append(
+            f"{len(absent)} of the {len(groups)} people of participants.tsv have nothing to train "
+            f"on: {some}{' ...' if len(absent) > 8 else ''}."
+        )
 
 
 def stop_at_alarms(entries: Sequence[data.Prepared], accept: bool) -> None:
@@ -241,13 +258,18 @@ def stop_at_alarms(entries: Sequence[data.Prepared], accept: bool) -> None:
     Raises:
         InputError: there are some; the first is quoted.
     """
-    found = [(entry.name, alarm) for entry in entries
-             for alarm in ((entry.meta.get("psr") or {}).get("registration") or {}).get("alarms", ())]  # fmt: skip
+    found = [
+        (entry.name, alarm)
+        for entry in entries
+        for alarm in ((entry.meta.get("psr") or {}).get("registration") or {}).get("alarms", ())
+    ]
     if found and not accept:
         name, alarm = found[0]
         more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
-        raise InputError(f"{name}: {alarm.rstrip('.')}{more}; leave it out (exclude_subjects=), or set "
-                         "accept_alarms=true if you have looked.")  # fmt: skip
+        raise InputError(
+            f"{name}: {alarm.rstrip('.')}{more}; leave it out (exclude_subjects=), or set "
+            "accept_alarms=true if you have looked."
+        )
 
 
 def summary(report: Report) -> str:
@@ -259,8 +281,10 @@ def summary(report: Report) -> str:
             placed = facts.get("registration") or {}
             moved = f"{placed['moved_mm']:.1f} mm" if placed else "-"
             fit = f"{placed['fit']:.2f}" if placed.get("fit") is not None else "-"
-            numbers = (f"{facts['units']:<10}{facts['coverage']:>7.0%}{facts['nan']:>7}"
-                       f"{facts['low'] + facts['high'] + facts['rim']:>7}{moved:>8}{fit:>6}")  # fmt: skip
+            numbers = (
+                f"{facts['units']:<10}{facts['coverage']:>7.0%}{facts['nan']:>7}"
+                f"{facts['low'] + facts['high'] + facts['rim']:>7}{moved:>8}{fit:>6}"
+            )
         else:
             numbers = f"lacks {' and '.join(one.choice.missing)}" if one.choice.missing else ""
         lines.append(f"{one.name:<24}{one.state:<10}{numbers}")
@@ -269,12 +293,18 @@ def summary(report: Report) -> str:
         for one in report.findings:
             for sentence in getattr(one, kind):
                 said.setdefault(sentence, []).append(one.name)
-        sentences = [*getattr(report, kind), *(f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {sentence}"
-                                               for sentence, names in said.items())]  # fmt: skip
+        sentences = [
+            *getattr(report, kind),
+            *(
+                f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {sentence}"
+                for sentence, names in said.items()
+            ),
+        ]
         lines += [f"{kind[:-1]}: {sentence}" for sentence in sentences]
     passed = sum(len(one.choice.rejected) for one in report.findings)
-    lines.append(f"{len(report.usable)} of {len(report.findings)} sessions can be trained on; {passed} files were "
-                 "passed over.")  # fmt: skip
+    lines.append(
+        f"{len(report.usable)} of {len(report.findings)} sessions can be trained on; {passed} files were passed over."
+    )
     if report.groups:
         lines.append("Groups: " + ", ".join(f"{name} {count}" for name, count in sorted(report.groups.items())) + ".")
     return "\n".join(lines)

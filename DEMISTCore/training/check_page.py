@@ -29,15 +29,20 @@ def write_page(report: Report, path: Path) -> None:
         InputError: it cannot be written.
     """
     head = f"Check of {report.root.name}"
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(head)}</title><style>{_STYLE}</style>",
-             f"<h1>{_text(head)}</h1>",
-             f"<p>{len(report.usable)} of {len(report.findings)} sessions can be trained on.</p>"]  # fmt: skip
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(head)}</title><style>{_STYLE}</style>",
+        f"<h1>{_text(head)}</h1>",
+        f"<p>{len(report.usable)} of {len(report.findings)} sessions can be trained on.</p>",
+    ]
     parts += _sentences(report.errors, "error") + _sentences(report.warnings, "warning")
     if report.groups:
         groups = ", ".join(f"{_text(name)}: {count}" for name, count in sorted(report.groups.items()))
         parts.append(f"<p>Usable sessions by group: {groups}.</p>")
-    rows = [f'<tr><td><a href="#{_text(one.name)}">{_text(one.name)}</a><td class="{_class(one)}">{one.state}'
-            f"<td>{_brief(one)}" for one in report.findings]  # fmt: skip
+    rows = [
+        f'<tr><td><a href="#{_text(one.name)}">{_text(one.name)}</a><td class="{_class(one)}">{one.state}'
+        f"<td>{_brief(one)}"
+        for one in report.findings
+    ]
     parts.append(f"<table><tr><th>Session<th>State<th>Map{''.join(rows)}</table>")
     parts += [_section(one) for one in report.findings]
     with atomic_path(path) as temporary:
@@ -56,8 +61,10 @@ def _section(one: Finding) -> str:
         parts.append(_table(_facts(one)))
     chosen = "".join(f"<tr><td>{what}<td><code>{_text(path)}</code>" for what, path in choice.files.items())
     passed = "".join(f"<tr><td>{r.what}<td><code>{_text(r.path)}</code><td>{_text(r.why)}" for r in choice.rejected)
-    parts.append(f"<details{' open' if one.errors or choice.missing else ''}><summary>Files</summary>"
-                 f"<table><tr><th>Taken as<th>File{chosen}</table>")  # fmt: skip
+    parts.append(
+        f"<details{' open' if one.errors or choice.missing else ''}><summary>Files</summary>"
+        f"<table><tr><th>Taken as<th>File{chosen}</table>"
+    )
     if passed:
         parts.append(f"<table><tr><th>Not taken as<th>File<th>Why{passed}</table>")
     return "\n".join([*parts, "</details></section>"])
@@ -70,11 +77,14 @@ def _facts(one: Finding) -> list[tuple[str, str]]:
         ("Units", f"{facts['units']} (by {facts['units_by']})"),
         ("PSR is known in", f"{facts['coverage']:.1%} of the brain"),
         ("Median PSR (1 % to 99 %)", f"{middle:.3f} ({low:.3f} to {high:.3f})"),
-        ("Voxels without a value", f"{facts['nan']:,} NaN, {facts['low']:,} too low, {facts['high']:,} too high, "
-                                   f"{facts['rim']:,} in a bright rim, {facts['zero']:,} exactly 0"),
+        (
+            "Voxels without a value",
+            f"{facts['nan']:,} NaN, {facts['low']:,} too low, {facts['high']:,} too high, "
+            f"{facts['rim']:,} in a bright rim, {facts['zero']:,} exactly 0",
+        ),
         ("Brain mask, lesions", f"{facts['mask_ml']:.0f} mL, {facts['lesion_ml']:.1f} mL"),
         ("Tissue labels", "yes" if facts["segmented"] else "none"),
-    ]  # fmt: skip
+    ]
     placed = facts.get("registration")
     if placed:
         gain = placed.get("mutual_information_gain")

@@ -1,10 +1,10 @@
 """Run folders: the configuration, checkpoints that are whole or absent, the weights handed on to the next stage.
 
-    run/config.yaml                         everything needed to repeat the run
-    run/checkpoints/step-00001000/          weights.safetensors, ema.safetensors, state.pt, checksums.json
-    run/best.safetensors                    averaged weights at the best validation score
-    run/.lock                               held by the process that trains, see DEMISTCore.lock
-    run/metrics.csv  tensorboard/  previews/  train.log
+run/config.yaml                         everything needed to repeat the run
+run/checkpoints/step-00001000/          weights.safetensors, ema.safetensors, state.pt, checksums.json
+run/best.safetensors                    averaged weights at the best validation score
+run/.lock                               held by the process that trains, see DEMISTCore.lock
+run/metrics.csv  tensorboard/  previews/  train.log
 """
 
 from __future__ import annotations
@@ -57,10 +57,19 @@ class Run:
 
         write_yaml(
             self.folder / "config.yaml",
-            {"demist": __version__, "stage": self.stage, "data": self.data, "foundation": self.foundation,
-             "foundation_hash": self.foundation_hash, "init": self.init, "backbone": self.backbone,
-             "mean": self.mean, "data_hash": self.data_hash, "settings": to_dict(self.settings)},
-        )  # fmt: skip
+            {
+                "demist": __version__,
+                "stage": self.stage,
+                "data": self.data,
+                "foundation": self.foundation,
+                "foundation_hash": self.foundation_hash,
+                "init": self.init,
+                "backbone": self.backbone,
+                "mean": self.mean,
+                "data_hash": self.data_hash,
+                "settings": to_dict(self.settings),
+            },
+        )
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:

@@ -57,8 +57,13 @@ def read_contexts(
     if without and len(without) == len(result):
         raise InputError(f"{table} has a row for none of the subjects ({without[0]}, ...); mend its participant_id.")
     if without:
-        log.warning("%s has no row for %d of %d sessions (%s, ...): these are neutral.",
-                    table, len(without), len(result), without[0])  # fmt: skip
+        log.warning(
+            "%s has no row for %d of %d sessions (%s, ...): these are neutral.",
+            table,
+            len(without),
+            len(result),
+            without[0],
+        )
     return result
 
 
@@ -78,8 +83,9 @@ def _rows(table: Path, text: str, conditions: Sequence[str]) -> dict[tuple[str, 
     known = [name for name in conditions if name in names]
     if who is None or not known:
         lacks = "participant_id" if who is None else " nor ".join(conditions)
-        raise InputError(f"{table} has no column {lacks}; its header should name participant_id and "
-                         f"{', '.join(conditions)}.")  # fmt: skip
+        raise InputError(
+            f"{table} has no column {lacks}; its header should name participant_id and {', '.join(conditions)}."
+        )
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for number, row in enumerate(reader, 2):
         where = f"{table}, line {number}"

@@ -1,6 +1,6 @@
 """cWDM's training: clean Haar bands of the map from noisy ones and the scans' bands, squared error over all bands.
 
-    L = |W(y) - f(alpha_t W(y) + sigma_t eps, W(x), t)|^2,    W: one level of the Haar transform, low bands over 3
+L = |W(y) - f(alpha_t W(y) + sigma_t eps, W(x), t)|^2,    W: one level of the Haar transform, low bands over 3
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ class CwdmStage(PatchStage):
         """As any stage on patches, with noise and a time."""
         sample = super().sample(i, rng)
         half = [n // 2 for n in self.settings.patch]
-        return {**sample, "noise": rng.standard_normal((haar.BANDS, *half), np.float32),
-                "t": np.array(rng.integers(self.objective.schedule.steps))}  # fmt: skip
+        return {
+            **sample,
+            "noise": rng.standard_normal((haar.BANDS, *half), np.float32),
+            "t": np.array(rng.integers(self.objective.schedule.steps)),
+        }
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
         """A short sample."""

@@ -66,8 +66,17 @@ class Session:
     @property
     def files(self) -> list[Path]:
         """Every file that exists, in a fixed order."""
-        every = (self.t1w, self.flair, self.psr, self.dseg, self.lesion, self.mask, self.grey, self.white,
-                 self.reference)  # fmt: skip
+        every = (
+            self.t1w,
+            self.flair,
+            self.psr,
+            self.dseg,
+            self.lesion,
+            self.mask,
+            self.grey,
+            self.white,
+            self.reference,
+        )
         return [path for path in every if path]
 
 
@@ -92,8 +101,11 @@ def index(
     for name in sorted(left_out - there) if there else ():
         raise InputError(f"The data set has no subject {name!r}; it has {min(there)} to {max(there)}.")
     choices = [choice for choice in choices if choice.subject not in left_out]
-    incomplete = [f"{'/'.join(filter(None, (c.subject, c.session)))} lacks {' and '.join(c.missing)}"
-                  for c in choices if c.missing]  # fmt: skip
+    incomplete = [
+        f"{'/'.join(filter(None, (c.subject, c.session)))} lacks {' and '.join(c.missing)}"
+        for c in choices
+        if c.missing
+    ]
     sessions = [session_of(choice) for choice in choices if not choice.missing]
     if not sessions:
         why = f" ({incomplete[0]})" if incomplete else ": no sub-*/anat folders"
@@ -110,10 +122,19 @@ def session_of(choice: Choice) -> Session:
     """The files of a session that has T1w, FLAIR and a PSR map."""
     files = choice.files
     return Session(
-        choice.subject, choice.session, files["t1w"], files["flair"], files["psr"], files.get("dseg"),
-        files.get("lesion"), files.get("mask"), files.get("grey"), files.get("white"), files.get("reference"),
+        choice.subject,
+        choice.session,
+        files["t1w"],
+        files["flair"],
+        files["psr"],
+        files.get("dseg"),
+        files.get("lesion"),
+        files.get("mask"),
+        files.get("grey"),
+        files.get("white"),
+        files.get("reference"),
         choice.in_t1w_space,
-    )  # fmt: skip
+    )
 
 
 def split(

@@ -98,14 +98,23 @@ class DecoderStage(Stage):
         for i in indices:
             rng = random(s.seed, "decoder", i)
             entry = self.train[pick(len(self.train), s.seed, "decoder", i)]
-            sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
-                                self.psr_range, self.partial)  # fmt: skip
-            samples.append({
-                **({"known": sample["known"]} if self.partial else {}),
-                "y": sample["y"], "index": np.array(i),
-                "z_noise": rng.standard_normal((self.model.psr.latent_channels, *grid), np.float32),
-                "z_spread": np.array(max(0.0, rng.uniform(-1, 1)), np.float32),
-            })  # fmt: skip
+            sample = read_patch(
+                entry,
+                s.patch,
+                random_patch(entry, s.patch, rng),
+                s.flip and rng.random() < 0.5,
+                self.psr_range,
+                self.partial,
+            )
+            samples.append(
+                {
+                    **({"known": sample["known"]} if self.partial else {}),
+                    "y": sample["y"],
+                    "index": np.array(i),
+                    "z_noise": rng.standard_normal((self.model.psr.latent_channels, *grid), np.float32),
+                    "z_spread": np.array(max(0.0, rng.uniform(-1, 1)), np.float32),
+                }
+            )
         return collate(samples)
 
     def validate(self, device: torch.device) -> dict[str, float]:
@@ -131,7 +140,8 @@ class DecoderStage(Stage):
         """One held-out patch: PSR, its reconstruction, the difference."""
         y, _, y_hat = self._reconstruct(0, device)
         rows = [
-            ("PSR", y * self.psr_range, "psr"), ("PSR again", y_hat * self.psr_range, "psr"),
+            ("PSR", y * self.psr_range, "psr"),
+            ("PSR again", y_hat * self.psr_range, "psr"),
             ("difference", (y_hat - y) * self.psr_range, "difference"),
-        ]  # fmt: skip
+        ]
         previews.draw(path, rows, title=f"{(self.held or self.train)[0].name}, reconstruction")

@@ -141,12 +141,13 @@ class DemistStage(Stage):
         try:
             self.demist = Demist(
                 foundation.backbone, self.model.streams, self.model.condition.latent_channels, mean and mean[1]
-            )  # fmt: skip
+            )
         except ValueError as error:
             raise InputError(str(error)) from error
         if mean and (settings.flip or settings.latent_augmentations):
-            raise InputError("With a mean network the streams see scans as they are: set flip=false "
-                             "latent_augmentations=0.")  # fmt: skip
+            raise InputError(
+                "With a mean network the streams see scans as they are: set flip=false latent_augmentations=0."
+            )
         self._known = {latent.prepared.key: known_of(latent.prepared) for latent in latents} if mean else {}
         if not any(on for _, on in self.demist.built):
             raise InputError("All three streams are switched off; there is nothing to train.")
@@ -173,11 +174,16 @@ class DemistStage(Stage):
             crop = draw_crop(self.train, s, i, rng, "demist")
             z = crop.read(crop.latents.z[crop.flip]) * np.float32(self.latent_scale)
             draw = rng.random(4)
-            samples.append({
-                "z": z, "c": crop.read(crop.latents.c[crop.copy, crop.flip]) * np.float32(self.condition_scale),
-                "noise": noise_like(rng, z.shape), "t": np.array(draw_time(i, s, self.schedule.steps)),
-                "offset": crop.offset, "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
-            })  # fmt: skip
+            samples.append(
+                {
+                    "z": z,
+                    "c": crop.read(crop.latents.c[crop.copy, crop.flip]) * np.float32(self.condition_scale),
+                    "noise": noise_like(rng, z.shape),
+                    "t": np.array(draw_time(i, s, self.schedule.steps)),
+                    "offset": crop.offset,
+                    "keep": ((draw[:3] >= drop) & (draw[3] >= s.dropout_all)).astype(np.float32),
+                }
+            )
             if self.partial:
                 samples[-1]["z_known"] = crop.known(self.model.psr.factor)
             if self._known:
@@ -201,8 +207,9 @@ class DemistStage(Stage):
         return {
             "x": crop_array(entry.x, start, size).astype(np.float32),
             "c_whole": np.asarray(crop.latents.c[0, 0], np.float32) * np.float32(self.condition_scale),
-            "known": self._known[entry.key], "wide": wide_at(wide_of(entry), start, size),
-        }  # fmt: skip
+            "known": self._known[entry.key],
+            "wide": wide_at(wide_of(entry), start, size),
+        }
 
     def _collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         if not self._known:
@@ -290,9 +297,12 @@ class DemistStage(Stage):
     ) -> np.ndarray:
         noise = SeededNoise([seed])
         z = ddim(
-            lambda a, b: self.demist(a, b, condition, context=context), noise(shape).to(device), self.schedule,
-            self.settings.preview_steps, noise=noise,
-        )  # fmt: skip
+            lambda a, b: self.demist(a, b, condition, context=context),
+            noise(shape).to(device),
+            self.schedule,
+            self.settings.preview_steps,
+            noise=noise,
+        )
         return (self.objective.decoder.decode(z / self.latent_scale)[0, 0].float() * self.psr_range).cpu().numpy()
 
     def preview(self, path: Path, device: torch.device) -> None:
@@ -307,7 +317,10 @@ class DemistStage(Stage):
         y_hat = y_hat * (np.asarray(entry.labels) > 0)
         t1w, flair = np.asarray(entry.x, np.float32)
         rows = [
-            ("T1w", t1w, "image"), ("FLAIR", flair, "image"), ("PSR", y, "psr"), ("DEMIST", y_hat, "psr"),
+            ("T1w", t1w, "image"),
+            ("FLAIR", flair, "image"),
+            ("PSR", y, "psr"),
+            ("DEMIST", y_hat, "psr"),
             ("difference", y_hat - y, "difference"),
-        ]  # fmt: skip
+        ]
         previews.draw(path, rows, title=f"{entry.name}, {self.settings.preview_steps} steps of DDIM")

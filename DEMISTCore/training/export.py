@@ -61,9 +61,13 @@ def export(
     if base is None:
         protect_folder(out.with_name(out.name + "-base"), (runs, card), "foundation bundle")
     wanted = Wanted(
-        weights, base, _read_card(card), description, _sampling(sampling),
+        weights,
+        base,
+        _read_card(card),
+        description,
+        _sampling(sampling),
         {"licence": licence, "simulated": simulated, "overwrite": overwrite, "storage": storage},
-    )  # fmt: skip
+    )
     found: dict[str, Run] = {}
     for run in map(Run.read, runs):
         what = STAGES[run.stage].bundle
@@ -103,8 +107,16 @@ def export_foundation(run: Run, folder: Path, wanted: Wanted) -> Bundle:
     """
     foundation = read_foundation(run.folder, need_backbone=True, weights=wanted.weights)
     chain = [*_earlier(run), run]
-    return _save_foundation(folder, foundation, run, chain, provenance(chain, wanted.weights), card=wanted.card,
-                            description=wanted.description, **wanted.common)  # fmt: skip
+    return _save_foundation(
+        folder,
+        foundation,
+        run,
+        chain,
+        provenance(chain, wanted.weights),
+        card=wanted.card,
+        description=wanted.description,
+        **wanted.common,
+    )
 
 
 def _export_published(run: Run, folder: Path, wanted: Wanted) -> Bundle:
@@ -113,9 +125,7 @@ def _export_published(run: Run, folder: Path, wanted: Wanted) -> Bundle:
     foundation = replace(foundation_of(run), **{name: scales[name] for name in ("latent_scale", "condition_scale")})
     chain = _earlier(run)
     training = {**provenance(chain, "ema"), "backbone": f"published: {Path(run.backbone).name}"}
-    return _save_foundation(
-        folder, foundation, run, chain, training, description=wanted.description, **wanted.common
-    )  # fmt: skip
+    return _save_foundation(folder, foundation, run, chain, training, description=wanted.description, **wanted.common)
 
 
 def _earlier(run: Run) -> list[Run]:
@@ -136,8 +146,11 @@ def _save_foundation(
         return save_bundle(
             folder,
             config=foundation.model,
-            weights={"autoencoder_psr": foundation.psr, "autoencoder_condition": foundation.condition,
-                     "backbone": foundation.backbone},
+            weights={
+                "autoencoder_psr": foundation.psr,
+                "autoencoder_condition": foundation.condition,
+                "backbone": foundation.backbone,
+            },
             schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
             latent_scale=foundation.latent_scale,
             condition_scale=foundation.condition_scale,
@@ -146,7 +159,7 @@ def _save_foundation(
             training=training,
             documents=logs_of(chain, Path(folder_of_logs)),
             **options,
-        )  # fmt: skip
+        )
 
 
 def export_demist(run: Run, folder: Path, wanted: Wanted) -> Bundle:
@@ -177,10 +190,17 @@ def export_demist(run: Run, folder: Path, wanted: Wanted) -> Bundle:
         raise InputError(f"The weights of {run.folder} do not fit its configuration: {error}") from error
     with tempfile.TemporaryDirectory() as folder_of_logs:
         return save_bundle(
-            folder, config=model, weights={"streams": demist}, base=base, training=provenance(runs, weights),
-            documents=logs_of(runs, Path(folder_of_logs)), card=wanted.card, description=wanted.description,
-            sampling=wanted.sampling or None, **wanted.common,
-        )  # fmt: skip
+            folder,
+            config=model,
+            weights={"streams": demist},
+            base=base,
+            training=provenance(runs, weights),
+            documents=logs_of(runs, Path(folder_of_logs)),
+            card=wanted.card,
+            description=wanted.description,
+            sampling=wanted.sampling or None,
+            **wanted.common,
+        )
 
 
 def _check_base(run: Run, base: Bundle) -> None:
@@ -213,8 +233,11 @@ def provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
             "last_metrics": _last_metrics(run.folder),
             "settings": settings,
         }
-    return {"demist": __version__, "weights": f"exponential moving average, {'last' if weights == 'ema' else 'best'}",
-            "stages": stages}  # fmt: skip
+    return {
+        "demist": __version__,
+        "weights": f"exponential moving average, {'last' if weights == 'ema' else 'best'}",
+        "stages": stages,
+    }
 
 
 def _rows(folder: Path) -> list[list[str]]:

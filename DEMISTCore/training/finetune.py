@@ -102,9 +102,11 @@ def finetune(
     report = check(root, settings, cache, out)
     print(summary(report), flush=True)
     if report.all_errors and not settings.accept_alarms:
-        raise InputError(f"{root} has {len(report.all_errors)} errors that would spoil the model (see {out / PAGE}); "
-                         f"the first: {report.all_errors[0].rstrip('.')}; mend it, or leave it out "
-                         "(exclude_subjects=).")  # fmt: skip
+        raise InputError(
+            f"{root} has {len(report.all_errors)} errors that would spoil the model (see {out / PAGE}); "
+            f"the first: {report.all_errors[0].rstrip('.')}; mend it, or leave it out "
+            "(exclude_subjects=)."
+        )
     entries = [one.entry for one in report.findings if one.entry is not None]
     train, held, to_fit = _people(entries, settings, level)
     where = pick_device(device)
@@ -114,9 +116,11 @@ def finetune(
         return predicted(model, entry, where, dtype)
 
     before = [(entry, predict(bundle, entry)) for entry in _told(held, "before")]
-    at = before if {e.name for e in train} == {e.name for e in held} else [
-        (entry, predict(bundle, entry)) for entry in _told(train, "scale")
-    ]  # fmt: skip
+    at = (
+        before
+        if {e.name for e in train} == {e.name for e in held}
+        else [(entry, predict(bundle, entry)) for entry in _told(train, "scale")]
+    )
     factor = best_factor(at)
     log.info("Best factor for the maps of %s: %.3f", bundle.name, factor)
     scaled = with_scale(bundle, factor, out / "scaled" / out.name)
@@ -124,10 +128,14 @@ def finetune(
     if level != "scale":
         model = _train(root, out, scaled, level, settings, common, own, train, held, cache, licence, measured)
     words = {
-        "people": len({e.subject for e in entries}), "trained": len({e.subject for e in train}),
-        "held_out": len({e.subject for e in held}), "factor": round(factor, 4), "level": level,
-        "metrics_before": judge(before), "calibrated_on": 0,
-    }  # fmt: skip
+        "people": len({e.subject for e in entries}),
+        "trained": len({e.subject for e in train}),
+        "held_out": len({e.subject for e in held}),
+        "factor": round(factor, 4),
+        "level": level,
+        "metrics_before": judge(before),
+        "calibrated_on": 0,
+    }
     words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(held, "after")])
     final = model.folder
     if bundle.config.mean is not None and len({e.subject for e in to_fit}) >= _PEOPLE:
@@ -139,14 +147,18 @@ def finetune(
             calibrate(model.folder, [root], final, entries=to_fit, preprocess=settings.preprocess, device=device)
         words["calibrated_on"] = len({e.subject for e in to_fit})
     else:
-        why = (f"{bundle.name} has no mean network" if bundle.config.mean is None else
-               f"that takes {_PEOPLE} people who had no part in training, and there are "
-               f"{len({e.subject for e in to_fit})}")  # fmt: skip
+        why = (
+            f"{bundle.name} has no mean network"
+            if bundle.config.mean is None
+            else f"that takes {_PEOPLE} people who had no part in training, and there are "
+            f"{len({e.subject for e in to_fit})}"
+        )
         log.warning("No calibrated intervals: %s.", why)
         words["no_intervals"] = why
     learnt = {e.name for e in train} if level != "scale" else set()  # one factor for all learns nobody
-    scans = scan_marks(*([Path(e.meta["inputs"][0]) for e in entries if (e.name in learnt) == side]
-                         for side in (True, False)))  # fmt: skip
+    scans = scan_marks(
+        *([Path(e.meta["inputs"][0]) for e in entries if (e.name in learnt) == side] for side in (True, False))
+    )
     _publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level, scans)
     write_json(out / "finetune.json", words)
     log.info("%s", told(words, target))
@@ -156,12 +168,20 @@ def finetune(
 def told(words: dict[str, Any], target: Path) -> str:
     """The result in a few lines."""
     before, after = words["metrics_before"], words["metrics_after"]
-    return "\n".join([
-        f"{'on people held out' if words['held_out'] else 'on all people':<24}{'before':>10}{'after':>10}",
-        *(f"{name:<24}{before[key]:>10.{digits}f}{after[key]:>10.{digits}f}" for key, name, digits in (
-            ("psnr", "PSNR (dB)", 2), ("mae", "MAE", 4), ("scale_error_percent", "scale error (%)", 1))),
-        f"Bundle: {target}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{'on people held out' if words['held_out'] else 'on all people':<24}{'before':>10}{'after':>10}",
+            *(
+                f"{name:<24}{before[key]:>10.{digits}f}{after[key]:>10.{digits}f}"
+                for key, name, digits in (
+                    ("psnr", "PSNR (dB)", 2),
+                    ("mae", "MAE", 4),
+                    ("scale_error_percent", "scale error (%)", 1),
+                )
+            ),
+            f"Bundle: {target}",
+        ]
+    )
 
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -227,8 +247,10 @@ def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
         raise InputError("The bundle makes empty maps of these scans; look at them (check.html).")
     factor = float(np.median([np.mean(own) for own in factors.values()]))
     if not _SCALE_RANGE[0] <= factor <= _SCALE_RANGE[1]:
-        raise InputError(f"The measured maps are {factor:.2f} times what the bundle makes of the scans, which no "
-                         "scanner explains; check their units and their fit.")  # fmt: skip
+        raise InputError(
+            f"The measured maps are {factor:.2f} times what the bundle makes of the scans, which no "
+            "scanner explains; check their units and their fit."
+        )
     return factor
 
 
@@ -293,18 +315,32 @@ def _told(entries: Sequence[data.Prepared], what: str) -> Any:
 
 
 def _train(
-    root: str | Path, out: Path, scaled: Bundle, level: str, settings: Settings, common: Sequence[str],
-    own: dict[str, list[str]], train: Sequence[data.Prepared], held: Sequence[data.Prepared], cache: Path,
-    licence: str, measured: bool,
-) -> Bundle:  # fmt: skip
+    root: str | Path,
+    out: Path,
+    scaled: Bundle,
+    level: str,
+    settings: Settings,
+    common: Sequence[str],
+    own: dict[str, list[str]],
+    train: Sequence[data.Prepared],
+    held: Sequence[data.Prepared],
+    cache: Path,
+    licence: str,
+    measured: bool,
+) -> Bundle:
     """The stages on this data set, from the scaled bundle; the bundle that comes of them."""
     from .export import export
     from .start import start
 
     base = str(scaled.base.folder)
     names = [] if {e.name for e in train} == {e.name for e in held} else sorted({e.subject for e in held})
-    shared = [f"preprocess.spacing={scaled.spacing:g}", *AS_SYNTHESIS, *common, f"cache={cache}",
-              f"validation_subjects={json.dumps(names)}"]  # fmt: skip
+    shared = [
+        f"preprocess.spacing={scaled.spacing:g}",
+        *AS_SYNTHESIS,
+        *common,
+        f"cache={cache}",
+        f"validation_subjects={json.dumps(names)}",
+    ]
     shared += [] if names else ["validation=0"]
     shared += ["accept_alarms=true"]  # told, and stopped at, by the check
     config = out / "model.yaml"
@@ -338,25 +374,47 @@ def _train(
     folder = out / "trained" / out.name
     if folder.exists():
         return load_bundle(folder)
-    saved = export(runs, folder, base=None if level == "decoder" else base, sampling=advice, simulated=not measured,
-                   licence=licence, storage="fp32")  # fmt: skip
+    saved = export(
+        runs,
+        folder,
+        base=None if level == "decoder" else base,
+        sampling=advice,
+        simulated=not measured,
+        licence=licence,
+        storage="fp32",
+    )
     if level != "decoder":
         _copy_base(scaled, folder)
     return load_bundle(saved[-1].folder)
 
 
 def _publish(
-    source: Path, target: Path, init: Bundle, model: Bundle, report: Report, entries: Sequence[data.Prepared],
-    words: dict[str, Any], licence: str, measured: bool, salt: str | None, level: str,
+    source: Path,
+    target: Path,
+    init: Bundle,
+    model: Bundle,
+    report: Report,
+    entries: Sequence[data.Prepared],
+    words: dict[str, Any],
+    licence: str,
+    measured: bool,
+    salt: str | None,
+    level: str,
     scans: dict[str, list[str]],
-) -> None:  # fmt: skip
+) -> None:
     """The bundle in its place: with its base, its licence, and a card that says what it was made of."""
     bundle = load_bundle(source)
     _copy_base(bundle, target)
     info = {**bundle.info, "name": target.name, "licence": licence}
-    info["training"] = {**(info.get("training") or {}), "finetune": {
-        **words, "from": {"name": init.name, "hash": init.hash}, "data": report.root.name, "scans": scans,
-    }}  # fmt: skip
+    info["training"] = {
+        **(info.get("training") or {}),
+        "finetune": {
+            **words,
+            "from": {"name": init.name, "hash": init.hash},
+            "data": report.root.name,
+            "scans": scans,
+        },
+    }
     _copied(source, target, info)
     salt = secrets.token_hex(16) if salt is None else salt
     people = sorted(hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16] for name in {e.subject for e in entries})
@@ -366,9 +424,15 @@ def _publish(
 
 
 def _card(
-    bundle: Bundle, init: Bundle, report: Report, entries: Sequence[data.Prepared], words: dict[str, Any],
-    people: Sequence[str], measured: bool, level: str,
-) -> str:  # fmt: skip
+    bundle: Bundle,
+    init: Bundle,
+    report: Report,
+    entries: Sequence[data.Prepared],
+    words: dict[str, Any],
+    people: Sequence[str],
+    measured: bool,
+    level: str,
+) -> str:
     facts = [one.facts for one in report.usable if one.facts]
     share = np.mean([one["coverage"] for one in facts])
     kinds = " and ".join(sorted({one["units"] for one in facts}))
@@ -376,21 +440,37 @@ def _card(
     placed = f", registered to the T1w over {np.mean(moved):.1f} mm (at most {max(moved):.1f})" if moved else ""
     before, after = words["metrics_before"], words["metrics_after"]
     judged = "people held out" if words["held_out"] and words["trained"] < words["people"] else "the training itself"
-    intervals = (f"calibrated on {words['calibrated_on']} people who had no part in training" if words["calibrated_on"]
-                 else f"not calibrated: {words.get('no_intervals', '')}")  # fmt: skip
+    intervals = (
+        f"calibrated on {words['calibrated_on']} people who had no part in training"
+        if words["calibrated_on"]
+        else f"not calibrated: {words.get('no_intervals', '')}"
+    )
     lines = [
-        f"# {bundle.name}", "", f"**{bundle.warning}**", "",
+        f"# {bundle.name}",
+        "",
+        f"**{bundle.warning}**",
+        "",
         f"{init.name} ({init.hash[:12]}) fitted to {'measured' if measured else 'simulated'} PSR maps, level "
-        f"`{level}`. Licence of the weights: {bundle.licence}.", "", "## Data", "",
+        f"`{level}`. Licence of the weights: {bundle.licence}.",
+        "",
+        "## Data",
+        "",
         f"{words['people']} people, {len(entries)} sessions; maps in {kinds}, known in {share:.0%} of the brain on "
-        f"average{placed}. {words['trained']} people were trained on, {words['held_out']} judged on.", "",
-        "People, by salted hash: " + ", ".join(f"`{name}`" for name in people) + ".", "", "## Metrics", "",
-        f"On {judged}, where PSR was measured; mean over people.", "",
-        "| | before | after |", "|---|---|---|",
+        f"average{placed}. {words['trained']} people were trained on, {words['held_out']} judged on.",
+        "",
+        "People, by salted hash: " + ", ".join(f"`{name}`" for name in people) + ".",
+        "",
+        "## Metrics",
+        "",
+        f"On {judged}, where PSR was measured; mean over people.",
+        "",
+        "| | before | after |",
+        "|---|---|---|",
         f"| PSNR (dB, range 0.2) | {before['psnr']:.2f} | {after['psnr']:.2f} |",
         f"| MAE (PSR) | {before['mae']:.4f} | {after['mae']:.4f} |",
-        f"| scale error (%) | {before['scale_error_percent']:.1f} | {after['scale_error_percent']:.1f} |", "",
-        f"All maps were first multiplied by {words['factor']:.3f}. Intervals: {intervals}.", "",
-    ]  # fmt: skip
+        f"| scale error (%) | {before['scale_error_percent']:.1f} | {after['scale_error_percent']:.1f} |",
+        "",
+        f"All maps were first multiplied by {words['factor']:.3f}. Intervals: {intervals}.",
+        "",
+    ]
     return "\n".join(lines)
-

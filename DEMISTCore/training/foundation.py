@@ -105,9 +105,14 @@ def with_backbone(foundation: Foundation, source: str) -> Foundation:
     schedule = published.scheduler.noise.to_dict()
     schedule.pop("prediction")
     return replace(
-        foundation, model=model, backbone=freeze(unet), schedule=schedule, latent_scale=None, condition_scale=None,
+        foundation,
+        model=model,
+        backbone=freeze(unet),
+        schedule=schedule,
+        latent_scale=None,
+        condition_scale=None,
         conditions=published.conditions,
-    )  # fmt: skip
+    )
 
 
 def bundle_foundation(source: str | Path) -> Foundation:
@@ -125,10 +130,17 @@ def bundle_foundation(source: str | Path) -> Foundation:
     schedule = bundle.schedule.to_dict()
     schedule.pop("prediction")
     return Foundation(
-        str(source), bundle.config, freeze(bundle.autoencoder_psr), freeze(bundle.autoencoder_condition),
-        freeze(bundle.backbone), bundle.latent_scale, bundle.condition_scale, schedule, bundle.psr_range,
+        str(source),
+        bundle.config,
+        freeze(bundle.autoencoder_psr),
+        freeze(bundle.autoencoder_condition),
+        freeze(bundle.backbone),
+        bundle.latent_scale,
+        bundle.condition_scale,
+        schedule,
+        bundle.psr_range,
         bundle.spacing,
-    )  # fmt: skip
+    )
 
 
 def read_scales(folder: Path) -> dict[str, Any]:

@@ -55,10 +55,14 @@ def encode_cohort(
 
     augmentations = settings.latent_augmentations
     key = {
-        "format": _FORMAT, "autoencoders": foundation.autoencoder_hash, "flip": settings.flip, "copies": augmentations,
+        "format": _FORMAT,
+        "autoencoders": foundation.autoencoder_hash,
+        "flip": settings.flip,
+        "copies": augmentations,
         "precision": settings.precision,
-        "augment": asdict(settings.augment) if augmentations else None, "seed": settings.seed if augmentations else 0,
-    }  # fmt: skip
+        "augment": asdict(settings.augment) if augmentations else None,
+        "seed": settings.seed if augmentations else 0,
+    }
     if foundation.psr_range != PSR_RANGE:  # only then: entries of the usual range keep their names
         key["psr_range"] = foundation.psr_range
     root = cache / "latents" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

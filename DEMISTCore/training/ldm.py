@@ -42,8 +42,11 @@ class LdmStage(PairedLatentStage):
     def sample(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A crop with noise and a time."""
         sample = super().sample(i, rng)
-        return {**sample, "noise": noise_like(rng, sample["z"].shape),
-                "t": np.array(draw_time(i, self.settings, self.schedule.steps))}  # fmt: skip
+        return {
+            **sample,
+            "noise": noise_like(rng, sample["z"].shape),
+            "t": np.array(draw_time(i, self.settings, self.schedule.steps)),
+        }
 
     def answer(self, c: Tensor, seed: int = 0) -> Tensor:
         """A short sample."""

@@ -131,4 +131,3 @@ def _learn(local: Local, rows: Tensor, rest: Tensor, scans: Tensor, s: LocalSett
                 optimizer.zero_grad()
                 schedule.step()
                 bar.update()
-

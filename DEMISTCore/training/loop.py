@@ -72,9 +72,12 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     ema = Ema(trainable(stage.objectives[first]), s.ema)
     for name, objective in stage.objectives.items():
         optimizer = torch.optim.AdamW(
-            list(trainable(objective).values()), lr=s.lr * stage.lr_factors.get(name, 1.0), betas=tuple(s.betas),
-            weight_decay=s.weight_decay, fused=fabric.device.type in ("cpu", "cuda"),
-        )  # fmt: skip
+            list(trainable(objective).values()),
+            lr=s.lr * stage.lr_factors.get(name, 1.0),
+            betas=tuple(s.betas),
+            weight_decay=s.weight_decay,
+            fused=fabric.device.type in ("cpu", "cuda"),
+        )
         objectives[name], optimizers[name] = fabric.setup(objective, optimizer, move_to_device=False)
 
     # Where to start
@@ -104,11 +107,13 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         nonlocal saved_at
         if saved_at != step and fabric.is_global_zero:
             state = {
-                "step": step, "elapsed": time.monotonic() - started, "best": best,
+                "step": step,
+                "elapsed": time.monotonic() - started,
+                "best": best,
                 "evaluated": dict(at),
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
                 "precision": fabric._precision.state_dict(),
-            }  # fmt: skip
+            }
             checkpoint.save(folder, step, weights, ema.average, state)
         saved_at = step
 

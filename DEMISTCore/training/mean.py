@@ -143,8 +143,10 @@ class MeanStage(Stage):
             raise InputError("Stage mean takes crops of scans: flip=false latent_augmentations=0 crop=...")
         self.whole = model.mean.semantic  # tokens need each crop's whole volume, as it is
         if self.whole and (settings.warp.probability or settings.paint.probability or settings.paint.specks):
-            raise InputError("Tokens know their whole volume as it is: with the semantic stream in the mean set "
-                             "warp.probability=0 paint.probability=0 paint.specks=0.")  # fmt: skip
+            raise InputError(
+                "Tokens know their whole volume as it is: with the semantic stream in the mean set "
+                "warp.probability=0 paint.probability=0 paint.specks=0."
+            )
         self.settings = settings
         self.score = "surprise" if settings.only_spread else "mse"
         self.train, self.held = list(train), list(held)
@@ -166,8 +168,13 @@ class MeanStage(Stage):
         self._wide = {entry.key: wide_of(entry) for entry in [*train, *held]}
         if not given:
             # Not warped: the volume around a crop would have to be, too, and voxels gain nothing by it.
-            fit_local(self.mean.decoder.local, lambda i: self._drawn(i, "local", warped=False), len(self.train),
-                      settings.local, settings.seed)  # fmt: skip
+            fit_local(
+                self.mean.decoder.local,
+                lambda i: self._drawn(i, "local", warped=False),
+                len(self.train),
+                settings.local,
+                settings.seed,
+            )
 
     @torch.no_grad()
     def _latent_of(self, y: Tensor) -> Tensor:
@@ -224,10 +231,12 @@ class MeanStage(Stage):
         else:
             images = warp.read(entry, start, places)
         sample = {
-            "x": images["x"].astype(np.float32), "y": images["y"][None].astype(np.float32) / self.psr_range,
-            "labels": images["labels"][None], "known": self._known[entry.key],
+            "x": images["x"].astype(np.float32),
+            "y": images["y"][None].astype(np.float32) / self.psr_range,
+            "labels": images["labels"][None],
+            "known": self._known[entry.key],
             "wide": warp.wide_at(self._wide[entry.key], start, size, places),
-        }  # fmt: skip
+        }
         if self.partial:
             sample["psr_known"] = images["known"][None]
         if self.whole:
@@ -251,15 +260,22 @@ class MeanStage(Stage):
             y, y_hat, spread = (v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp()))
             error = np.abs(y_hat - y)
             some = slice(None, None, 17)
-            rows.append((
-                np.square(error).mean(), (error < 1.645 * spread).mean(),
-                spearmanr(error[some], spread[some]).statistic,
-                (error / spread * np.sqrt(2) + np.log(spread * np.sqrt(2))).mean(),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    np.square(error).mean(),
+                    (error < 1.645 * spread).mean(),
+                    spearmanr(error[some], spread[some]).statistic,
+                    (error / spread * np.sqrt(2) + np.log(spread * np.sqrt(2))).mean(),
+                )
+            )
         mse, coverage, rank, surprise = map(float, np.mean(rows, axis=0))
         return {
-            "mse": mse, "psnr": -10 * math.log10(mse), "coverage_90": coverage, "rank": rank, "surprise": surprise,
-        }  # fmt: skip
+            "mse": mse,
+            "psnr": -10 * math.log10(mse),
+            "coverage_90": coverage,
+            "rank": rank,
+            "surprise": surprise,
+        }
 
     def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Validation crop ``i``, its mean and log spread."""
@@ -276,9 +292,13 @@ class MeanStage(Stage):
         x, y = batch["x"][0].cpu(), batch["y"][0, 0].cpu() * self.psr_range
         mean = y_hat[0, 0].float() * self.psr_range
         rows = [
-            ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), ("mean", mean, "psr"),
-            ("spread", spread[0, 0].exp(), "image"), ("difference", mean - y, "difference"),
-        ]  # fmt: skip
+            ("T1w", x[0], "image"),
+            ("FLAIR", x[1], "image"),
+            ("PSR", y, "psr"),
+            ("mean", mean, "psr"),
+            ("spread", spread[0, 0].exp(), "image"),
+            ("difference", mean - y, "difference"),
+        ]
         previews.draw(path, rows, title=(self.held or self.train)[0].name)
 
 

@@ -42,9 +42,14 @@ def paint(
 
 
 def _lesions(
-    x: np.ndarray, y: np.ndarray, labels: np.ndarray, white: np.ndarray, places: np.ndarray, settings: PaintSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    white: np.ndarray,
+    places: np.ndarray,
+    settings: PaintSettings,
     rng: np.random.Generator,
-) -> None:  # fmt: skip
+) -> None:
     """Change all three in place, with a lesion at each of ``places``."""
     from scipy.ndimage import gaussian_filter
 

@@ -28,9 +28,14 @@ class PairedLatentStage(Stage):
     score = "loss"
 
     def __init__(
-        self, model: ModelConfig, settings: Any, foundation: Foundation, train: Sequence[Prepared],
-        held: Sequence[Prepared], cache: Path,
-    ) -> None:  # fmt: skip
+        self,
+        model: ModelConfig,
+        settings: Any,
+        foundation: Foundation,
+        train: Sequence[Prepared],
+        held: Sequence[Prepared],
+        cache: Path,
+    ) -> None:
         base = foundation.model
         self.model = ModelConfig(base.psr, base.condition, model.backbone, model.streams, model.mean)
         self.settings, self.decoder, self.psr_range = settings, foundation.psr, foundation.psr_range
@@ -86,7 +91,10 @@ class PairedLatentStage(Stage):
         y, y_hat = np.asarray(entry.y, np.float32), y_hat * (np.asarray(entry.labels) > 0)
         t1w, flair = np.asarray(entry.x, np.float32)
         rows = [
-            ("T1w", t1w, "image"), ("FLAIR", flair, "image"), ("PSR", y, "psr"), (self.name, y_hat, "psr"),
+            ("T1w", t1w, "image"),
+            ("FLAIR", flair, "image"),
+            ("PSR", y, "psr"),
+            (self.name, y_hat, "psr"),
             ("difference", y_hat - y, "difference"),
-        ]  # fmt: skip
+        ]
         previews.draw(path, rows, title=entry.name)

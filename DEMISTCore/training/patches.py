@@ -45,8 +45,9 @@ class PatchStage(Stage):
         """x (2, ...), y (1, ...) and, where maps are partial, known (1, ...) of sample ``i``."""
         s = self.settings
         entry = self.train[pick(len(self.train), s.seed, self.name, i)]
-        sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5,
-                            with_known=self.partial)  # fmt: skip
+        sample = read_patch(
+            entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5, with_known=self.partial
+        )
         known = {"known": sample["known"]} if self.partial else {}
         return {"x": augment(sample["x"], s.augment, rng), "y": sample["y"], **known}
 
@@ -77,7 +78,10 @@ class PatchStage(Stage):
         y_hat = self.answer(batch["x"].to(device)).float().cpu()[0, 0] * PSR_RANGE
         x, y = batch["x"][0], batch["y"][0, 0] * PSR_RANGE
         rows = [
-            ("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("PSR", y, "psr"), (self.name, y_hat, "psr"),
+            ("T1w", x[0], "image"),
+            ("FLAIR", x[1], "image"),
+            ("PSR", y, "psr"),
+            (self.name, y_hat, "psr"),
             ("difference", y_hat - y, "difference"),
-        ]  # fmt: skip
+        ]
         previews.draw(path, rows, title=entry.name)

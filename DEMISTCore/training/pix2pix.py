@@ -1,6 +1,6 @@
 """pix2pix in 3-D: the generator against a discriminator that sees scans and map together.
 
-    L_G = |f(x) - y|_1 + lambda_adv adversarial(D(x, f(x))),    L_D = (D(x, y) - 1)^2 / 2 + D(x, f(x))^2 / 2
+L_G = |f(x) - y|_1 + lambda_adv adversarial(D(x, f(x))),    L_D = (D(x, y) - 1)^2 / 2 + D(x, f(x))^2 / 2
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Pix2pixStage(PatchStage):
         gan = PatchGAN(3, settings.discriminator_channels, settings.discriminator_layers)
         self.objective = GeneratorObjective(settings, gan)
         self.objectives: dict[str, nn.Module] = {
-            "pix2pix": self.objective, "discriminator": PairDiscriminatorObjective(gan, self.objective),
-        }  # fmt: skip
+            "pix2pix": self.objective,
+            "discriminator": PairDiscriminatorObjective(gan, self.objective),
+        }
         self.lr_factors = {"discriminator": settings.discriminator_lr / settings.lr}
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:

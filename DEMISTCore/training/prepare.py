@@ -90,8 +90,13 @@ def _tell(entries: Sequence[Prepared]) -> None:
     if partial:
         shares = [share for share, _ in partial] + [1.0] * (len(entries) - len(partial))
         least, name = min(partial)
-        log.info("PSR is known in %.0f %% of the brains' voxels, the least in %s (%.0f %%); losses and metrics count "
-                 "these alone.", 100 * sum(shares) / len(shares), name, 100 * least)  # fmt: skip
+        log.info(
+            "PSR is known in %.0f %% of the brains' voxels, the least in %s (%.0f %%); losses and metrics count "
+            "these alone.",
+            100 * sum(shares) / len(shares),
+            name,
+            100 * least,
+        )
 
 
 def _quiet_worker() -> None:
@@ -158,11 +163,17 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
     # Six lines for each of a hundred sessions help nobody; warnings are kept in meta.json.
     logging.getLogger("DEMISTCore.preprocess").setLevel(logging.ERROR)
     prepared = prepare(
-        session.t1w, session.flair, brain_mask=session.mask if settings.brain_mask == "truth" else None,
-        register=settings.register, skull_strip=settings.skull_strip, bias_correct=settings.bias_correct,
-        spacing=settings.spacing, shape=tuple(settings.shape) if settings.shape else None, multiple=settings.multiple,
+        session.t1w,
+        session.flair,
+        brain_mask=session.mask if settings.brain_mask == "truth" else None,
+        register=settings.register,
+        skull_strip=settings.skull_strip,
+        bias_correct=settings.bias_correct,
+        spacing=settings.spacing,
+        shape=tuple(settings.shape) if settings.shape else None,
+        multiple=settings.multiple,
         any_brain_volume=settings.brain_mask == "truth",  # the data set's own mask is its word
-    )  # fmt: skip
+    )
     grid = prepared.t1w.grid
     inside = prepared.mask.array > 0
     y, known, told = _psr(session, prepared, inside, settings)
@@ -188,10 +199,14 @@ def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSett
                 places = places[np.sort(random(0, "places", kind).choice(len(places), _PLACES, replace=False))]
             np.save(temporary / f"{kind}.npy", places)
         meta = {
-            "subject": session.subject, "session": session.session, "affine": grid.affine.tolist(),
-            "inputs": [str(path) for path in session.files], "settings": asdict(settings),
-            "warnings": [*prepared.warnings, *told.pop("warnings")], "psr": told,
-        }  # fmt: skip
+            "subject": session.subject,
+            "session": session.session,
+            "affine": grid.affine.tolist(),
+            "inputs": [str(path) for path in session.files],
+            "settings": asdict(settings),
+            "warnings": [*prepared.warnings, *told.pop("warnings")],
+            "psr": told,
+        }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
@@ -212,19 +227,25 @@ def _psr(
     coverage = np.count_nonzero(covered) / max(np.count_nonzero(inside), 1)
     if coverage < LEAST_COVERAGE:
         what = "does not overlap the brain" if not coverage else f"covers {coverage:.1%} of the brain"
-        raise InputError(f"{session.psr} {what}, and {LEAST_COVERAGE:.0%} is the least to learn from; check that it "
-                         "is this session's map and lies in its T1w's space, or leave it out.")  # fmt: skip
-    told = {"units": measured.units, "units_by": measured.units_by, "coverage": coverage, **measured.counts,
-            "registration": placed and placed.to_dict(), "warnings": warnings}  # fmt: skip
+        raise InputError(
+            f"{session.psr} {what}, and {LEAST_COVERAGE:.0%} is the least to learn from; check that it "
+            "is this session's map and lies in its T1w's space, or leave it out."
+        )
+    told = {
+        "units": measured.units,
+        "units_by": measured.units_by,
+        "coverage": coverage,
+        **measured.counts,
+        "registration": placed and placed.to_dict(),
+        "warnings": warnings,
+    }
     if np.array_equal(covered, inside):
         return np.where(inside, psr, 0).astype(np.float16), None, told
     y = filled(psr, known, prepared.array, inside).astype(np.float16)
     return y, (covered | ~inside).astype(np.uint8), told
 
 
-def place_measured(
-    measured: MeasuredMap, session: Session, prepared: Pair, settings: PreprocessSettings
-) -> Alignment:
+def place_measured(measured: MeasuredMap, session: Session, prepared: Pair, settings: PreprocessSettings) -> Alignment:
     """Where a measured map lies on the prepared T1w, as the settings and its name have it."""
     from ..measured.alignment import align
     from ..volume import Volume
@@ -232,9 +253,7 @@ def place_measured(
     aligned = session.in_t1w_space if settings.already_aligned is None else settings.already_aligned
     reference = Volume.read(session.reference) if session.reference else None
     search = settings.already_aligned is not True  # who says so in the settings does not want to be asked again
-    return align(
-        measured, prepared.array, prepared.mask, already_aligned=aligned, search=search, reference=reference
-    )  # fmt: skip
+    return align(measured, prepared.array, prepared.mask, already_aligned=aligned, search=search, reference=reference)
 
 
 def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:

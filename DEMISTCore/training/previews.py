@@ -34,8 +34,9 @@ def draw(path: Path, rows: Sequence[tuple[str, Tensor | np.ndarray, str]], title
         cmap, low, high = KINDS[kind]
         for row, axis in enumerate((2, 1, 0)):
             image = np.take(array, array.shape[axis] // 2, axis)
-            axes[row, column].imshow(image.T, origin="lower", cmap=colormaps[cmap], vmin=low, vmax=high,
-                                     interpolation="nearest")  # fmt: skip
+            axes[row, column].imshow(
+                image.T, origin="lower", cmap=colormaps[cmap], vmin=low, vmax=high, interpolation="nearest"
+            )
             axes[row, column].set_axis_off()
         axes[0, column].set_title(name, color="white", fontsize=9)
     if title:

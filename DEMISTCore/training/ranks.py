@@ -82,8 +82,12 @@ def _watch(there: threading.Event, world: int) -> None:
     log.warning("Waiting for all %d processes of this run to start.", world)
     if there.wait(given_up - min(TOLD_AFTER, given_up)):
         return
-    print(f"error: Not all {world} processes of this run have started within {given_up:.0f} s; look at what the others "
-          "say, or set devices= and nodes= to what there is.", file=sys.stderr, flush=True)  # fmt: skip
+    print(
+        f"error: Not all {world} processes of this run have started within {given_up:.0f} s; look at what the others "
+        "say, or set devices= and nodes= to what there is.",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(2)
 
 

@@ -39,9 +39,30 @@ _CHOICES = {
     "skull_strip": ("auto", "deepbet", "none"),
     "psr_zeros": ("auto", "known", "unknown"),
 }
-_POSITIVE = ("batch", "accumulate", "lr", "log_every", "validate_every", "preview_every", "save_every", "steps",
-             "max_minutes", "devices", "nodes", "workers", "patch", "crop", "decode", "spacing", "shape", "multiple",
-             "validation_patches", "validation_crops", "preview_steps", "channels")  # fmt: skip
+_POSITIVE = (
+    "batch",
+    "accumulate",
+    "lr",
+    "log_every",
+    "validate_every",
+    "preview_every",
+    "save_every",
+    "steps",
+    "max_minutes",
+    "devices",
+    "nodes",
+    "workers",
+    "patch",
+    "crop",
+    "decode",
+    "spacing",
+    "shape",
+    "multiple",
+    "validation_patches",
+    "validation_crops",
+    "preview_steps",
+    "channels",
+)
 
 
 def resolve(stage: str, config: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
@@ -228,8 +249,14 @@ def _model(name: str, origin: str) -> dict[str, Any]:
 def _schedule() -> dict[str, Any]:
     # Mirrors diffusion.NoiseSchedule, which needs torch; a test compares the two. What is predicted, v or epsilon, is
     # said once, in model.backbone.prediction.
-    return {"steps": 1000, "kind": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195,
-            "zero_snr": False, "spacing": "trailing"}  # fmt: skip
+    return {
+        "steps": 1000,
+        "kind": "scaled_linear",
+        "beta_start": 0.0015,
+        "beta_end": 0.0195,
+        "zero_snr": False,
+        "spacing": "trailing",
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,7 @@ class Stage:
         if self.autoencoder_hash is None:
             return None
         return {
-            "latent_scale": self.latent_scale, "condition_scale": self.condition_scale,
+            "latent_scale": self.latent_scale,
+            "condition_scale": self.condition_scale,
             "autoencoder": self.autoencoder_hash,
-        }  # fmt: skip
+        }

@@ -59,9 +59,17 @@ def start(
 
 
 def _start(
-    stage: str, out: Path, data: str | None, config: str | None, overrides: Sequence[str], resume: bool,
-    init: str | None, foundation: str | None, backbone: str | None, mean: str | None,
-) -> int:  # fmt: skip
+    stage: str,
+    out: Path,
+    data: str | None,
+    config: str | None,
+    overrides: Sequence[str],
+    resume: bool,
+    init: str | None,
+    foundation: str | None,
+    backbone: str | None,
+    mean: str | None,
+) -> int:
     """:func:`start` in a folder that is this process's own."""
     if resume:
         run = _resumed(stage, out, data, config, overrides, foundation)
@@ -75,9 +83,15 @@ def _start(
             earlier = "autoencoder" if backbone else earlier
             raise InputError(f"{stage} builds on an earlier stage: give --foundation a {earlier} run, or a bundle.")
         run = Run(
-            out, stage, settings, _absolute(data), _absolute(foundation), init=init, backbone=_absolute(backbone),
+            out,
+            stage,
+            settings,
+            _absolute(data),
+            _absolute(foundation),
+            init=init,
+            backbone=_absolute(backbone),
             mean=_absolute(mean),
-        )  # fmt: skip
+        )
     with _sigterm_interrupts():
         ready = _assemble(run, resume)
     return _train(run, ready, resume)
@@ -256,9 +270,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
     log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
 
     begun = bool(checkpoints(run.folder))
-    stage = kind.build(
-        Task(run, s, model, train, held, cache, foundation, contexts, given=begun or bool(run.init))
-    )  # fmt: skip
+    stage = kind.build(Task(run, s, model, train, held, cache, foundation, contexts, given=begun or bool(run.init)))
     # The model as it really is (the foundation decides its own part), so that config.yaml alone says it.
     if stage.model is not None:
         run.settings.model = stage.model.to_dict()

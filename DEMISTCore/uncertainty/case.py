@@ -147,10 +147,23 @@ def sample(case: Case, rng: np.random.Generator) -> Sample:
         voxels.append(np.stack([flat_mean[few], flat_sd[few]]))
     lags, correlation = _correlation(np.where(inside, mean - truth - scale * mean, 0), sd, inside, case.voxel_ml)
     return Sample(
-        m[kept], s[kept], e[kept], label[kept], weight, scale, lags, correlation, case.voxel_ml, case.ood,
-        np.array(kinds), np.array(means), np.array(errors), np.array(sizes),
-        np.array(voxels, np.float32).reshape(-1, 2, PER_REGION), case.subject,
-    )  # fmt: skip
+        m[kept],
+        s[kept],
+        e[kept],
+        label[kept],
+        weight,
+        scale,
+        lags,
+        correlation,
+        case.voxel_ml,
+        case.ood,
+        np.array(kinds),
+        np.array(means),
+        np.array(errors),
+        np.array(sizes),
+        np.array(voxels, np.float32).reshape(-1, 2, PER_REGION),
+        case.subject,
+    )
 
 
 def _correlation(

@@ -99,8 +99,16 @@ def _rows(found: dict[Any, list[tuple[float, float]]]) -> list[dict[str, Any]]:
     for (part, level), told in found.items():
         coverage, width = np.array(told).T
         error = float(coverage.std(ddof=1)) / math.sqrt(len(told)) if len(told) > 1 else math.nan
-        rows.append({"part": part, "level": level, "coverage": float(coverage.mean()), "standard_error": error,
-                     "width": float(width.mean()), "subjects": len(told)})  # fmt: skip
+        rows.append(
+            {
+                "part": part,
+                "level": level,
+                "coverage": float(coverage.mean()),
+                "standard_error": error,
+                "width": float(width.mean()),
+                "subjects": len(told),
+            }
+        )
     return rows
 
 

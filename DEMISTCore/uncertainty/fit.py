@@ -154,9 +154,17 @@ def _parameters(
     correlation_ml = model.correlation_volume(lags, correlation, min(s.voxel_ml for s in samples))
     one = Quantiles((1.0,), (0.1,), tuple(((1.0,),) for _ in levels))
     fitted = Calibration(
-        len(samples), levels, scale_sd, tuple(mean_nodes.tolist()), tuple(sd_nodes), tuple(map(tuple, gains.tolist())),
-        tuple((1.0,) * bins for _ in levels), (0.0, 1.0, 0.0, 1.0), correlation_ml, dict.fromkeys(KINDS, one),
-    )  # fmt: skip
+        len(samples),
+        levels,
+        scale_sd,
+        tuple(mean_nodes.tolist()),
+        tuple(sd_nodes),
+        tuple(map(tuple, gains.tolist())),
+        tuple((1.0,) * bins for _ in levels),
+        (0.0, 1.0, 0.0, 1.0),
+        correlation_ml,
+        dict.fromkeys(KINDS, one),
+    )
     variance = np.concatenate([region_variance(fitted, s) for s in samples])
     means, errors, volumes = (
         np.concatenate([getattr(s, name) for s in samples]) for name in ("region_mean", "region_error", "region_ml")
@@ -208,8 +216,9 @@ def _size(volumes_ml: np.ndarray) -> np.ndarray:
 
 def _region_weights(kept: Sample) -> np.ndarray:
     """Every subject counts the same, and in it every class of size and kind, however many regions it has."""
-    _, of, count = np.unique(_size(kept.region_ml) + 100 * (kept.region_kind == "lesion"), return_inverse=True,
-                             return_counts=True)  # fmt: skip
+    _, of, count = np.unique(
+        _size(kept.region_ml) + 100 * (kept.region_kind == "lesion"), return_inverse=True, return_counts=True
+    )
     return 1.0 / (count[of] * len(count))
 
 

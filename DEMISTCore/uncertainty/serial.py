@@ -12,8 +12,17 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _KEYS = (
-    "format", "subjects", "levels", "scale_sd", "mean_nodes", "sd_nodes", "gains", "voxel_quantiles", "region", "ood",
-)  # fmt: skip
+    "format",
+    "subjects",
+    "levels",
+    "scale_sd",
+    "mean_nodes",
+    "sd_nodes",
+    "gains",
+    "voxel_quantiles",
+    "region",
+    "ood",
+)
 _REGION_KEYS = ("a", "b", "c", "gamma", "correlation_ml", "quantiles")
 _QUANTILE_KEYS = ("volumes_ml", "means", "values")
 
@@ -32,14 +41,18 @@ def to_dict(calibration: Calibration) -> dict[str, Any]:
         "gains": _lists(calibration.gains),
         "voxel_quantiles": _lists(calibration.voxel_quantiles),
         "region": {
-            "a": a, "b": b, "c": c, "gamma": gamma, "correlation_ml": calibration.correlation_ml,
+            "a": a,
+            "b": b,
+            "c": c,
+            "gamma": gamma,
+            "correlation_ml": calibration.correlation_ml,
             "quantiles": {
                 kind: {"volumes_ml": list(q.volumes_ml), "means": list(q.means), "values": _lists(q.values)}
                 for kind, q in calibration.quantiles.items()
             },
         },
         "ood": None if limit is None else {"limit": limit, "power": calibration.ood_power},
-    }  # fmt: skip
+    }
 
 
 def checked(told: Any) -> dict[str, Any]:

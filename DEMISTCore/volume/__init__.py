@@ -22,6 +22,17 @@ from .resampling import Order, resample
 from .writing import check_holds
 
 __all__ = [
-    "SPACING_RANGE", "Forms", "Grid", "Order", "Volume", "as_volume", "check_holds", "check_writable", "data_files",
-    "data_hashes", "from_sitk", "resample", "to_sitk",
-]  # fmt: skip
+    "SPACING_RANGE",
+    "Forms",
+    "Grid",
+    "Order",
+    "Volume",
+    "as_volume",
+    "check_holds",
+    "check_writable",
+    "data_files",
+    "data_hashes",
+    "from_sitk",
+    "resample",
+    "to_sitk",
+]

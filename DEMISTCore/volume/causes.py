@@ -139,8 +139,9 @@ def _wrong_suffix(path: Path, start: bytes) -> str | None:
     name = path.name.lower()
     zipped = start.startswith(_GZIP)
     inside = _unzipped_start(path) if zipped else start
-    found = next(((what, suffixes) for at, magic, what, suffixes in _FORMATS if inside[at : at + len(magic)] == magic),
-                 None)  # fmt: skip
+    found = next(
+        ((what, suffixes) for at, magic, what, suffixes in _FORMATS if inside[at : at + len(magic)] == magic), None
+    )
     if found is None:
         if not zipped and name.endswith((".gz", ".mgz")) and not _looks_like_text(start):
             return (

@@ -21,8 +21,18 @@ if TYPE_CHECKING:
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: ITK's readers of single files (and of detached headers, which are checked); its others look for further files by
 #: themselves, or take them from inside the file (HDF5), or know no 3-D image.
-_READERS = ("NrrdImageIO", "MetaImageIO", "GiplImageIO", "VTKImageIO", "GDCMImageIO", "TIFFImageIO", "MRCImageIO",
-            "PNGImageIO", "JPEGImageIO", "BMPImageIO")  # fmt: skip
+_READERS = (
+    "NrrdImageIO",
+    "MetaImageIO",
+    "GiplImageIO",
+    "VTKImageIO",
+    "GDCMImageIO",
+    "TIFFImageIO",
+    "MRCImageIO",
+    "PNGImageIO",
+    "JPEGImageIO",
+    "BMPImageIO",
+)
 #: Formats without a word on left and right.
 _NO_ORIENTATION = ("GiplImageIO", "TIFFImageIO", "MRCImageIO")
 
@@ -110,7 +120,8 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         image = image[(slice(None),) * 3 + (0,) * (image.GetDimension() - 3)]
     warnings = []
     if kind in _NO_ORIENTATION or not says_orientation(path):
-        warnings.append(f"{path} says nothing about its orientation (its format or header has none); check left and "
-                        "right.")  # fmt: skip
+        warnings.append(
+            f"{path} says nothing about its orientation (its format or header has none); check left and right."
+        )
     array = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
     return array, affine, warnings

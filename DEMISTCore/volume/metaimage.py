@@ -17,16 +17,53 @@ _DIMENSIONS, _LETTERS, _LONGEST = 10, 250, 4000
 _SIDE, _VOXELS = 1 << 24, 1 << 40
 _TYPES = frozenset(
     f"met_{name}"
-    for name in ("char", "uchar", "short", "ushort", "int", "uint", "long", "ulong", "long_long", "ulong_long",
-                 "float", "double", "ascii_char")
-)  # fmt: skip
+    for name in (
+        "char",
+        "uchar",
+        "short",
+        "ushort",
+        "int",
+        "uint",
+        "long",
+        "ulong",
+        "long_long",
+        "ulong_long",
+        "float",
+        "double",
+        "ascii_char",
+    )
+)
 #: How many numbers a field holds: of the dimensions, of their square.
 _VECTORS = frozenset(("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation"))
 _MATRICES = frozenset(("transformmatrix", "rotation", "orientation"))
-_WHOLE = frozenset(("ndims", "dimsize", "headersize", "elementnumberofchannels", "compresseddatasize", "id", "parentid",
-                    "compressionlevel"))  # fmt: skip
-_TEXTS = frozenset(("objecttype", "objectsubtype", "transformtype", "name", "comment", "acquisitiondate", "modality",
-                    "anatomicalorientation", "elementtype", "distanceunits", "color", "elementdatafile"))  # fmt: skip
+_WHOLE = frozenset(
+    (
+        "ndims",
+        "dimsize",
+        "headersize",
+        "elementnumberofchannels",
+        "compresseddatasize",
+        "id",
+        "parentid",
+        "compressionlevel",
+    )
+)
+_TEXTS = frozenset(
+    (
+        "objecttype",
+        "objectsubtype",
+        "transformtype",
+        "name",
+        "comment",
+        "acquisitiondate",
+        "modality",
+        "anatomicalorientation",
+        "elementtype",
+        "distanceunits",
+        "color",
+        "elementdatafile",
+    )
+)
 _FLAGS = frozenset(("binarydata", "binarydatabyteordermsb", "elementbyteordermsb", "compresseddata"))
 
 

@@ -18,8 +18,19 @@ if TYPE_CHECKING:
 UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metre", 3: "micron"}
 #: The fields of a NIfTI header that say where voxels lie.
-_FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
-           "srow_x", "srow_y", "srow_z")  # fmt: skip
+_FIELDS = (
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+)
 #: 1 - b^2 - c^2 - d^2 below which nibabel refuses a quaternion (three times float32's rounding).
 _QUATERNION_LIMIT = 3 * float(np.finfo(np.float32).eps)
 

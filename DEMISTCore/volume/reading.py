@@ -19,8 +19,16 @@ log = logging.getLogger(__name__)
 
 #: File names that nibabel reads; everything else goes to SimpleITK.
 _NIBABEL_SUFFIXES = (
-    ".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr", ".img.gz", ".hdr.gz", ".mnc",
-)  # fmt: skip
+    ".nii",
+    ".nii.gz",
+    ".mgz",
+    ".mgh",
+    ".img",
+    ".hdr",
+    ".img.gz",
+    ".hdr.gz",
+    ".mnc",
+)
 
 
 class Loaded(NamedTuple):

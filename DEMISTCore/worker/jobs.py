@@ -80,11 +80,18 @@ def synthesize(context: Context) -> dict[str, Any]:
 
     with context.interruptible():
         result = run(
-            t1w, flair, **{**chosen, "bundle": bundle}, out=out, brain_mask=mask,
+            t1w,
+            flair,
+            **{**chosen, "bundle": bundle},
+            out=out,
+            brain_mask=mask,
             overwrite=bool(request.get("overwrite")),
-            uncertainty=bool(out) and (bundle.config.mean is not None or count > 1), keep_samples=keep,
-            estimate=Preview(context) if request.get("preview") else None, reuse=context.warm.reuse, progress=progress,
-        )  # fmt: skip
+            uncertainty=bool(out) and (bundle.config.mean is not None or count > 1),
+            keep_samples=keep,
+            estimate=Preview(context) if request.get("preview") else None,
+            reuse=context.warm.reuse,
+            progress=progress,
+        )
     context.check()
     told = {"provenance": result.provenance, "files": result.files, "seconds": round(time.monotonic() - start, 3)}
     told["timings"] = result.provenance["timings_s"]
@@ -116,11 +123,15 @@ def statistics(context: Context) -> dict[str, Any]:
     volumes = {
         name: context.volume(key, text)
         for name, key, text in (
-            ("lesions", "lesions", "lesion mask"), ("t1w", "t1w", "T1w"), ("flair", "flair", "FLAIR"),
-            ("brain", "brain_mask", "brain mask"), ("uncertainty", "uncertainty", "uncertainty map"),
-            ("reference", "reference", "reference map"), ("tissue", "tissue", "tissue map"),
+            ("lesions", "lesions", "lesion mask"),
+            ("t1w", "t1w", "T1w"),
+            ("flair", "flair", "FLAIR"),
+            ("brain", "brain_mask", "brain mask"),
+            ("uncertainty", "uncertainty", "uncertainty map"),
+            ("reference", "reference", "reference map"),
+            ("tissue", "tissue", "tissue map"),
         )
-    }  # fmt: skip
+    }
     psr = context.volume("psr", "PSR map", needed=True)
     suggest, unchecked = bool(request.get("suggest")), bool(request.get("unchecked"))
     # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
@@ -128,22 +139,36 @@ def statistics(context: Context) -> dict[str, Any]:
     samples = context.warm.samples.of(psr)
     with context.interruptible():
         analysis = analyse(
-            psr, **volumes, samples=samples, prepared=prepared, suggest=suggest, unchecked=unchecked,
-            provenance=request.get("provenance"), settings=settings, progress=context.progress,
+            psr,
+            **volumes,
+            samples=samples,
+            prepared=prepared,
+            suggest=suggest,
+            unchecked=unchecked,
+            provenance=request.get("provenance"),
+            settings=settings,
+            progress=context.progress,
             any_brain_volume=bool(request.get("any_brain_volume")),
-        )  # fmt: skip
+        )
     context.check()
     if request.get("report"):
         under = {name: volumes[key] for name, key in (("T1w", "t1w"), ("FLAIR", "flair")) if volumes[key] is not None}
         page = write_page(
-            analysis, request["report"], backdrop=find_backdrop(psr, under, prepared),
-            percent=bool(request.get("percent")), title=str(request.get("title") or ""),
-        )  # fmt: skip
+            analysis,
+            request["report"],
+            backdrop=find_backdrop(psr, under, prepared),
+            percent=bool(request.get("percent")),
+            title=str(request.get("title") or ""),
+        )
         context.check()
     # With intervals of the means nobody needs the spread of the samples for an error bar.
     about = [] if analysis.intervals else _about_seeds(request.get("provenance"), samples)
-    told = {"summary": analysis.summary(), "statement": analysis.statement, "rows": analysis.table,
-            "notes": [*analysis.notes, *about]}  # fmt: skip
+    told = {
+        "summary": analysis.summary(),
+        "statement": analysis.statement,
+        "rows": analysis.table,
+        "notes": [*analysis.notes, *about],
+    }
     from ..statistics.table import COLUMNS
 
     told["columns"] = dict(COLUMNS)
@@ -164,13 +189,24 @@ def regions(context: Context) -> dict[str, Any]:
     settings = _region_settings(context.request.get("distances"))
     with context.interruptible():
         prepared = context.warm.prepared(t1w, flair, mask) or prepare(
-            t1w, flair, brain_mask=mask, multiple=1, any_brain_volume=bool(context.request.get("any_brain_volume")),
+            t1w,
+            flair,
+            brain_mask=mask,
+            multiple=1,
+            any_brain_volume=bool(context.request.get("any_brain_volume")),
             progress=lambda stage, done: context.progress(stage, 0.7 * done),
-        )  # fmt: skip
+        )
         context.progress("regions", 0.7)
-        found = build_regions(t1w, lesion_mask=lesions, t1w=t1w, flair=flair, brain=prepared.native_mask,
-                              prepared=prepared, unchecked=bool(context.request.get("unchecked")),
-                              settings=settings)  # fmt: skip
+        found = build_regions(
+            t1w,
+            lesion_mask=lesions,
+            t1w=t1w,
+            flair=flair,
+            brain=prepared.native_mask,
+            prepared=prepared,
+            unchecked=bool(context.request.get("unchecked")),
+            settings=settings,
+        )
     context.check()
     return {"notes": list(found.notes)} | _shown(context, found)
 
@@ -191,12 +227,20 @@ def brain_ldm(context: Context) -> dict[str, Any]:
     start, remaining = time.monotonic(), Remaining()
     with context.interruptible():
         volume = model.sample(
-            **given, progress=lambda step, steps: context.progress("sampling", 0.95 * step / steps,
-                                                                   remaining("sampling", 0.95 * step / steps))
-        )  # fmt: skip
+            **given,
+            progress=lambda step, steps: context.progress(
+                "sampling", 0.95 * step / steps, remaining("sampling", 0.95 * step / steps)
+            ),
+        )
     context.check()
-    provenance = {"synthetic": True, "statement": WARNING, "model": model.provenance, "request": given,
-                  "device": describe_device(model.device), "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
+    provenance = {
+        "synthetic": True,
+        "statement": WARNING,
+        "model": model.provenance,
+        "request": given,
+        "device": describe_device(model.device),
+        "seconds": round(time.monotonic() - start, 1),
+    }
     return {"t1w": context.give(volume, "t1w"), "provenance": provenance}
 
 
@@ -235,11 +279,16 @@ def dicom(context: Context) -> dict[str, Any]:
     context.progress("dicom", 0.3)
     with context.interruptible():
         written = export(
-            request["out"], psr=psr, uncertainty=uncertainty, rows=request.get("rows"),
+            request["out"],
+            psr=psr,
+            uncertainty=uncertainty,
+            rows=request.get("rows"),
             masks={key: mask for key, mask in masks.items() if mask is not None},
-            series=request.get("series"), suggested=bool(request.get("unchecked")),
-            provenance=request.get("provenance"), patient=str(request.get("patient") or "Anonymous"),
-        )  # fmt: skip
+            series=request.get("series"),
+            suggested=bool(request.get("unchecked")),
+            provenance=request.get("provenance"),
+            patient=str(request.get("patient") or "Anonymous"),
+        )
     return {"files": written}
 
 

@@ -106,8 +106,9 @@ class Worker:
         try:
             while line := self._source.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE and not line.endswith(b"\n"):
-                    self._send(None, "error", kind="input",
-                               message=f"A line of more than {MAX_LINE:,} bytes is no request.")  # fmt: skip
+                    self._send(
+                        None, "error", kind="input", message=f"A line of more than {MAX_LINE:,} bytes is no request."
+                    )
                     while rest := self._source.readline(1 << 16):
                         if rest.endswith(b"\n"):
                             break

@@ -126,8 +126,10 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
             advice["seeds"] if seeds is None else len(seeds),
             steps or advice["steps"],
             advice.get("guidance") if options.guidance is None else options.guidance,
-            mode=mode, prepared=prepared, warm=self._worker.isWarm,
-        )  # fmt: skip
+            mode=mode,
+            prepared=prepared,
+            warm=self._worker.isWarm,
+        )
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
@@ -241,17 +243,27 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         suggest = lesions is None and t1 is not None and flair is not None if suggest is None else bool(suggest)
         inputs = RunInputs(
             {
-                "psr": psr, "lesions": lesions, "t1w": t1, "flair": flair, "brain_mask": brainMask,
-                "uncertainty": uncertainty, "reference": reference,
+                "psr": psr,
+                "lesions": lesions,
+                "t1w": t1,
+                "flair": flair,
+                "brain_mask": brainMask,
+                "uncertainty": uncertainty,
+                "reference": reference,
             },
             frame=psr,
-        )  # fmt: skip
+        )
         inputs.check()
         if suggest and lesions is not None:
             raise RunError("input", _("Give lesions, or ask for suggested ones, not both."))
-        request = {"do": "statistics", "suggest": suggest, "unchecked": isSuggested(lesions),
-                   "distances": dict(distances or {}), "provenance": Volumes.provenanceOf(psr) or None,
-                   "any_brain_volume": bool(anyBrainVolume)}  # fmt: skip
+        request = {
+            "do": "statistics",
+            "suggest": suggest,
+            "unchecked": isSuggested(lesions),
+            "distances": dict(distances or {}),
+            "provenance": Volumes.provenanceOf(psr) or None,
+            "any_brain_volume": bool(anyBrainVolume),
+        }
         if report:
             request |= {"report": wholePath(report), "percent": bool(percent), "title": psr.GetName() or "PSR"}
         segmentation = self._statistics.unedited(table, lesions) if segmentation is None else segmentation
@@ -289,9 +301,11 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         inputs = RunInputs({"t1w": t1, "flair": flair, "lesions": lesions, "brain_mask": brainMask}, frame=t1)
         inputs.check("t1w", "flair")
         request = {
-            "do": "regions", "unchecked": isSuggested(lesions), "distances": dict(distances or {}),
+            "do": "regions",
+            "unchecked": isSuggested(lesions),
+            "distances": dict(distances or {}),
             "any_brain_volume": bool(anyBrainVolume),
-        }  # fmt: skip
+        }
         task = Task(request, lambda message: ResultNodes.makeRegions(message, t1, segmentation), inputs)
         outcome = self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
         return outcome.segmentation if wait else outcome
@@ -319,10 +333,17 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         """
         self._runs.checkIdle()
         request = {
-            "do": "brain_ldm", "age": age, "sex": sex, "ventricular_volume": ventricularVolume,
-            "brain_volume": brainVolume, "steps": steps, "seed": seed, "bundle": bundleName(bundle), "device": device,
+            "do": "brain_ldm",
+            "age": age,
+            "sex": sex,
+            "ventricular_volume": ventricularVolume,
+            "brain_volume": brainVolume,
+            "steps": steps,
+            "seed": seed,
+            "bundle": bundleName(bundle),
+            "device": device,
             "shape": None if shape is None else list(shape),
-        }  # fmt: skip
+        }
         task = Task(request, ResultNodes.makeT1w)
         outcome = self._runs.run(task, wait, Callbacks(onProgress, onDone, onError))
         return outcome.t1w if wait else outcome

@@ -45,10 +45,18 @@ class qMRMLNodeComboBox(_Widget):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._options: dict[str, Any] = {
-            "nodeTypes": [], "hideChildNodeTypes": [], "noneEnabled": False, "addEnabled": True, "removeEnabled": True,
-            "renameEnabled": False, "editEnabled": False, "showChildNodeTypes": True, "selectNodeUponCreation": True,
-            "noneDisplay": "None", "baseName": "",
-        }  # fmt: skip
+            "nodeTypes": [],
+            "hideChildNodeTypes": [],
+            "noneEnabled": False,
+            "addEnabled": True,
+            "removeEnabled": True,
+            "renameEnabled": False,
+            "editEnabled": False,
+            "showChildNodeTypes": True,
+            "selectNodeUponCreation": True,
+            "noneDisplay": "None",
+            "baseName": "",
+        }
         self._scene: Any = None
         self._current: str | None = None
         self._observed: list[int] = []

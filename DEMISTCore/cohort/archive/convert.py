@@ -77,8 +77,11 @@ def run_dcm2niix(series: Series, folder: Path) -> tuple[Path, Path]:
         raise InputError(
             f"dcm2niix did not end within {_SECONDS} s on series {series.name}; look at its files."
         ) from error
-    images = [path for path in sorted(made.glob("*.nii.gz"))
-              if not any(path.name.removesuffix(".nii.gz").endswith(end) for end in _BESIDE)]  # fmt: skip
+    images = [
+        path
+        for path in sorted(made.glob("*.nii.gz"))
+        if not any(path.name.removesuffix(".nii.gz").endswith(end) for end in _BESIDE)
+    ]
     even = [path for path in images if "_Eq" in path.name]  # slices were not evenly spaced, here they are
     images = even or images
     if not images:
@@ -103,6 +106,7 @@ def find_dcm2niix() -> str:
     beside = Path(sys.executable).with_name("dcm2niix")
     program = str(beside) if beside.is_file() else shutil.which("dcm2niix")
     if program is None:
-        raise InputError('DICOM series are made into images by dcm2niix, which is not installed; pip install '
-                         '"demist[cohort]".')  # fmt: skip
+        raise InputError(
+            'DICOM series are made into images by dcm2niix, which is not installed; pip install "demist[cohort]".'
+        )
     return program

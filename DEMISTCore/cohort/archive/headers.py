@@ -22,11 +22,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "PatientAge", "PatientSex",
-    "PatientBirthDate", "StudyDate", "StudyTime", "Modality", "ImageType", "SeriesNumber", "SeriesDescription",
-    "ProtocolName", "SequenceName", "ScanningSequence", "MRAcquisitionType", "EchoTime", "RepetitionTime",
-    "InversionTime", "ContrastBolusAgent", "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames",
-]  # fmt: skip
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "PatientAge",
+    "PatientSex",
+    "PatientBirthDate",
+    "StudyDate",
+    "StudyTime",
+    "Modality",
+    "ImageType",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "ScanningSequence",
+    "MRAcquisitionType",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "ContrastBolusAgent",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "NumberOfFrames",
+]
 #: Files looked at to tell whether a folder is an archive at all.
 _TRIALS = 2000
 
@@ -108,19 +129,33 @@ def _series(header: Dataset, files: dict[str, str], images: int) -> Series:
     types = _list(header.get("ImageType"))
     three_d = _text(header.get("MRAcquisitionType")).upper() == "3D"
     kind, why_not = kind_of(
-        names=said.values(), image_type=types, images=images, sequence=_list(header.get("ScanningSequence")),
-        three_d=three_d, echo_ms=_number(header.get("EchoTime")), repetition_ms=_number(header.get("RepetitionTime")),
-        inversion_ms=_number(header.get("InversionTime")), contrast=bool(_text(header.get("ContrastBolusAgent"))),
-    )  # fmt: skip
+        names=said.values(),
+        image_type=types,
+        images=images,
+        sequence=_list(header.get("ScanningSequence")),
+        three_d=three_d,
+        echo_ms=_number(header.get("EchoTime")),
+        repetition_ms=_number(header.get("RepetitionTime")),
+        inversion_ms=_number(header.get("InversionTime")),
+        contrast=bool(_text(header.get("ContrastBolusAgent"))),
+    )
     between = _number(header.get("SpacingBetweenSlices")) or _number(header.get("SliceThickness"))
     return Series(
-        uid=str(header.SeriesInstanceUID), study=str(header.StudyInstanceUID), patient=_text(header.get("PatientID")),
+        uid=str(header.SeriesInstanceUID),
+        study=str(header.StudyInstanceUID),
+        patient=_text(header.get("PatientID")),
         number=int(_number(header.get("SeriesNumber")) or 0),
-        description=said["SeriesDescription"] or said["ProtocolName"], kind=kind, why_not=why_not,
-        rank=rank_of(types, three_d, between), date=_text(header.get("StudyDate")), time=_text(header.get("StudyTime")),
-        age=_text(header.get("PatientAge")), sex=_text(header.get("PatientSex")), files=tuple(files.values()),
+        description=said["SeriesDescription"] or said["ProtocolName"],
+        kind=kind,
+        why_not=why_not,
+        rank=rank_of(types, three_d, between),
+        date=_text(header.get("StudyDate")),
+        time=_text(header.get("StudyTime")),
+        age=_text(header.get("PatientAge")),
+        sex=_text(header.get("PatientSex")),
+        files=tuple(files.values()),
         digest=hashlib.sha256("\n".join(sorted(files)).encode("utf-8", "replace")).hexdigest(),
-    )  # fmt: skip
+    )
 
 
 def _text(value: Any) -> str:

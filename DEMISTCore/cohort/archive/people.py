@@ -26,10 +26,15 @@ def write_people(found: Sequence[Series], out: Path) -> Path:
     for (subject, session), series in named_studies(found).items():
         if any(one.kind for one in series):
             people.setdefault(subject, []).append((session, series[0]))
-    write_json(root / "dataset_description.json", {
-        "Name": "T1w and FLAIR of an archive", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw",
-        "GeneratedBy": [{"Name": "dcm2niix"}],
-    })  # fmt: skip
+    write_json(
+        root / "dataset_description.json",
+        {
+            "Name": "T1w and FLAIR of an archive",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "raw",
+            "GeneratedBy": [{"Name": "dcm2niix"}],
+        },
+    )
     _write(root / "README", _README)
     rows = ["participant_id\tage\tsex"]
     for subject, listed in sorted(people.items()):

@@ -23,8 +23,24 @@ _IS_T1W = re.compile(r"mp.?rage|bravo|spgr|tfe|tfl|(^|[^a-z0-9])t1")
 _IS_OTHER = re.compile(r"t2|(^|[^a-z])(pd|rho)([^a-z]|$)|map")
 _IS_POST = re.compile(r"(^|[^a-z])(gd|gad[a-z]*|km|post|ce|mdc|kontrast|contrast|dotarem)([^a-z]|$)|\+c\b|\bc\+")
 #: Of (0008,0008): what is computed from images, and what is no magnitude.
-_NOT_TAKEN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "ADC", "DIFFUSION", "PERFUSION", "SUBTRACTION", "P", "PHASE",
-              "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "SCREEN SAVE", "MOSAIC"}  # fmt: skip
+_NOT_TAKEN = {
+    "LOCALIZER",
+    "PROJECTION IMAGE",
+    "MIP",
+    "ADC",
+    "DIFFUSION",
+    "PERFUSION",
+    "SUBTRACTION",
+    "P",
+    "PHASE",
+    "PHASE MAP",
+    "R",
+    "REAL",
+    "I",
+    "IMAGINARY",
+    "SCREEN SAVE",
+    "MOSAIC",
+}
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,33 @@ from .tables import Measured, ordered
 
 #: Columns of the change of each person.
 COLUMNS = {
-    "subject": "whose", "group": "as the table of people calls it", "region": "key of the region",
-    "first": "first session", "last": "last session",
+    "subject": "whose",
+    "group": "as the table of people calls it",
+    "region": "key of the region",
+    "first": "first session",
+    "last": "last session",
     "years": "between them, by dates (acq_time) or by ages; n/a if neither is known",
-    "first_mean": "mean PSR then", "last_mean": "mean PSR at last", "change": "last minus first",
+    "first_mean": "mean PSR then",
+    "last_mean": "mean PSR at last",
+    "change": "last minus first",
     "ci90_low": "lower end of the 90 % interval of the true change, from the calibrated intervals of both means; n/a "
     "without a calibration",
-    "ci90_high": "upper end", "per_year": "change by years", "per_year_ci90_low": "lower end by years",
+    "ci90_high": "upper end",
+    "per_year": "change by years",
+    "per_year_ci90_low": "lower end by years",
     "per_year_ci90_high": "upper end by years",
-}  # fmt: skip
+}
 #: Columns of the mean change of a group.
 MEAN_COLUMNS = {
-    "group": "n/a: all people", "region": "key of the region", "people": "with two sessions that have the region",
+    "group": "n/a: all people",
+    "region": "key of the region",
+    "people": "with two sessions that have the region",
     "what": "per_year where all people's years are known, else change",
-    "mean": "mean over people", "sd": "over people (n - 1)",
-    "ci95_low": "lower end of the 95 % interval of the mean over people (Student's t)", "ci95_high": "upper end",
-}  # fmt: skip
+    "mean": "mean over people",
+    "sd": "over people (n - 1)",
+    "ci95_low": "lower end of the 95 % interval of the mean over people (Student's t)",
+    "ci95_high": "upper end",
+}
 
 NOTE = (
     "Intervals of a person's change take the errors of both sessions as independent (Zou and Donner, Statistics in "
@@ -52,8 +63,14 @@ def changes(measured: Sequence[Measured], people: Mapping[str, Person]) -> list[
             row = _change(first.regions.get(region, {}), last.regions.get(region, {}))
             if row is None:
                 continue
-            row |= {"subject": subject, "group": person.group or None, "region": region, "years": years,
-                    "first": first.session, "last": last.session}  # fmt: skip
+            row |= {
+                "subject": subject,
+                "group": person.group or None,
+                "region": region,
+                "years": years,
+                "first": first.session,
+                "last": last.session,
+            }
             if years:
                 names = {"change": "per_year", "ci90_low": "per_year_ci90_low", "ci90_high": "per_year_ci90_high"}
                 row |= {new: None if row[old] is None else row[old] / years for old, new in names.items()}
@@ -89,9 +106,16 @@ def mean_changes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if values.size < 2:
                 continue
             half = t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-            result.append({
-                "group": group, "region": region, "people": values.size, "what": what, "mean": float(values.mean()),
-                "sd": float(values.std(ddof=1)), "ci95_low": float(values.mean() - half),
-                "ci95_high": float(values.mean() + half),
-            })  # fmt: skip
+            result.append(
+                {
+                    "group": group,
+                    "region": region,
+                    "people": values.size,
+                    "what": what,
+                    "mean": float(values.mean()),
+                    "sd": float(values.std(ddof=1)),
+                    "ci95_low": float(values.mean() - half),
+                    "ci95_high": float(values.mean() + half),
+                }
+            )
     return result

@@ -44,12 +44,17 @@ def compare(measured: Sequence[Measured], people: Mapping[str, Person]) -> tuple
         InputError: statsmodels is not installed.
     """
     first = list({one.subject: one for one in sorted(measured, key=lambda one: one.name, reverse=True)}.values())
-    known = [one for one in sorted(first, key=lambda one: one.name)
-             if one.subject in people and people[one.subject].patient is not None]  # fmt: skip
+    known = [
+        one
+        for one in sorted(first, key=lambda one: one.name)
+        if one.subject in people and people[one.subject].patient is not None
+    ]
     counted = [sum(people[one.subject].patient is which for one in known) for which in (True, False)]
     if min(counted) < _LEAST:
-        return [], [f"Groups were not compared: that takes {_LEAST} patients and {_LEAST} controls at least, and there "
-                    f"are {counted[0]} and {counted[1]} of known group."]  # fmt: skip
+        return [], [
+            f"Groups were not compared: that takes {_LEAST} patients and {_LEAST} controls at least, and there "
+            f"are {counted[0]} and {counted[1]} of known group."
+        ]
     rows, notes = [], []
     for region in ordered(known):
         row = _region(region, known, people)
@@ -95,12 +100,19 @@ def _region(region: str, known: Sequence[Measured], people: Mapping[str, Person]
     fit = OLS(y, design).fit(cov_type="HC3", use_t=True)
     low, high = fit.conf_int(0.05)[1]
     return {
-        "region": region, "patients": numbers[0], "controls": numbers[1],
-        "patients_mean": float(y[patient == 1].mean()), "controls_mean": float(y[patient == 0].mean()),
-        "difference": float(fit.params[1]), "ci95_low": float(low), "ci95_high": float(high),
-        "t": float(fit.tvalues[1]), "p": float(fit.pvalues[1]), "covariates": " ".join(covariates) or None,
+        "region": region,
+        "patients": numbers[0],
+        "controls": numbers[1],
+        "patients_mean": float(y[patient == 1].mean()),
+        "controls_mean": float(y[patient == 0].mean()),
+        "difference": float(fit.params[1]),
+        "ci95_low": float(low),
+        "ci95_high": float(high),
+        "t": float(fit.tvalues[1]),
+        "p": float(fit.pvalues[1]),
+        "covariates": " ".join(covariates) or None,
         "left_out": whole - len(y),
-    }  # fmt: skip
+    }
 
 
 def _adjusted(values: Sequence[float]) -> list[float]:

@@ -36,8 +36,15 @@ def figure(measured: Sequence[Measured], people: Mapping[str, Person]) -> Figure
             if not values.size:
                 continue
             centre = r - 0.4 + (g + 0.5) * width
-            axes.scatter(centre + rng.uniform(-0.3, 0.3, values.size) * width, values, s=9, color=colour, alpha=0.6,
-                         linewidths=0, label=group if r == 0 else None)  # fmt: skip
+            axes.scatter(
+                centre + rng.uniform(-0.3, 0.3, values.size) * width,
+                values,
+                s=9,
+                color=colour,
+                alpha=0.6,
+                linewidths=0,
+                label=group if r == 0 else None,
+            )
             axes.hlines(np.median(values), centre - 0.4 * width, centre + 0.4 * width, color=colour)
     axes.set_xticks(range(len(regions)), [REGIONS.get(region, region) for region in regions], rotation=25, ha="right")
     axes.set_ylabel("Mean PSR (fraction)")

@@ -11,11 +11,14 @@ from .tables import Measured, ordered
 
 #: Columns of the ranking, and what they mean.
 COLUMNS = {
-    "subject": "whose", "session": "which session",
+    "subject": "whose",
+    "session": "which session",
     "distance": "the largest of its distances from the median, in robust standard deviations (1.4826 MAD)",
-    "by": "what is that far", "value": "its value", "median": "of all sessions",
+    "by": "what is that far",
+    "value": "its value",
+    "median": "of all sessions",
     "warnings": "sentences of its preparation; read its report",
-}  # fmt: skip
+}
 #: Farther than this is worth a look: one of 700 of a normal distribution is.
 FAR = 3.2
 #: Fewer sessions have no median worth the name.
@@ -34,9 +37,17 @@ def rank(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         if region not in ("lesion", "black_hole"):
             numbers[f"{region}_mean"] = [one.mean(region) for one in measured]
     best: list[dict[str, Any]] = [
-        {"subject": one.subject, "session": one.session or None, "distance": 0.0, "by": None, "value": None,
-         "median": None, "warnings": len(one.warnings)} for one in measured
-    ]  # fmt: skip
+        {
+            "subject": one.subject,
+            "session": one.session or None,
+            "distance": 0.0,
+            "by": None,
+            "value": None,
+            "median": None,
+            "warnings": len(one.warnings),
+        }
+        for one in measured
+    ]
     for name, listed in numbers.items():
         values = np.array([np.nan if value is None else value for value in listed], float)
         if np.isfinite(values).sum() < _LEAST:

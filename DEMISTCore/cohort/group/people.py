@@ -98,9 +98,13 @@ def read_people(
         if source.is_file() and row.get("session"):
             times = _row_times(people.get(subject), row)
         people[subject] = Person(
-            subject, group, group.lower() not in known if group else None, _number(row.get("age")),
-            _sex(row.get("sex")), *times,
-        )  # fmt: skip
+            subject,
+            group,
+            group.lower() not in known if group else None,
+            _number(row.get("age")),
+            _sex(row.get("sex")),
+            *times,
+        )
     return people, notes
 
 
@@ -116,8 +120,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend it.") from error
-    return [{str(key).strip().lower(): (value or "").strip() for key, value in row.items()
-             if key is not None and isinstance(value, str | None)} for row in rows]  # fmt: skip
+    return [
+        {
+            str(key).strip().lower(): (value or "").strip()
+            for key, value in row.items()
+            if key is not None and isinstance(value, str | None)
+        }
+        for row in rows
+    ]
 
 
 def _times(root: Path, subject: str) -> tuple[dict[str, datetime], dict[str, float]]:
@@ -125,8 +135,11 @@ def _times(root: Path, subject: str) -> tuple[dict[str, datetime], dict[str, flo
     dates: dict[str, datetime] = {}
     ages: dict[str, float] = {}
     for path in sorted((root / subject).glob("ses-*/*_scans.tsv")):
-        found = [when for row in _quietly(path) if "T1w" in row.get("filename", "")
-                 and (when := _date(row.get("acq_time"))) is not None]  # fmt: skip
+        found = [
+            when
+            for row in _quietly(path)
+            if "T1w" in row.get("filename", "") and (when := _date(row.get("acq_time"))) is not None
+        ]
         if found:
             dates[path.parent.name] = min(found)
     for row in _quietly(root / subject / f"{subject}_sessions.tsv"):
@@ -138,9 +151,7 @@ def _times(root: Path, subject: str) -> tuple[dict[str, datetime], dict[str, flo
     return dates, ages
 
 
-def _row_times(
-    before: Person | None, row: Mapping[str, str]
-) -> tuple[dict[str, datetime], dict[str, float]]:
+def _row_times(before: Person | None, row: Mapping[str, str]) -> tuple[dict[str, datetime], dict[str, float]]:
     session = f"ses-{label(row['session'])}"
     dates, ages = (dict(before.dates), dict(before.ages)) if before else ({}, {})
     if (when := _date(row.get("date") or row.get("acq_time"))) is not None:

@@ -76,10 +76,13 @@ def run_group(
     ranked = outliers.rank(measured)
     wide, wide_columns = tables.wide_rows(measured, known)
     listed = {
-        "psr_long.tsv": (tables.long_rows(measured, known), tables.LONG), "psr_wide.tsv": (wide, wide_columns),
-        "comparison.tsv": (compared, tuple(compare.COLUMNS)), "change.tsv": (changed, tuple(change.COLUMNS)),
-        "mean_change.tsv": (means, tuple(change.MEAN_COLUMNS)), "outliers.tsv": (ranked, tuple(outliers.COLUMNS)),
-    }  # fmt: skip
+        "psr_long.tsv": (tables.long_rows(measured, known), tables.LONG),
+        "psr_wide.tsv": (wide, wide_columns),
+        "comparison.tsv": (compared, tuple(compare.COLUMNS)),
+        "change.tsv": (changed, tuple(change.COLUMNS)),
+        "mean_change.tsv": (means, tuple(change.MEAN_COLUMNS)),
+        "outliers.tsv": (ranked, tuple(outliers.COLUMNS)),
+    }
     folder = out / "group"
     with staging(folder) as (hidden,):
         for name, (rows, columns) in listed.items():
@@ -88,17 +91,29 @@ def run_group(
         statement = _statement(out, measured)
         page = group_page(measured, statuses, ranked, compared, means, notes, statement)
         (hidden / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")
-        write_json(hidden / "group.json", {
-            "software": {"name": "DEMIST", "version": __version__}, "statement": statement,
-            "sessions": len(measured), "persons": len({one.subject for one in measured}),
-            "groups": people.known(known.values()), "notes": notes, "change": change.NOTE,
-            "columns": {"psr_long.tsv": {name: REGION_COLUMNS.get(name, "") for name in tables.NUMBERS},
-                        "comparison.tsv": compare.COLUMNS, "change.tsv": change.COLUMNS,
-                        "mean_change.tsv": change.MEAN_COLUMNS, "outliers.tsv": outliers.COLUMNS},
-        })  # fmt: skip
+        write_json(
+            hidden / "group.json",
+            {
+                "software": {"name": "DEMIST", "version": __version__},
+                "statement": statement,
+                "sessions": len(measured),
+                "persons": len({one.subject for one in measured}),
+                "groups": people.known(known.values()),
+                "notes": notes,
+                "change": change.NOTE,
+                "columns": {
+                    "psr_long.tsv": {name: REGION_COLUMNS.get(name, "") for name in tables.NUMBERS},
+                    "comparison.tsv": compare.COLUMNS,
+                    "change.tsv": change.COLUMNS,
+                    "mean_change.tsv": change.MEAN_COLUMNS,
+                    "outliers.tsv": outliers.COLUMNS,
+                },
+            },
+        )
         names = sorted(path.name for path in hidden.iterdir())
-    return Group(len(measured), len({one.subject for one in measured}), tuple(notes),
-                 {name: folder / name for name in names})  # fmt: skip
+    return Group(
+        len(measured), len({one.subject for one in measured}), tuple(notes), {name: folder / name for name in names}
+    )
 
 
 def _sidecar(out: Path, one: tables.Measured) -> dict:

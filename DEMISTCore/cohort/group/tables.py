@@ -15,8 +15,22 @@ from ..records import read
 from .people import Person, read_rows
 
 #: Numbers of a region, as :data:`DEMISTCore.statistics.table.COLUMNS` has them.
-NUMBERS = ("voxels", "missing", "volume_ml", "mean", "mean_ci90_low", "mean_ci90_high", "sd", "median", "p5", "p25",
-           "p75", "p95", "uncertainty", "seed_sd")  # fmt: skip
+NUMBERS = (
+    "voxels",
+    "missing",
+    "volume_ml",
+    "mean",
+    "mean_ci90_low",
+    "mean_ci90_high",
+    "sd",
+    "median",
+    "p5",
+    "p25",
+    "p75",
+    "p95",
+    "uncertainty",
+    "seed_sd",
+)
 WHO = ("subject", "session", "group", "age", "sex")
 LONG = (*WHO, "region", "name", *NUMBERS)
 
@@ -85,29 +99,45 @@ def _measured(out: Path, anat: Path, path: Path) -> Measured:
     said = told.get("warnings") if isinstance(told.get("warnings"), list) else []
     name = f"{subject}_{session}" if session else subject
     return Measured(
-        subject, session, regions, names, lesions, _number(str(summary.get("brain_volume_ml"))),
-        tuple(str(sentence) for sentence in said), f"{subject}/{name}.html",
-    )  # fmt: skip
+        subject,
+        session,
+        regions,
+        names,
+        lesions,
+        _number(str(summary.get("brain_volume_ml"))),
+        tuple(str(sentence) for sentence in said),
+        f"{subject}/{name}.html",
+    )
 
 
 def long_rows(measured: Iterable[Measured], people: Mapping[str, Person]) -> list[dict[str, Any]]:
     """A row a session and region, with the keys of :data:`LONG`."""
     return [
         {**_who(one, people), "region": region, "name": one.names.get(region, region), **numbers}
-        for one in measured for region, numbers in one.regions.items()
-    ]  # fmt: skip
+        for one in measured
+        for region, numbers in one.regions.items()
+    ]
 
 
 def wide_rows(measured: Iterable[Measured], people: Mapping[str, Person]) -> tuple[list[dict[str, Any]], list[str]]:
     """A row a session, and its columns: who, brain, lesions, then mean and volume of every region."""
     measured = list(measured)
     regions = ordered(measured)
-    columns = [*WHO, "warnings", "brain_volume_ml", "lesions",
-               *(f"{region}_{what}" for region in regions for what in ("mean", "volume_ml"))]  # fmt: skip
+    columns = [
+        *WHO,
+        "warnings",
+        "brain_volume_ml",
+        "lesions",
+        *(f"{region}_{what}" for region in regions for what in ("mean", "volume_ml")),
+    ]
     rows = []
     for one in measured:
-        row = {**_who(one, people), "warnings": len(one.warnings), "brain_volume_ml": one.brain_ml,
-               "lesions": one.lesions}  # fmt: skip
+        row = {
+            **_who(one, people),
+            "warnings": len(one.warnings),
+            "brain_volume_ml": one.brain_ml,
+            "lesions": one.lesions,
+        }
         for region in regions:
             row |= {f"{region}_{what}": one.regions.get(region, {}).get(what) for what in ("mean", "volume_ml")}
         rows.append(row)
@@ -122,8 +152,13 @@ def ordered(measured: Iterable[Measured]) -> list[str]:
 
 def _who(one: Measured, people: Mapping[str, Person]) -> dict[str, Any]:
     person = people.get(one.subject) or Person(one.subject)
-    return {"subject": one.subject, "session": one.session or None, "group": person.group or None,
-            "age": person.age_at(one.session), "sex": person.sex or None}  # fmt: skip
+    return {
+        "subject": one.subject,
+        "session": one.session or None,
+        "group": person.group or None,
+        "age": person.age_at(one.session),
+        "sex": person.sex or None,
+    }
 
 
 def _is(text: str | None) -> bool:

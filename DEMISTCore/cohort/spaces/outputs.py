@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 #: What goes there: name, and how values between voxels are had.
 _IMAGES = {
-    "desc-demist_PSRmap": "map", "desc-demist_PSRuncertainty": "map", "desc-brain_mask": "mask",
-    "desc-regions_dseg": "labels", "desc-lesions_dseg": "labels", "label-lesion_mask": "labels",
-}  # fmt: skip
+    "desc-demist_PSRmap": "map",
+    "desc-demist_PSRuncertainty": "map",
+    "desc-brain_mask": "mask",
+    "desc-regions_dseg": "labels",
+    "desc-lesions_dseg": "labels",
+    "label-lesion_mask": "labels",
+}
 #: A linear interpolation of ones below this is no brain.
 _SEEN = 0.5
 
@@ -84,9 +88,10 @@ def _to_template(job: Job, prepared: Prepared, space: str, at: Writer) -> None:
         return from_sitk(SimpleITK.Resample(image, reference, forward, kind, 0.0)).resampled_to(grid, "nearest").array
 
     told = {
-        "Overlap": round(found.overlap, 4), "Correlation": round(found.correlation, 4),
+        "Overlap": round(found.overlap, 4),
+        "Correlation": round(found.correlation, 4),
         "SmallestJacobian": round(found.smallest, 4),
-    }  # fmt: skip
+    }
     _carried(job, space, grid, carry, at, {"SpatialReference": template.named, "Registration": told})
     for name, way in ((f"from-T1w_to-{space}", forward), (f"from-{space}_to-T1w", found.backward())):
         write_h5(way, at(job.places.anat(f"{name}_mode-image_xfm.h5")))

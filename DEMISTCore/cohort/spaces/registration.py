@@ -74,8 +74,10 @@ class Match:
         """Sentences for people."""
         if self.overlap >= LEAST_OVERLAP and self.correlation >= LEAST_CORRELATION:
             return []
-        return [f"The brain may not lie on the template (overlap {self.overlap:.2f}, correlation "
-                f"{self.correlation:.2f}); look at the picture."]  # fmt: skip
+        return [
+            f"The brain may not lie on the template (overlap {self.overlap:.2f}, correlation "
+            f"{self.correlation:.2f}); look at the picture."
+        ]
 
 
 @one_thread()
@@ -102,8 +104,9 @@ def match(brain: Volume, mask: Volume, template: Template) -> Match:
     near = SimpleITK.HistogramMatching(near, fixed, 256, 16, True)
     field = _deformation(fixed, near)
     kept = _kept(field, template.image.grid, spacing)
-    inverse = SimpleITK.InvertDisplacementField(kept, maximumNumberOfIterations=50, meanErrorToleranceThreshold=0.001,
-                                                maxErrorToleranceThreshold=0.1)  # fmt: skip
+    inverse = SimpleITK.InvertDisplacementField(
+        kept, maximumNumberOfIterations=50, meanErrorToleranceThreshold=0.001, maxErrorToleranceThreshold=0.1
+    )
     inverse = SimpleITK.Cast(inverse, SimpleITK.sitkVectorFloat64)
     way = _composite(affine, kept)
     there = from_sitk(SimpleITK.Resample(moving_mask, fixed, way, SimpleITK.sitkLinear, 0.0)).resampled_to(grid)

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 _SMALL, _NORMAL = 7, 9
 #: Colors of regions by the names they have here.
 _REGIONS = {
-    "lesion": REGION_COLORS["lesion"], "proximal NAWM": REGION_COLORS["nawm_proximal"],
-    "distal NAWM": REGION_COLORS["nawm_distal"], "grey matter": REGION_COLORS["grey_matter"],
+    "lesion": REGION_COLORS["lesion"],
+    "proximal NAWM": REGION_COLORS["nawm_proximal"],
+    "distal NAWM": REGION_COLORS["nawm_distal"],
+    "grey matter": REGION_COLORS["grey_matter"],
     "white matter": REGION_COLORS["white_matter"],
-}  # fmt: skip
+}
 _CURVES = {"proximal": REGION_COLORS["nawm_proximal"], "distal": REGION_COLORS["nawm_distal"]}
 _ACROSS = 4
 #: A zoom shows this share of the slice's extents.
@@ -39,9 +41,13 @@ _ZOOM = 0.36
 
 
 def draw(
-    results: Sequence[Mapping[str, Any]], tables: Mapping[str, pd.DataFrame], rows: Sequence[str],
-    kinds: Mapping[str, str], pool: Pool, out: Path,
-) -> dict[str, Figure]:  # fmt: skip
+    results: Sequence[Mapping[str, Any]],
+    tables: Mapping[str, pd.DataFrame],
+    rows: Sequence[str],
+    kinds: Mapping[str, str],
+    pool: Pool,
+    out: Path,
+) -> dict[str, Figure]:
     """All figures by file name; those that there is nothing for are left out."""
     figures = {"table.png": table_figure(tables, rows, kinds)}
     if pool.curve(None, "distal") is not None or pool.curve(None, "proximal") is not None:
@@ -120,9 +126,11 @@ def roc_figure(pool: Pool, rows: Sequence[str]) -> Figure:
 
 
 def region_figure(
-    regions: pd.DataFrame, rows: Sequence[str], one: Callable[[Axes, np.ndarray, np.ndarray, np.ndarray, Any], None],
+    regions: pd.DataFrame,
+    rows: Sequence[str],
+    one: Callable[[Axes, np.ndarray, np.ndarray, np.ndarray, Any], None],
     title: str,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """One panel a method over the region means of all scans, a color a region."""
     figure, panels = _grid(len(rows), title)
     shown = regions[regions["region"].isin(_REGIONS)]
@@ -188,11 +196,15 @@ def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, 
     contours = [np.zeros(mask.shape, bool), _same_size(lesions[box].astype(np.float32), mask.shape) > 0.5]
     shared = {"contours": contours, "row_titles": ["slice", "zoom"], "aspect": float(scan["aspect"])}
     columns = [
-        Column.image("T1w", both(scan["t1w"])), Column.image("FLAIR", both(scan["flair"])),
-        Column.psr("measured", map_of(truth)), *(Column.psr(row, map_of(made[row])) for row in rows),
-    ]  # fmt: skip
-    differences = [Column.psr("measured", map_of(truth)),
-                   *(Column.difference(row, map_of(made[row] - truth)) for row in rows)]  # fmt: skip
+        Column.image("T1w", both(scan["t1w"])),
+        Column.image("FLAIR", both(scan["flair"])),
+        Column.psr("measured", map_of(truth)),
+        *(Column.psr(row, map_of(made[row])) for row in rows),
+    ]
+    differences = [
+        Column.psr("measured", map_of(truth)),
+        *(Column.difference(row, map_of(made[row] - truth)) for row in rows),
+    ]
     footer = "Outlined in the zoom: lesions."
     return {
         "panel.png": compare_slices(columns, title=f"{session} (fold {fold})", footer=footer, **shared),

@@ -146,8 +146,10 @@ def _unfit(path: Path, column: str, people: Sequence[str], classes: Mapping[str,
         return f"{path} has one class only in the column {column} ({next(iter(counts))}); choose another column."
     name, least = min(counts.items(), key=lambda item: (item[1], item[0]))
     if least < folds:
-        return (f"{path} has {least} subjects of class {name} in the column {column}, fewer than {folds} folds; use "
-                "fewer folds or another column.")  # fmt: skip
+        return (
+            f"{path} has {least} subjects of class {name} in the column {column}, fewer than {folds} folds; use "
+            "fewer folds or another column."
+        )
     return None
 
 
@@ -170,8 +172,10 @@ def check_apart(folds: Sequence[Fold], sessions: Sequence[Session]) -> None:
             raise InputError(f"{both[0]} is trained on and tested on in fold {fold.number}; put it into one fold only.")
         for a, first, b, second in twins:
             if (a in train and b in test) or (b in train and a in test):
-                raise InputError(f"{first} and {second} are the same image, and {a} and {b} would be trained on and "
-                                 f"tested on in fold {fold.number}; give them one name or leave one out.")  # fmt: skip
+                raise InputError(
+                    f"{first} and {second} are the same image, and {a} and {b} would be trained on and "
+                    f"tested on in fold {fold.number}; give them one name or leave one out."
+                )
 
 
 def fold_rows(folds: Sequence[Fold], sessions: Sequence[Session], strata: Mapping[str, str]) -> list[dict[str, object]]:
@@ -191,11 +195,16 @@ def fold_summary(
     scans = Counter(s.subject for s in sessions)
     classes = sorted(set(strata.values()))
     return [
-        {"fold": fold.number, "training_subjects": len(fold.train), "training_scans": sum(scans[n] for n in fold.train),
-         "test_subjects": len(fold.test), "test_scans": sum(scans[n] for n in fold.test),
-         **{f"test_{name}": sum(strata.get(n) == name for n in fold.test) for name in classes}}
+        {
+            "fold": fold.number,
+            "training_subjects": len(fold.train),
+            "training_scans": sum(scans[n] for n in fold.train),
+            "test_subjects": len(fold.test),
+            "test_scans": sum(scans[n] for n in fold.test),
+            **{f"test_{name}": sum(strata.get(n) == name for n in fold.test) for name in classes},
+        }
         for fold in folds
-    ]  # fmt: skip
+    ]
 
 
 def digest(folds: Sequence[Fold]) -> str:

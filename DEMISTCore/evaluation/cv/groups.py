@@ -68,11 +68,19 @@ def diagnoses(table: pd.DataFrame, strata: Mapping[str, str]) -> pd.DataFrame:
             is_class = (pair["klass"] == name).to_numpy(float)
             fit = _fit(pair["mean"].to_numpy(float), is_class, pair["subject"].to_numpy())
             means = pair.groupby("klass")["mean"].mean()
-            told.append({
-                "source": source, "region": region, "class": name, "reference": base, "people": int(people[name]),
-                "reference_people": int(people[base]), "class_mean": float(means[name]),
-                "reference_mean": float(means[base]), **fit,
-            })  # fmt: skip
+            told.append(
+                {
+                    "source": source,
+                    "region": region,
+                    "class": name,
+                    "reference": base,
+                    "people": int(people[name]),
+                    "reference_people": int(people[base]),
+                    "class_mean": float(means[name]),
+                    "reference_mean": float(means[base]),
+                    **fit,
+                }
+            )
     return pd.DataFrame(told)
 
 
@@ -111,14 +119,22 @@ def regions_within(table: pd.DataFrame, strata: Mapping[str, str]) -> pd.DataFra
                 pair = pair[pair["session"].isin(both.index[both == 2])]
                 if pair["subject"].nunique() < _LEAST:
                     continue
-                fit = _fit(pair["mean"].to_numpy(float), (pair["region"] == region).to_numpy(float),
-                           pair["subject"].to_numpy())  # fmt: skip
+                fit = _fit(
+                    pair["mean"].to_numpy(float), (pair["region"] == region).to_numpy(float), pair["subject"].to_numpy()
+                )
                 means = pair.groupby("region")["mean"].mean()
-                told.append({
-                    "source": source, "class": klass, "region": region, "against": "distal NAWM",
-                    "people": int(pair["subject"].nunique()), "region_mean": float(means[region]),
-                    "against_mean": float(means["distal NAWM"]), **fit,
-                })  # fmt: skip
+                told.append(
+                    {
+                        "source": source,
+                        "class": klass,
+                        "region": region,
+                        "against": "distal NAWM",
+                        "people": int(pair["subject"].nunique()),
+                        "region_mean": float(means[region]),
+                        "against_mean": float(means["distal NAWM"]),
+                        **fit,
+                    }
+                )
     return pd.DataFrame(told)
 
 
@@ -143,8 +159,13 @@ def _fit(y: np.ndarray, x: np.ndarray, who: np.ndarray) -> dict[str, Any]:
             effect, p = float(np.asarray(fit.params)[1]), float(np.asarray(fit.pvalues)[1])
         except (np.linalg.LinAlgError, ValueError):
             return nothing
-    return {"difference": effect * scale, "low": float(low) * scale, "high": float(high) * scale, "p": p,
-            "model": "mixed" if several else "ordinary"}  # fmt: skip
+    return {
+        "difference": effect * scale,
+        "low": float(low) * scale,
+        "high": float(high) * scale,
+        "p": p,
+        "model": "mixed" if several else "ordinary",
+    }
 
 
 def repeatability(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,9 +194,17 @@ def repeatability(table: pd.DataFrame) -> pd.DataFrame:
         each = float(by.size().mean())
         true = max(between**2 - within**2 / each, 0.0) if math.isfinite(between) else math.nan
         whole = true + within**2
-        told.append({
-            "source": source, "region": region, "people": len(several), "scans": len(kept), "within_sd": within,
-            "coefficient": _REPEATABILITY * within, "within_cv_percent": 100 * within / mean if mean > 0 else math.nan,
-            "between_sd": between, "icc": true / whole if whole > 0 else math.nan,
-        })  # fmt: skip
+        told.append(
+            {
+                "source": source,
+                "region": region,
+                "people": len(several),
+                "scans": len(kept),
+                "within_sd": within,
+                "coefficient": _REPEATABILITY * within,
+                "within_cv_percent": 100 * within / mean if mean > 0 else math.nan,
+                "between_sd": between,
+                "icc": true / whole if whole > 0 else math.nan,
+            }
+        )
     return pd.DataFrame(told)

@@ -86,9 +86,15 @@ def cross_validate(
     notes += [told] if told else []
     recipes, shape = _fitting(recipes, options)
     settings = {
-        "version": __version__, "data": Path(data).name, "folds": of_folds.digest(split), "stratify": column,
-        "methods": [recipe.name for recipe in recipes], "options": options.told(), "notes": notes, **shape,
-    }  # fmt: skip
+        "version": __version__,
+        "data": Path(data).name,
+        "folds": of_folds.digest(split),
+        "stratify": column,
+        "methods": [recipe.name for recipe in recipes],
+        "options": options.told(),
+        "notes": notes,
+        **shape,
+    }
     _check_folder(out, settings)
     with FolderLock(out, "the cross-validation"):
         write_json(out / MARK, settings)
@@ -128,9 +134,15 @@ def _prepare(sessions: Sequence[Any], out: Path, options: Options, progress: boo
 
 
 def _one_fold(
-    fold: Fold, recipes: Sequence[Recipe], sessions: Sequence[Any], data: str, out: Path, options: Options,
-    shape: dict[str, Any], progress: bool,
-) -> list[dict[str, Any]]:  # fmt: skip
+    fold: Fold,
+    recipes: Sequence[Recipe],
+    sessions: Sequence[Any],
+    data: str,
+    out: Path,
+    options: Options,
+    shape: dict[str, Any],
+    progress: bool,
+) -> list[dict[str, Any]]:
     """Results of a fold: all trainings first, then scan by scan, so that each is prepared and read once."""
     home = out / f"fold-{fold.number}"
     trained = {}
@@ -149,9 +161,15 @@ def _one_fold(
     with tqdm(total=len(tested) * len(ready), desc=f"fold {fold.number}", unit="map", disable=not progress) as bar:
         for session in tested:
             case = Case(
-                session, options.grid, options.preprocess, shape["spacing"], shape["multiple"], str(machine.device),
-                out / "prepared", already_aligned=options.already_aligned,
-            )  # fmt: skip
+                session,
+                options.grid,
+                options.preprocess,
+                shape["spacing"],
+                shape["multiple"],
+                str(machine.device),
+                out / "prepared",
+                already_aligned=options.already_aligned,
+            )
             places: list[Places] = []
             for recipe, method in ready:
                 bar.set_postfix_str(f"{case.name}: {method.names[0]}")
@@ -180,9 +198,13 @@ def _measured(
         results = []
         for row, outcome in outcomes.items():
             cost = {
-                "map_seconds": round(seconds, 3), "passes": outcome.passes, "parameters": method.parameters.get(row),
-                "recipe": recipe.name, "training_seconds": dict(trained.seconds), "training_steps": dict(trained.steps),
-            }  # fmt: skip
+                "map_seconds": round(seconds, 3),
+                "passes": outcome.passes,
+                "parameters": method.parameters.get(row),
+                "recipe": recipe.name,
+                "training_seconds": dict(trained.seconds),
+                "training_steps": dict(trained.steps),
+            }
             results.append(write_result(folder, case, places[0], row, outcome, key, who, cost))
         return results
     except InputError as error:

@@ -40,9 +40,14 @@ class Machine:
 
 
 def methods_of(
-    recipe: Recipe, trained: Trained, fold: Fold, sessions: Sequence[Session], out: Path, options: Options,
+    recipe: Recipe,
+    trained: Trained,
+    fold: Fold,
+    sessions: Sequence[Session],
+    out: Path,
+    options: Options,
     machine: Machine,
-) -> list[Method]:  # fmt: skip
+) -> list[Method]:
     """The maps of a recipe as methods, ready to be asked.
 
     Args:
@@ -56,8 +61,11 @@ def methods_of(
     if recipe.name in ("linear", "ratio"):
         return [_fitted(recipe.name, _linear(fold, sessions, out, options))]
     run = list(trained.folder.values())[-1]
-    return [rival(run, machine.device, machine.dtype, sampler=options.sampler, steps=options.sampling_steps,
-                  seed=options.seed)]  # fmt: skip
+    return [
+        rival(
+            run, machine.device, machine.dtype, sampler=options.sampler, steps=options.sampling_steps, seed=options.seed
+        )
+    ]
 
 
 def _bundle(trained: Trained, out: Path, options: Options) -> Bundle:
@@ -150,8 +158,9 @@ def _linear(fold: Fold, sessions: Sequence[Session], out: Path, options: Options
                 return model
         except InputError:  # damaged: fitted again
             pass
-    scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0))
-             for e in entries)  # fmt: skip
+    scans = (
+        (e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0)) for e in entries
+    )
     model = fit(scans, spacing=settings.preprocess.spacing, source=f"fold {fold.number}", key=key)
     model.save(kept)
     return model

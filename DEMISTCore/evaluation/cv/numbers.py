@@ -40,8 +40,12 @@ def numbers(case: Case, places: Places, outcome: Outcome) -> dict[str, Any]:
     for name in GROUPS:
         where = places.groups[name]
         there = bool(where.any())
-        for key, measure in (("psnr", metrics.psnr), ("mse", metrics.mse), ("mae", metrics.mae),
-                             ("nmse", metrics.nmse)):  # fmt: skip
+        for key, measure in (
+            ("psnr", metrics.psnr),
+            ("mse", metrics.mse),
+            ("mae", metrics.mae),
+            ("nmse", metrics.nmse),
+        ):
             row[f"{key}_{name}"] = measure(psr, truth, where) if there else math.nan
         row[f"ssim_{name}"] = float(similar[where].mean()) if there else math.nan
     row["sharpness"] = metrics.sharpness(psr, truth, mask)
@@ -69,8 +73,15 @@ def region_rows(case: Case, places: Places, outcome: Outcome) -> list[dict[str, 
             continue
         made = float(outcome.psr[where].mean(dtype=np.float64))
         true = float(case.truth[where].mean(dtype=np.float64))
-        rows.append({"region": name, "voxels": int(np.count_nonzero(where)), "truth": true, "synthesized": made,
-                     "bias": made - true})  # fmt: skip
+        rows.append(
+            {
+                "region": name,
+                "voxels": int(np.count_nonzero(where)),
+                "truth": true,
+                "synthesized": made,
+                "bias": made - true,
+            }
+        )
     return rows
 
 

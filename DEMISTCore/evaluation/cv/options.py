@@ -11,11 +11,15 @@ from ..cases import GRIDS, check_preprocess
 
 #: Settings of training that prepare scans as :class:`..cases.Case` does, by its ``preprocess``.
 PREPARED_AS = {
-    "simulated": ("preprocess.register=false", "preprocess.bias_correct=false", "preprocess.skull_strip=none",
-                  "preprocess.brain_mask=truth"),
+    "simulated": (
+        "preprocess.register=false",
+        "preprocess.bias_correct=false",
+        "preprocess.skull_strip=none",
+        "preprocess.brain_mask=truth",
+    ),
     "masked": ("preprocess.register=true", "preprocess.bias_correct=true", "preprocess.brain_mask=truth"),
     "full": ("preprocess.register=true", "preprocess.bias_correct=true", "preprocess.brain_mask=none"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,12 @@ class Options:
             raise InputError(f"Unknown grid {self.grid!r}; choose {' or '.join(GRIDS)}.")
         if self.minutes is not None and self.steps is not None:
             raise InputError("A budget is --minutes or --steps, not both.")
-        for name, value in (("--minutes", self.minutes), ("--steps", self.steps), ("--seeds", self.seeds),
-                            ("--sampling-steps", self.sampling_steps)):  # fmt: skip
+        for name, value in (
+            ("--minutes", self.minutes),
+            ("--steps", self.steps),
+            ("--seeds", self.seeds),
+            ("--sampling-steps", self.sampling_steps),
+        ):
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, not {value}.")
         if self.foundation is not None and (self.backbone is not None or self.init is not None):

@@ -50,14 +50,14 @@ class Places:
             depth = max(settings.depth_mm, min(case.grid.spacing))
             deep = distance_transform_edt(matter, sampling=case.grid.spacing) > depth
         distance = lesion_distance(Volume(lesion.astype(np.uint8), case.grid.affine))
-        parts = split(
-            (labels == WHITE) & deep & mask, None if distance is None else distance.array, settings
-        )  # fmt: skip
+        parts = split((labels == WHITE) & deep & mask, None if distance is None else distance.array, settings)
         nawm = {name: parts.get(key, np.zeros(mask.shape, bool)) for name, key in AGAINST.items()}
         groups = {
-            "brain": mask, "white": (labels == WHITE) & mask, "grey": np.isin(labels, GREY) & mask,
+            "brain": mask,
+            "white": (labels == WHITE) & mask,
+            "grey": np.isin(labels, GREY) & mask,
             "lesions": case.lesions,
-        }  # fmt: skip
+        }
         drawn = {name: _drawn(where, case.name, name) for name, where in {"lesion": case.lesions, **nawm}.items()}
         return cls(groups, nawm, drawn)
 
@@ -65,10 +65,13 @@ class Places:
     def regions(self) -> dict[str, np.ndarray]:
         """Regions whose means are compared, by the name in the tables."""
         return {
-            "lesion": self.groups["lesions"], "proximal NAWM": self.nawm["proximal"],
-            "distal NAWM": self.nawm["distal"], "NAWM": self.nawm["nawm"],
-            "white matter": self.groups["white"], "grey matter": self.groups["grey"],
-        }  # fmt: skip
+            "lesion": self.groups["lesions"],
+            "proximal NAWM": self.nawm["proximal"],
+            "distal NAWM": self.nawm["distal"],
+            "NAWM": self.nawm["nawm"],
+            "white matter": self.groups["white"],
+            "grey matter": self.groups["grey"],
+        }
 
 
 def _drawn(where: np.ndarray, scan: str, region: str) -> np.ndarray:

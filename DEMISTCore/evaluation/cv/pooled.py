@@ -91,15 +91,26 @@ def table(pool: Pool, rows: Sequence[str]) -> pd.DataFrame:
             pair = pool.compared(row, region)
             if pair is None:
                 continue
-            told.append({
-                "against": region, "method": row, "patients": pair.patients,
-                "lesion_voxels": int(pool.patients["lesion"].size), "nawm_voxels": int(pool.patients[region].size),
-                "auc": pair.first, "truth_auc": pair.second, "difference": pair.difference,
-                "delong_low": pair.ci[0], "delong_high": pair.ci[1], "delong_p": pair.p,
-                "patients_low": pair.ci_patients[0], "patients_high": pair.ci_patients[1],
-                "patients_p": pair.p_patients, "bootstrap_low": pair.ci_bootstrap[0],
-                "bootstrap_high": pair.ci_bootstrap[1],
-            })  # fmt: skip
+            told.append(
+                {
+                    "against": region,
+                    "method": row,
+                    "patients": pair.patients,
+                    "lesion_voxels": int(pool.patients["lesion"].size),
+                    "nawm_voxels": int(pool.patients[region].size),
+                    "auc": pair.first,
+                    "truth_auc": pair.second,
+                    "difference": pair.difference,
+                    "delong_low": pair.ci[0],
+                    "delong_high": pair.ci[1],
+                    "delong_p": pair.p,
+                    "patients_low": pair.ci_patients[0],
+                    "patients_high": pair.ci_patients[1],
+                    "patients_p": pair.p_patients,
+                    "bootstrap_low": pair.ci_bootstrap[0],
+                    "bootstrap_high": pair.ci_bootstrap[1],
+                }
+            )
     return pd.DataFrame(told)
 
 

@@ -55,20 +55,38 @@ _CODED = 0.25
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("demist", (DEMIST_MEAN, DEMIST_SAMPLE), OURS,
-               {"autoencoder": _CODED, "backbone": 0.15, "mean": 0.4, "demist": 0.2}, {"mean": 0.65, "demist": 0.35},
-               "Wang et al., arXiv 2511.12396", {"autoencoder": _CODED, "mean": 0.45, "demist": 0.3}),
-        Recipe("vae", ("VAE (latent regression)",), REGRESSION, {"autoencoder": _CODED, "vae": 1 - _CODED},
-               {"vae": 1.0}, "Kingma and Welling 2014; Rombach et al. 2022"),
+        Recipe(
+            "demist",
+            (DEMIST_MEAN, DEMIST_SAMPLE),
+            OURS,
+            {"autoencoder": _CODED, "backbone": 0.15, "mean": 0.4, "demist": 0.2},
+            {"mean": 0.65, "demist": 0.35},
+            "Wang et al., arXiv 2511.12396",
+            {"autoencoder": _CODED, "mean": 0.45, "demist": 0.3},
+        ),
+        Recipe(
+            "vae",
+            ("VAE (latent regression)",),
+            REGRESSION,
+            {"autoencoder": _CODED, "vae": 1 - _CODED},
+            {"vae": 1.0},
+            "Kingma and Welling 2014; Rombach et al. 2022",
+        ),
         Recipe("pix2pix", ("pix2pix",), GAN, {"pix2pix": 1.0}, None, "Isola et al. 2017, in 3-D"),
         Recipe("unet", ("U-Net regression",), REGRESSION, {"regression": 1.0}, None, "Cicek et al. 2016"),
-        Recipe("ldm", ("conditional LDM",), DIFFUSION, {"autoencoder": _CODED, "ldm": 1 - _CODED}, {"ldm": 1.0},
-               "Rombach et al. 2022"),
+        Recipe(
+            "ldm",
+            ("conditional LDM",),
+            DIFFUSION,
+            {"autoencoder": _CODED, "ldm": 1 - _CODED},
+            {"ldm": 1.0},
+            "Rombach et al. 2022",
+        ),
         Recipe("cwdm", ("cWDM",), DIFFUSION, {"cwdm": 1.0}, None, "Friedrich et al., arXiv 2411.17203"),
         Recipe("linear", (LINEAR,), FITTED, source="least squares on ten local features"),
         Recipe("ratio", (RATIO,), FITTED, source="Glasser and Van Essen 2011, with FLAIR"),
     )
-}  # fmt: skip
+}
 
 
 def choose(names: Sequence[str]) -> list[Recipe]:
@@ -94,8 +112,15 @@ def without_mean(recipe: Recipe) -> Recipe:
     """DEMIST for a model that has no mean network: what it would take goes to the backbone and to the streams."""
     if recipe.name != "demist":
         return recipe
-    return Recipe(recipe.name, recipe.rows, recipe.kind, {"autoencoder": _CODED, "backbone": 0.35, "demist": 0.4},
-                  {"demist": 1.0}, recipe.source, {"autoencoder": _CODED, "demist": 1 - _CODED})  # fmt: skip
+    return Recipe(
+        recipe.name,
+        recipe.rows,
+        recipe.kind,
+        {"autoencoder": _CODED, "backbone": 0.35, "demist": 0.4},
+        {"demist": 1.0},
+        recipe.source,
+        {"autoencoder": _CODED, "demist": 1 - _CODED},
+    )
 
 
 def kinds(recipes: Sequence[Recipe]) -> dict[str, str]:

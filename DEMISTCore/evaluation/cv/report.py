@@ -40,9 +40,14 @@ COSTS = "costs"
 
 
 def report(
-    results: Sequence[Mapping[str, Any]], recipes: Sequence[Recipe], folds: Sequence[Fold], sessions: Sequence[Any],
-    strata: Mapping[str, str], settings: Mapping[str, Any], out: Path,
-) -> None:  # fmt: skip
+    results: Sequence[Mapping[str, Any]],
+    recipes: Sequence[Recipe],
+    folds: Sequence[Fold],
+    sessions: Sequence[Any],
+    strata: Mapping[str, str],
+    settings: Mapping[str, Any],
+    out: Path,
+) -> None:
     """Write all of it; files go in place together."""
     from ...preview import save_figure
     from .figures import draw
@@ -66,9 +71,13 @@ def report(
 
 
 def make_tables(
-    results: Sequence[Mapping[str, Any]], recipes: Sequence[Recipe], folds: Sequence[Fold], sessions: Sequence[Any],
-    strata: Mapping[str, str], pool: Pool,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
+    results: Sequence[Mapping[str, Any]],
+    recipes: Sequence[Recipe],
+    folds: Sequence[Fold],
+    sessions: Sequence[Any],
+    strata: Mapping[str, str],
+    pool: Pool,
+) -> dict[str, pd.DataFrame]:
     """Tables by name; those that nothing belongs into are empty."""
     import pandas as pd
 
@@ -105,12 +114,19 @@ def costs(results: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> pd.DataF
         row, cost = one["row"], one["cost"]
         key = (row["method"], row["fold"])
         seconds, steps = cost["training_seconds"], cost["training_steps"]
-        entry = told.setdefault(key, {
-            "method": key[0], "fold": key[1], "training_seconds": sum(seconds.values()),
-            "training_steps": sum(steps.values()),
-            "stages": " ".join(f"{name}:{steps[name]}" for name in steps) or "fitted",
-            "parameters": cost["parameters"], "passes": [], "map_seconds": [],
-        })  # fmt: skip
+        entry = told.setdefault(
+            key,
+            {
+                "method": key[0],
+                "fold": key[1],
+                "training_seconds": sum(seconds.values()),
+                "training_steps": sum(steps.values()),
+                "stages": " ".join(f"{name}:{steps[name]}" for name in steps) or "fitted",
+                "parameters": cost["parameters"],
+                "passes": [],
+                "map_seconds": [],
+            },
+        )
         entry["passes"].append(cost["passes"])
         entry["map_seconds"].append(cost["map_seconds"])
     for entry in told.values():

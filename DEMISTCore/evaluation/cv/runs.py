@@ -84,9 +84,7 @@ def check_external(source: str | None, data: str | Path, folds: list[Fold]) -> s
     if source is None:
         return None
     if not (Path(source) / "config.yaml").is_file():
-        return (
-            f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared."
-        )
+        return f"The foundation {source} was trained elsewhere; that it has seen nobody who is tested is declared."
     from ...training.checkpoint import Run
     from ...training.data import index, subject_name
 
@@ -97,8 +95,10 @@ def check_external(source: str | None, data: str | Path, folds: list[Fold]) -> s
             seen = sorted({s.subject for s in index(run.data)} - left_out)
             for fold in folds:
                 if met := sorted(set(seen) & set(fold.test)):
-                    raise InputError(f"The foundation {run.folder} was trained on {met[0]}, whom fold {fold.number} "
-                                     "tests; leave --foundation out, so that every fold trains its own.")  # fmt: skip
+                    raise InputError(
+                        f"The foundation {run.folder} was trained on {met[0]}, whom fold {fold.number} "
+                        "tests; leave --foundation out, so that every fold trains its own."
+                    )
         below = run.foundation_source if run.foundation else None
         run = Run.read(below) if below and (Path(below) / "config.yaml").is_file() else None
     return f"The foundation {source} was trained on another data set, or without those who are tested."
@@ -126,9 +126,11 @@ def _run(
         code = start(stage, out=folder, resume=True)
     else:
         words = [
-            *options.length(share), f"cache={folder.parent.parent / 'cache'}", *options.words(stage),
+            *options.length(share),
+            f"cache={folder.parent.parent / 'cache'}",
+            *options.words(stage),
             f"exclude_subjects={json.dumps(list(fold.test))}",
-        ]  # fmt: skip
+        ]
         code = start(stage, out=folder, data=data, config=options.config, overrides=words, **links)
     if code > 128:  # by a signal, which the loop has obeyed after a step
         raise Terminated(code - 128)

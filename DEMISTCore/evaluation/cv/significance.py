@@ -46,16 +46,23 @@ MAIN = (
 )
 #: All that is tested.
 MEASURES = (
-    *MAIN, Measure("auc_nawm_error", "|AUC error|, NAWM", 1, 3, -1),
-    *(Measure(f"{key}_{group}", f"{title}, {group}", factor, digits, better)
-      for group in GROUPS[1:] for key, title, factor, digits, better in ERRORS),
-)  # fmt: skip
+    *MAIN,
+    Measure("auc_nawm_error", "|AUC error|, NAWM", 1, 3, -1),
+    *(
+        Measure(f"{key}_{group}", f"{title}, {group}", factor, digits, better)
+        for group in GROUPS[1:]
+        for key, title, factor, digits, better in ERRORS
+    ),
+)
 #: Further columns of which means are reported.
 _FURTHER = (
-    "sharpness", "scale_error_percent", "coverage", "interval_coverage",
+    "sharpness",
+    "scale_error_percent",
+    "coverage",
+    "interval_coverage",
     *(f"{what}_{name}" for name in AGAINST for what in ("auc", "truth_auc")),
     *(f"auc_{name}_difference" for name in AGAINST),
-)  # fmt: skip
+)
 
 
 def fold_means(results: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
@@ -122,10 +129,16 @@ def _pair(table: pd.DataFrame, first: str, second: str, measure: Measure) -> dic
     means = (float(a.mean()), float(b.mean())) if a.size else (math.nan, math.nan)
     ahead = measure.better * (means[0] - means[1])
     return {
-        "method": first, "against": second, "subjects": int(a.size), "mean_method": means[0], "mean_against": means[1],
+        "method": first,
+        "against": second,
+        "subjects": int(a.size),
+        "mean_method": means[0],
+        "mean_against": means[1],
         "median_difference": float(np.median(a - b)) if a.size else math.nan,
-        "better": first if ahead > 0 else second if ahead < 0 else "", "statistic": statistic, "p": p,
-    }  # fmt: skip
+        "better": first if ahead > 0 else second if ahead < 0 else "",
+        "statistic": statistic,
+        "p": p,
+    }
 
 
 def wilcoxon(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -34,8 +34,16 @@ def slug(name: str) -> str:
 
 def fingerprint(case: Case, settings: Mapping[str, Any]) -> str:
     """What a result depends on: the scan's files, how it is prepared and compared, the method's weights."""
-    keys = {"format": _FORMAT, "inputs": case.digest, "grid": case.grid_name, "preprocess": case.preprocess,
-            "spacing": case.spacing, "multiple": case.multiple, "aligned": case.already_aligned, "method": settings}
+    keys = {
+        "format": _FORMAT,
+        "inputs": case.digest,
+        "grid": case.grid_name,
+        "preprocess": case.preprocess,
+        "spacing": case.spacing,
+        "multiple": case.multiple,
+        "aligned": case.already_aligned,
+        "method": settings,
+    }
     return hashlib.sha256(repr(sorted((k, repr(v)) for k, v in keys.items())).encode()).hexdigest()
 
 
@@ -52,22 +60,31 @@ def read_result(folder: Path, scan: str, row: str, key: str) -> dict[str, Any] |
 
 
 def write_result(
-    folder: Path, case: Case, places: Places, row: str, outcome: Outcome, key: str, who: Mapping[str, Any],
+    folder: Path,
+    case: Case,
+    places: Places,
+    row: str,
+    outcome: Outcome,
+    key: str,
+    who: Mapping[str, Any],
     cost: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure a map and store what is told of it; returns what :func:`read_result` would."""
     content = {
-        "fingerprint": key, "row": {**who, "method": row, **numbers(case, places, outcome)},
-        "regions": region_rows(case, places, outcome), "cost": dict(cost),
-    }  # fmt: skip
+        "fingerprint": key,
+        "row": {**who, "method": row, **numbers(case, places, outcome)},
+        "regions": region_rows(case, places, outcome),
+        "cost": dict(cost),
+    }
     home = folder / case.name
     level, across, along = _slice(case)
     flat = outcome.psr.ravel()
     with atomic_paths([home / f"{slug(row)}.npz", home / f"{slug(row)}.json"]) as (voxels, table):
         np.savez_compressed(
-            voxels, psr=outcome.psr[across, along, level].astype(np.float16),
+            voxels,
+            psr=outcome.psr[across, along, level].astype(np.float16),
             **{f"at_{name}": flat[where].astype(np.float32) for name, where in places.drawn.items()},
-        )  # fmt: skip
+        )
         write_json(table, json_ready(content))
     return _with_nan(read_json(home / f"{slug(row)}.json"))
 
@@ -87,10 +104,11 @@ def write_scan(folder: Path, case: Case, places: Places) -> None:
     flat = case.truth.ravel()
     with atomic_path(path) as temporary:
         np.savez_compressed(
-            temporary, aspect=case.grid.spacing[1] / case.grid.spacing[0],
+            temporary,
+            aspect=case.grid.spacing[1] / case.grid.spacing[0],
             **{name: array[across, along, level].astype(np.float16) for name, array in images.items()},
             **{f"at_{name}": flat[where].astype(np.float32) for name, where in places.drawn.items()},
-        )  # fmt: skip
+        )
 
 
 def arrays(folder: Path, scan: str, row: str) -> dict[str, np.ndarray]:

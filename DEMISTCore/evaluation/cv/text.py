@@ -23,13 +23,32 @@ def roc_table(table: pd.DataFrame) -> str:
     if not len(table):
         return "There are no lesions with white matter at these distances."
     return table_of(
-        ["White matter", "Method", "Patients", "AUC", "AUC of the truth", "Difference", "DeLong, by patients", "p",
-         "Bootstrap"],
-        ([row["against"], row["method"], str(row["patients"]), number(row["auc"], 3), number(row["truth_auc"], 3),
-          signed(row["difference"], 3), interval(row["patients_low"], row["patients_high"], 3),
-          p_value(row["patients_p"]), interval(row["bootstrap_low"], row["bootstrap_high"], 3)]
-         for _, row in table.iterrows()),
-    )  # fmt: skip
+        [
+            "White matter",
+            "Method",
+            "Patients",
+            "AUC",
+            "AUC of the truth",
+            "Difference",
+            "DeLong, by patients",
+            "p",
+            "Bootstrap",
+        ],
+        (
+            [
+                row["against"],
+                row["method"],
+                str(row["patients"]),
+                number(row["auc"], 3),
+                number(row["truth_auc"], 3),
+                signed(row["difference"], 3),
+                interval(row["patients_low"], row["patients_high"], 3),
+                p_value(row["patients_p"]),
+                interval(row["bootstrap_low"], row["bootstrap_high"], 3),
+            ]
+            for _, row in table.iterrows()
+        ),
+    )
 
 
 def number(value: float, digits: int) -> str:

@@ -107,10 +107,21 @@ def demist(
         told = case.protocol or {}
         protocol, _ = protocol_vector(told.get("T1w", {}), told.get("FLAIR", {}))
         means: list[Mean] = []
-        samples = np.stack(list(generate(
-            bundle, case.condition, case.prepared.mask.array, **plan, protocol=protocol, device=device, dtype=dtype,
-            timings=case.timings, told=means.append if plan.get("mode") == "mean" else None,
-        )))  # fmt: skip
+        samples = np.stack(
+            list(
+                generate(
+                    bundle,
+                    case.condition,
+                    case.prepared.mask.array,
+                    **plan,
+                    protocol=protocol,
+                    device=device,
+                    dtype=dtype,
+                    timings=case.timings,
+                    told=means.append if plan.get("mode") == "mean" else None,
+                )
+            )
+        )
         if means:
             return {names[0]: _predicted(case, bundle, means[0])}
         on_grid = [case.to_grid(sample) for sample in samples]

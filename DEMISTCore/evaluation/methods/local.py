@@ -31,10 +31,16 @@ def build(context: Context) -> list[Method]:
         context.notes.append("No linear model and no T1w/FLAIR ratio: they take --lookup-from or --linear.")
         return []
     model = fitted(
-        context.linear, context.lookup_from, context.out / FILE, spacing=spacing, multiple=multiple,
-        preprocess=context.preprocess, device=str(context.device), progress=context.progress,
+        context.linear,
+        context.lookup_from,
+        context.out / FILE,
+        spacing=spacing,
+        multiple=multiple,
+        preprocess=context.preprocess,
+        device=str(context.device),
+        progress=context.progress,
         already_aligned=context.already_aligned,
-    )  # fmt: skip
+    )
     context.notes.append(f"Linear model and ratio: fitted on {len(model.scans)} scans of `{model.source}`.")
     settings = {"weights": model.weights.tolist(), "ratio_scale": model.ratio_scale}
     methods = [
@@ -44,10 +50,14 @@ def build(context: Context) -> list[Method]:
     if context.knock_outs:
         for what in FLAT:
             name = f"{LINEAR}, {what}"
-            methods.append(Method(
-                (name,), {**settings, "variant": what},
-                lambda case, name=name, what=what: {name: linear(model, variant(case, what))}, beside=LINEAR,
-            ))  # fmt: skip
+            methods.append(
+                Method(
+                    (name,),
+                    {**settings, "variant": what},
+                    lambda case, name=name, what=what: {name: linear(model, variant(case, what))},
+                    beside=LINEAR,
+                )
+            )
     return methods
 
 
@@ -99,8 +109,10 @@ def fitted(
     if linear is not None:
         entries = _prepared_cohort(Path(linear), spacing)
         key = _key([entry.key for entry in entries], spacing)
-        scans = ((e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0))
-                 for e in entries)  # fmt: skip
+        scans = (
+            (e.name, np.asarray(e.x, np.float32), np.asarray(e.y, np.float32), e.labels * (e.known > 0))
+            for e in entries
+        )
         source = Path(linear).name
     elif lookup_from is None:
         raise InputError("The linear model takes --linear or --lookup-from.")
@@ -108,8 +120,9 @@ def fitted(
         sessions = _one_each(index(lookup_from))
         files = [[sha256(p) for p in (s.t1w, s.flair, s.psr, s.mask) if p] for s in sessions]
         key = _key(files, spacing, multiple, preprocess, *([] if already_aligned is None else [already_aligned]))
-        cases = (Case(s, "model", preprocess, spacing, multiple, device, already_aligned=already_aligned)
-                 for s in sessions)  # fmt: skip
+        cases = (
+            Case(s, "model", preprocess, spacing, multiple, device, already_aligned=already_aligned) for s in sessions
+        )
         scans = _scans(cases, len(sessions), progress)
         source = Path(lookup_from).name
     if keep.is_file():

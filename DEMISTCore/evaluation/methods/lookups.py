@@ -51,9 +51,15 @@ def _means(context: Context, sessions: Sequence[Session], cache: Path) -> dict[s
     for session in sessions:
         if not is_complete(session.psr):
             case = Case(
-                session, "truth", context.preprocess, context.model.spacing, context.model.config.multiple,
-                str(context.device), context.out / "prepared", already_aligned=context.already_aligned,
-            )  # fmt: skip
+                session,
+                "truth",
+                context.preprocess,
+                context.model.spacing,
+                context.model.config.multiple,
+                str(context.device),
+                context.out / "prepared",
+                already_aligned=context.already_aligned,
+            )
             means[session.subject] = lookup.tissue_means(case.truth[case.mask], case.labels[case.mask])
     return means
 

@@ -30,9 +30,15 @@ class Calibrated(Protocol):
         """Ends of voxels' intervals (X, Y, Z)."""
 
     def region_interval(
-        self, mean_map: np.ndarray, sd_map: np.ndarray, mask: np.ndarray, voxel_ml: float, level: float,
-        ood: float | None, kind: str,
-    ) -> tuple[float, float]:  # fmt: skip
+        self,
+        mean_map: np.ndarray,
+        sd_map: np.ndarray,
+        mask: np.ndarray,
+        voxel_ml: float,
+        level: float,
+        ood: float | None,
+        kind: str,
+    ) -> tuple[float, float]:
         """Ends of the interval of the mean over ``mask``; the maps may be indexed, (N,)."""
 
 

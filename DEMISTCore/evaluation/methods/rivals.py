@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 #: What a rival is called in tables, by the stage of its run.
 NAMES = {
-    "regression": "U-Net regression", "vae": "VAE (latent regression)", "pix2pix": "pix2pix", "ldm": "conditional LDM",
+    "regression": "U-Net regression",
+    "vae": "VAE (latent regression)",
+    "pix2pix": "pix2pix",
+    "ldm": "conditional LDM",
     "cwdm": "cWDM",
-}  # fmt: skip
+}
 
 
 def build(context: Context) -> list[Method]:
@@ -30,9 +33,14 @@ def build(context: Context) -> list[Method]:
 
 
 def rival(
-    source: str | Path, device: torch.device, dtype: torch.dtype, *, sampler: str | None = None,
-    steps: int | None = None, seed: int = 0,
-) -> Method:  # fmt: skip
+    source: str | Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Method:
     """What the run ``source`` has trained: one map, of ``seed`` where it is drawn.
 
     Raises:

@@ -86,8 +86,17 @@ class Autoencoder(Kind):
         psr, condition = build_autoencoder(model.psr), build_autoencoder(model.condition)
         load(psr, part(tensors, "psr"), run.folder)
         load(condition, part(tensors, "condition"), run.folder)
-        return Foundation(str(run.folder), model, freeze(psr), freeze(condition), None, None, None, None,
-                          spacing=run.settings.preprocess.spacing)  # fmt: skip
+        return Foundation(
+            str(run.folder),
+            model,
+            freeze(psr),
+            freeze(condition),
+            None,
+            None,
+            None,
+            None,
+            spacing=run.settings.preprocess.spacing,
+        )
 
 
 STAGE = Autoencoder()

@@ -66,9 +66,14 @@ class Backbone(Kind):
                 f"{run.foundation} has changed since {run.folder} was trained on its latents; train it again."
             )
         return replace(
-            below, source=str(run.folder), model=model, backbone=freeze(backbone), schedule=dict(run.settings.schedule),
-            latent_scale=scales["latent_scale"], condition_scale=scales["condition_scale"],
-        )  # fmt: skip
+            below,
+            source=str(run.folder),
+            model=model,
+            backbone=freeze(backbone),
+            schedule=dict(run.settings.schedule),
+            latent_scale=scales["latent_scale"],
+            condition_scale=scales["condition_scale"],
+        )
 
     def export(self, run: Run, folder: Path, wanted: Wanted) -> Bundle:
         """The foundation bundle."""

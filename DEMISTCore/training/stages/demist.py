@@ -48,11 +48,17 @@ class Demist(Kind):
     contexts = True
     bundle = "demist"
     sources = (
-        Source("backbone", "FOLDER|ID", "a published diffusion model (Brain LDM, BraTS) to freeze; --foundation is "
-               "then the autoencoder run"),
-        Source("mean", "RUN|BUNDLE", "the run of mean, whose network the streams share; without it they have their "
-               "own tokens and estimate"),
-    )  # fmt: skip
+        Source(
+            "backbone",
+            "FOLDER|ID",
+            "a published diffusion model (Brain LDM, BraTS) to freeze; --foundation is then the autoencoder run",
+        ),
+        Source(
+            "mean",
+            "RUN|BUNDLE",
+            "the run of mean, whose network the streams share; without it they have their own tokens and estimate",
+        ),
+    )
 
     def build(self, task: Task) -> Stage:
         """See :class:`DEMISTCore.training.demist.DemistStage`."""
@@ -62,7 +68,7 @@ class Demist(Kind):
         mean = read_mean(task.run.mean_source, task.foundation) if task.run.mean else None
         return DemistStage(
             task.model, task.settings, task.foundation, task.train, task.held, task.cache, task.contexts, mean
-        )  # fmt: skip
+        )
 
     def initialize(self, stage: Stage, source: str) -> None:
         """From a bundle's streams; a mean network that was trained for these streams stays."""

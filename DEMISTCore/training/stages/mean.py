@@ -49,7 +49,7 @@ class Mean(Kind):
 
         return MeanStage(
             task.model, task.settings, task.foundation, task.train, task.held, task.cache, given=task.given
-        )  # fmt: skip
+        )
 
     def initialize(self, stage: Stage, source: str) -> None:
         """From a bundle's mean network."""

@@ -75,10 +75,16 @@ class Segmentation(Kind):
         load(build_network(settings.channels), tensors, run.folder)
         with tempfile.TemporaryDirectory() as logs:
             return save_network(
-                folder, tensors, channels=settings.channels, patch=settings.patch,
-                training=provenance([run], wanted.weights), documents=logs_of([run], Path(logs)), card=wanted.card,
-                description=wanted.description, **wanted.common,
-            )  # fmt: skip
+                folder,
+                tensors,
+                channels=settings.channels,
+                patch=settings.patch,
+                training=provenance([run], wanted.weights),
+                documents=logs_of([run], Path(logs)),
+                card=wanted.card,
+                description=wanted.description,
+                **wanted.common,
+            )
 
 
 STAGE = Segmentation()

@@ -51,8 +51,9 @@ class Installation:
     def build(self, folder: Path, requirements: Path, torch: str = "auto", wheels: Path | None = None) -> bool:
         """Begin to make the environment; see :class:`DEMISTCore.environment.build.Plan`. False: one is running."""
         more = [] if wheels is None else ["--wheels", str(wheels)]
-        return self._start(["build", "--folder", str(folder), "--requirements", str(requirements), "--torch", torch,
-                            *more])  # fmt: skip
+        return self._start(
+            ["build", "--folder", str(folder), "--requirements", str(requirements), "--torch", torch, *more]
+        )
 
     def remove(self, folder: Path) -> bool:
         """Begin to delete the environment. False: one is running."""

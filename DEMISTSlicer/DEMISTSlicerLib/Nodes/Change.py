@@ -77,9 +77,7 @@ def matched(before: Mapping[int, Point], after: Mapping[int, Point]) -> list[tup
     """
     nearest = {i: min(after, key=lambda j: math.dist(before[i], after[j])) for i in before if after}
     back = {j: min(before, key=lambda i: math.dist(before[i], after[j])) for j in after if before}
-    return [
-        (i, j) for i, j in nearest.items() if back[j] == i and math.dist(before[i], after[j]) <= SAME_LESION_MM
-    ]  # fmt: skip
+    return [(i, j) for i, j in nearest.items() if back[j] == i and math.dist(before[i], after[j]) <= SAME_LESION_MM]
 
 
 def interval(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -102,13 +100,21 @@ def interval(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float
 def _row(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     first, later = before or {}, after or {}
     row: dict[str, Any] = {
-        "region": (after or first)["region"], "name": name,
-        "lesion": int(later.get("lesion") or 0), "lesion_before": int(first.get("lesion") or 0),
-        "volume_ml_before": first.get("volume_ml"), "volume_ml_after": later.get("volume_ml"),
-        "volume_change_ml": None, "mean_before": first.get("mean"), "mean_after": later.get("mean"),
-        "difference": None, "difference_ci90_low": None, "difference_ci90_high": None, "percent": None,
+        "region": (after or first)["region"],
+        "name": name,
+        "lesion": int(later.get("lesion") or 0),
+        "lesion_before": int(first.get("lesion") or 0),
+        "volume_ml_before": first.get("volume_ml"),
+        "volume_ml_after": later.get("volume_ml"),
+        "volume_change_ml": None,
+        "mean_before": first.get("mean"),
+        "mean_after": later.get("mean"),
+        "difference": None,
+        "difference_ci90_low": None,
+        "difference_ci90_high": None,
+        "percent": None,
         "beyond_error": None,
-    }  # fmt: skip
+    }
     if _finite(row["volume_ml_before"]) and _finite(row["volume_ml_after"]):
         row["volume_change_ml"] = row["volume_ml_after"] - row["volume_ml_before"]
     if _finite(row["mean_before"]) and _finite(row["mean_after"]):

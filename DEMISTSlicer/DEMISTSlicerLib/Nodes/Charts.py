@@ -133,14 +133,16 @@ def boxPlotChart(
     table = _table(chart, columns, besides)
     for place, row in enumerate(whole, start=1):
         label = f"{place}  {row['name']} ({row['volume_ml']:.3g} mL)"
-        box = _series(chart, table, label, f"{row['region']} x", f"{row['region']} y",
-                      REGION_COLORS.get(row["region"], "#7f7f7f"))  # fmt: skip
+        box = _series(
+            chart, table, label, f"{row['region']} x", f"{row['region']} y", REGION_COLORS.get(row["region"], "#7f7f7f")
+        )
         box.SetLineWidth(2)
     middle = _series(chart, table, _("median"), "median x", "median y", "#ffffff")
     middle.SetLineWidth(3)
     for name, label, width in (
-        ("interval", _("90 % interval of the true mean"), 2), ("dots interval", _("90 % intervals of lesions"), 1)
-    ):  # fmt: skip
+        ("interval", _("90 % interval of the true mean"), 2),
+        ("dots interval", _("90 % intervals of lesions"), 1),
+    ):
         if f"{name} x" in columns:
             bars = _series(chart, table, label, f"{name} x", f"{name} y", "#000000" if width > 1 else "#808080")
             bars.SetLineWidth(width)

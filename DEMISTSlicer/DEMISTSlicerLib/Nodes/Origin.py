@@ -25,7 +25,7 @@ _KINDS = {
 
 
 def howMade(provenance: Mapping[str, Any]) -> str:
-    """"mean", or "4 samples"; empty where the provenance does not tell."""
+    """ "mean", or "4 samples"; empty where the provenance does not tell."""
     settings = provenance.get("settings")
     settings = settings if isinstance(settings, Mapping) else {}
     if settings.get("mode") == "mean":

@@ -61,14 +61,20 @@ STYLES: dict[str, Style] = {
         _("Lesions"), REGION_COLORS["lesion"], "SCT^49755003^Morphologically Altered Structure", "SCT^52988006^Lesion"
     ),
     "nawm_proximal": Style(
-        _("Proximal NAWM"), REGION_COLORS["nawm_proximal"], "SCT^123037004^Anatomical Structure", _WHITE,
+        _("Proximal NAWM"),
+        REGION_COLORS["nawm_proximal"],
+        "SCT^123037004^Anatomical Structure",
+        _WHITE,
         "SCT^40415009^Proximal",
     ),
     "nawm_distal": Style(
-        _("Distal NAWM"), REGION_COLORS["nawm_distal"], "SCT^123037004^Anatomical Structure", _WHITE,
+        _("Distal NAWM"),
+        REGION_COLORS["nawm_distal"],
+        "SCT^123037004^Anatomical Structure",
+        _WHITE,
         "SCT^46053002^Distal",
     ),
-}  # fmt: skip
+}
 
 
 def regionsToSegmentation(

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 #: What is asked of a series' first instance.
 _TAGS = {
-    "modality": "0008,0060", "description": "0008,103E", "protocol": "0018,1030", "inversion": "0018,0082",
-    "echo": "0018,0081", "frames": "0028,0008", "patient": "0010,0010", "date": "0008,0020",
-}  # fmt: skip
+    "modality": "0008,0060",
+    "description": "0008,103E",
+    "protocol": "0018,1030",
+    "inversion": "0018,0082",
+    "echo": "0018,0081",
+    "frames": "0028,0008",
+    "patient": "0010,0010",
+    "date": "0008,0020",
+}
 
 
 @dataclass(frozen=True)
@@ -137,4 +143,3 @@ def _called(hierarchy: Any, item: int) -> str:
         names.append(hierarchy.GetItemName(item))
         item = hierarchy.GetItemParent(item)
     return " / ".join(reversed(names)) or _("Scene")
-

@@ -25,16 +25,31 @@ _WHOLE = ("lesion", "lesion_before", "voxels", "missing")
 _TEXT = ("region", "name", "black_hole", "beyond_error")
 #: Headings for people; other columns are called as in the core's files.
 _TITLES = {
-    "region": _("region"), "lesion": _("lesion"), "name": _("name"), "black_hole": _("T1 black hole"),
-    "volume_ml": _("volume (mL)"), "mean": _("mean PSR"), "sd": _("SD"), "median": _("median PSR"), "iqr": _("IQR"),
-    "mean_ci90_low": _("true mean from (90 %)"), "mean_ci90_high": _("to (90 %)"),
-    "uncertainty": _("SD of voxels"), "seed_sd": _("SD over seeds (no error bar)"),
-    "lesion_before": _("lesion before"), "volume_ml_before": _("volume before (mL)"),
-    "volume_ml_after": _("volume after (mL)"), "volume_change_ml": _("volume change (mL)"),
-    "mean_before": _("mean PSR before"), "mean_after": _("mean PSR after"), "difference": _("PSR difference"),
-    "difference_ci90_low": _("true difference from (90 %)"), "difference_ci90_high": _("to (90 %)"),
-    "percent": _("difference (%)"), "beyond_error": _("beyond error"),
-}  # fmt: skip
+    "region": _("region"),
+    "lesion": _("lesion"),
+    "name": _("name"),
+    "black_hole": _("T1 black hole"),
+    "volume_ml": _("volume (mL)"),
+    "mean": _("mean PSR"),
+    "sd": _("SD"),
+    "median": _("median PSR"),
+    "iqr": _("IQR"),
+    "mean_ci90_low": _("true mean from (90 %)"),
+    "mean_ci90_high": _("to (90 %)"),
+    "uncertainty": _("SD of voxels"),
+    "seed_sd": _("SD over seeds (no error bar)"),
+    "lesion_before": _("lesion before"),
+    "volume_ml_before": _("volume before (mL)"),
+    "volume_ml_after": _("volume after (mL)"),
+    "volume_change_ml": _("volume change (mL)"),
+    "mean_before": _("mean PSR before"),
+    "mean_after": _("mean PSR after"),
+    "difference": _("PSR difference"),
+    "difference_ci90_low": _("true difference from (90 %)"),
+    "difference_ci90_high": _("to (90 %)"),
+    "percent": _("difference (%)"),
+    "beyond_error": _("beyond error"),
+}
 #: Units by column, as shown in the table's heading.
 _UNITS = {"volume_ml": "mL", **dict.fromkeys(POSITION_COLUMNS, "mm")}
 _POSITION = {

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 #: Boxes of numbers with a fraction. They take over what is typed at the end only: Slicer's parameter wrapper writes
 #: every value back into its box, which in the middle of "0.7" makes "0.00" of the first digit.
 FRACTIONS = (
-    "guidanceSpinBox", "gapSpinBox", "proximalSpinBox", "distalSpinBox", "ageSpinBox", "sexSpinBox",
-    "ventricularVolumeSpinBox", "brainVolumeSpinBox",
-)  # fmt: skip
+    "guidanceSpinBox",
+    "gapSpinBox",
+    "proximalSpinBox",
+    "distalSpinBox",
+    "ageSpinBox",
+    "sexSpinBox",
+    "ventricularVolumeSpinBox",
+    "brainVolumeSpinBox",
+)
 
 
 class Actions:
@@ -160,8 +166,12 @@ class Actions:
         if folder:
             self.run(
                 lambda: self.logic.exportDicom(
-                    parameters.psr, folder, parameters.lesions, parameters.uncertainty,
-                    parameters.statisticsTable, wait=False,
+                    parameters.psr,
+                    folder,
+                    parameters.lesions,
+                    parameters.uncertainty,
+                    parameters.statisticsTable,
+                    wait=False,
                 )
             )
 

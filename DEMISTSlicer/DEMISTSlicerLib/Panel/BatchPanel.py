@@ -20,9 +20,11 @@ from .Choice import Choice
 
 FOLDER, SCENE, DATABASE = "folder", "scene", "database"
 _STATES = {
-    "done": _("done in {seconds:.0f} s"), "skipped": _("there already"), "failed": _("failed: {message}"),
+    "done": _("done in {seconds:.0f} s"),
+    "skipped": _("there already"),
+    "failed": _("failed: {message}"),
     "cancelled": _("cancelled"),
-}  # fmt: skip
+}
 
 
 class BatchPanel:
@@ -69,19 +71,23 @@ class BatchPanel:
         table.verticalHeader().hide()
         table.setWordWrap(True)
         self._buttons = (
-            (ui.browseBatchButton, self.browse), (ui.browseBatchOutputButton, self.browseOutput),
-            (ui.findBatchButton, self.find), (ui.batchButton, self.synthesize), (ui.useBatchButton, self.use),
-        )  # fmt: skip
+            (ui.browseBatchButton, self.browse),
+            (ui.browseBatchOutputButton, self.browseOutput),
+            (ui.findBatchButton, self.find),
+            (ui.batchButton, self.synthesize),
+            (ui.useBatchButton, self.use),
+        )
         for button, slot in self._buttons:
             button.connect("clicked()", slot)
         table.connect("itemSelectionChanged()", self.update)
         self._handles = [
             (signal, signal.connect(slot))
             for signal, slot in (
-                (self.run.itemStarted, self._onStarted), (self.run.itemDone, self._onDone),
+                (self.run.itemStarted, self._onStarted),
+                (self.run.itemDone, self._onDone),
                 (self.run.finished, self._onFinished),
             )
-        ]  # fmt: skip
+        ]
         self.forget()
 
     @property
@@ -104,15 +110,22 @@ class BatchPanel:
         """What can be pressed just now."""
         ui, files = self.ui, self.source.value == FOLDER
         busy = self.isRunning if busy is None else busy
-        for name in ("batchFolderLabel", "batchFolderEdit", "browseBatchButton", "batchOutputLabel", "batchOutputEdit",
-                     "browseBatchOutputButton"):  # fmt: skip
+        for name in (
+            "batchFolderLabel",
+            "batchFolderEdit",
+            "browseBatchButton",
+            "batchOutputLabel",
+            "batchOutputEdit",
+            "browseBatchOutputButton",
+        ):
             getattr(ui, name).visible = files
         for button, ready in (
-            (ui.browseBatchButton, True), (ui.browseBatchOutputButton, True),
+            (ui.browseBatchButton, True),
+            (ui.browseBatchOutputButton, True),
             (ui.findBatchButton, not files or bool(ui.batchFolderEdit.text)),
             (ui.batchButton, any(not study.problem for study in self._studies)),
             (ui.useBatchButton, self._selected() is not None and not self._selected().problem),
-        ):  # fmt: skip
+        ):
             button.enabled = ready and not busy
 
     def browse(self) -> None:
@@ -221,9 +234,11 @@ class BatchPanel:
     def _onFinished(self, results: list[BatchResult]) -> None:
         counts = Counter(result.status for result in results)
         self.ui.batchLabel.text = _("{done} done, {skipped} there already, {failed} failed, {left} not begun.").format(
-            done=counts["done"], skipped=counts["skipped"], failed=counts["failed"],
+            done=counts["done"],
+            skipped=counts["skipped"],
+            failed=counts["failed"],
             left=len(self._studies) - len(results) + counts["cancelled"],
-        )  # fmt: skip
+        )
         self._onChanged()
 
 

@@ -44,9 +44,12 @@ class EnvironmentPanel:
         self.build = Choice(ui.torchBuildComboBox, self._onBuild)
         self.build.fill(BUILDS, "auto")
         self._buttons = (
-            (ui.installButton, self.install), (ui.repairButton, self.repair), (ui.removeButton, self.remove),
-            (ui.browseEnvironmentButton, self.browse), (ui.wheelsButton, self.fromWheels),
-        )  # fmt: skip
+            (ui.installButton, self.install),
+            (ui.repairButton, self.repair),
+            (ui.removeButton, self.remove),
+            (ui.browseEnvironmentButton, self.browse),
+            (ui.wheelsButton, self.fromWheels),
+        )
         for button, slot in self._buttons:
             button.connect("clicked()", slot)
         ui.environmentCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)

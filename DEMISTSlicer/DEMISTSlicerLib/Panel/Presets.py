@@ -75,9 +75,7 @@ def presets(sampling: Mapping[str, Any] | None = None, mean: bool = False) -> li
     ]
 
 
-def matching(
-    choices: list[Preset], seeds: int, steps: int, sampler: str, guidance: float, mode: str = SAMPLE
-) -> str:
+def matching(choices: list[Preset], seeds: int, steps: int, sampler: str, guidance: float, mode: str = SAMPLE) -> str:
     """Id of the preset that these are, or :data:`CUSTOM`; of two that are the same, the recommendation."""
     if mode == MEAN and any(preset.mode == MEAN for preset in choices):
         return "mean"  # which has none of these numbers

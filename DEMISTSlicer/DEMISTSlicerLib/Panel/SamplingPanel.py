@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
 #: Widgets about samples, which the mean has no use for.
 _OF_SAMPLES = (
-    "seedsRowLabel", "seedsSpinBox", "firstSeedSpinBoxLabel", "firstSeedSpinBox", "stepsSpinBoxLabel", "stepsSpinBox",
-    "samplerComboBoxLabel", "samplerComboBox", "guidanceSpinBoxLabel", "guidanceSpinBox", "livePreviewCheckBox",
-)  # fmt: skip
+    "seedsRowLabel",
+    "seedsSpinBox",
+    "firstSeedSpinBoxLabel",
+    "firstSeedSpinBox",
+    "stepsSpinBoxLabel",
+    "stepsSpinBox",
+    "samplerComboBoxLabel",
+    "samplerComboBox",
+    "guidanceSpinBoxLabel",
+    "guidanceSpinBox",
+    "livePreviewCheckBox",
+)
 
 
 class SamplingPanel:
@@ -87,15 +96,20 @@ class SamplingPanel:
 
         parameters = self._parameters()
         given = {
-            "bundle": bundleName(parameters.bundle), "device": parameters.device,
-            "any_brain_volume": parameters.anyBrainVolume, "mode": mode,
-        }  # fmt: skip
+            "bundle": bundleName(parameters.bundle),
+            "device": parameters.device,
+            "any_brain_volume": parameters.anyBrainVolume,
+            "mode": mode,
+        }
         if mode == MEAN:
             return SynthesisOptions(**given)
         return SynthesisOptions(
-            **given, seeds=tuple(range(first, first + numbers.seeds)), steps=numbers.steps, sampler=sampler or None,
+            **given,
+            seeds=tuple(range(first, first + numbers.seeds)),
+            steps=numbers.steps,
+            sampler=sampler or None,
             guidance=self.weights(numbers.guidance),
-        )  # fmt: skip
+        )
 
     def follow(self, before: str, preset: str) -> None:
         """Another model was chosen: take its numbers of the same preset, or its recommendation for that of the last.
@@ -165,7 +179,7 @@ class SamplingPanel:
         parameters, choices = self._parameters(), self._choices()
         shown = matching(
             choices, parameters.seeds, parameters.steps, parameters.sampler, parameters.guidance, self.mode
-        )  # fmt: skip
+        )
         items = []
         for preset in choices:
             tip = _("{seeds} seeds, {steps} steps, guidance {guidance:g}").format(**vars(preset))

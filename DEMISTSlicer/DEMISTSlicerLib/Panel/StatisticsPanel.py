@@ -37,18 +37,38 @@ class StatisticsPanel:
 
     #: Columns of the table node that are shown in the panel, in this order; all are in the table node.
     SHOWN = (
-        "name", "volume_ml", "mean", "mean_before", "mean_after", "difference", INTERVAL, "percent", "beyond_error",
-        "seed_sd", "sd", "median", "uncertainty", "volume_change_ml",
-    )  # fmt: skip
+        "name",
+        "volume_ml",
+        "mean",
+        "mean_before",
+        "mean_after",
+        "difference",
+        INTERVAL,
+        "percent",
+        "beyond_error",
+        "seed_sd",
+        "sd",
+        "median",
+        "uncertainty",
+        "volume_change_ml",
+    )
     #: Not shown beside an interval of the mean, where people would take it for one.
     NO_ERROR_BAR = "seed_sd"
     #: Headings for a narrow panel; the table node has the long ones.
     SHORT = {  # noqa: RUF012
-        "name": _("region"), "volume_ml": _("mL"), "mean": _("mean"), INTERVAL: _("90 % interval"),
-        "median": _("median"), "uncertainty": _("SD of voxels"), "mean_before": _("before"), "mean_after": _("after"),
-        "difference": _("diff."), "percent": _("diff. %"), "beyond_error": _("beyond error"),
+        "name": _("region"),
+        "volume_ml": _("mL"),
+        "mean": _("mean"),
+        INTERVAL: _("90 % interval"),
+        "median": _("median"),
+        "uncertainty": _("SD of voxels"),
+        "mean_before": _("before"),
+        "mean_after": _("after"),
+        "difference": _("diff."),
+        "percent": _("diff. %"),
+        "beyond_error": _("beyond error"),
         "volume_change_ml": _("mL change"),
-    }  # fmt: skip
+    }
 
     def __init__(self, ui: Any, overlay: Any, parameters: Callable[[], Any], report: Callable[[str], object]) -> None:
         self.ui, self.overlay = ui, overlay

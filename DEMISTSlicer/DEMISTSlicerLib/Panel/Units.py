@@ -10,9 +10,26 @@ from ..I18n import _
 FRACTION, PERCENT = "fraction", "percent"
 #: Columns of the statistics table, and of that of differences, that hold PSR.
 PSR_COLUMNS = (
-    "mean", "mean_ci90_low", "mean_ci90_high", "sd", "median", "iqr", "p5", "p25", "p75", "p95", "min", "max",
-    "uncertainty", "seed_sd", "mean_before", "mean_after", "difference", "difference_ci90_low", "difference_ci90_high",
-)  # fmt: skip
+    "mean",
+    "mean_ci90_low",
+    "mean_ci90_high",
+    "sd",
+    "median",
+    "iqr",
+    "p5",
+    "p25",
+    "p75",
+    "p95",
+    "min",
+    "max",
+    "uncertainty",
+    "seed_sd",
+    "mean_before",
+    "mean_after",
+    "difference",
+    "difference_ci90_low",
+    "difference_ci90_high",
+)
 _REGIONS = (("nawm", _("white matter")), ("grey_matter", _("grey matter")))
 
 

@@ -77,20 +77,34 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui, lambda: self._parameterNode, self.logic.compareVisits, self._report, self._onCompared
         )
         self.environment = EnvironmentPanel(
-            self.ui, self.installer, lambda: self.logic is not None and self.logic.isRunning, self._releaseEnvironment,
+            self.ui,
+            self.installer,
+            lambda: self.logic is not None and self.logic.isRunning,
+            self._releaseEnvironment,
             self._updateButtons,
-        )  # fmt: skip
+        )
 
         self._connectLogic()
         self.confirmation = Confirmation(self.ui.confirmInputsCheckBox, self._updateButtons)
         self.actions = Actions(
-            self.ui, self.logic, self.installer, lambda: self._parameterNode, self.sampling, self.progress,
-            self._report, self._updateButtons,
-        )  # fmt: skip
-        self.batch = BatchPanel(
-            self.ui, self.logic, self.actions.run, self.sampling.options, self._report, self._useAsInputs,
+            self.ui,
+            self.logic,
+            self.installer,
+            lambda: self._parameterNode,
+            self.sampling,
+            self.progress,
+            self._report,
             self._updateButtons,
-        )  # fmt: skip
+        )
+        self.batch = BatchPanel(
+            self.ui,
+            self.logic,
+            self.actions.run,
+            self.sampling.options,
+            self._report,
+            self._useAsInputs,
+            self._updateButtons,
+        )
         self.actions.onCancel = self.batch.run.cancel
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
@@ -107,9 +121,17 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             signal.disconnect(handle)
         self._handles.clear()
         parts = (
-            "actions", "confirmation", "bundles", "device", "sampling", "display", "statistics", "followUp", "batch",
+            "actions",
+            "confirmation",
+            "bundles",
+            "device",
+            "sampling",
+            "display",
+            "statistics",
+            "followUp",
+            "batch",
             "environment",
-        )  # fmt: skip
+        )
         for part in parts:
             if hasattr(self, part):
                 getattr(self, part).disconnect()
@@ -231,9 +253,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _updateButtons(self) -> None:
         parameters = self._parameterNode
-        busy = self.logic is not None and (
-            self.logic.isRunning or self.installer.isRunning or self._isBatch
-        )
+        busy = self.logic is not None and (self.logic.isRunning or self.installer.isRunning or self._isBatch)
         chosen = (parameters.t1, parameters.flair) if parameters else (None, None)
         sentence = hint(*chosen) if parameters else ""
         self.ui.inputsHintLabel.text = sentence
@@ -372,4 +392,3 @@ def forget() -> None:
     """Forget the submodules, so that the next import reads them again."""
     for name in [name for name in sys.modules if name.split(".")[0] == "DEMISTSlicerLib"]:
         del sys.modules[name]
-

@@ -73,8 +73,9 @@ def seedList(
     if seeds is None:
         return None
     if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str):
-        raise RunError("input", _("Seeds are a number of samples, or a list of whole numbers, not {seeds!r}.").format(
-            seeds=seeds))  # fmt: skip
+        raise RunError(
+            "input", _("Seeds are a number of samples, or a list of whole numbers, not {seeds!r}.").format(seeds=seeds)
+        )
     if not isinstance(seeds, int):
         return [int(seed) for seed in seeds]
     if not 1 <= seeds <= 256:

@@ -95,9 +95,14 @@ class BatchRun:
                 self._done(BatchResult(study.name, "skipped", out))
                 return
             self._logic.synthesizeFile(
-                study.t1, study.flair, out, self._options, wait=False, onError=onError,
+                study.t1,
+                study.flair,
+                out,
+                self._options,
+                wait=False,
+                onError=onError,
                 onDone=lambda made: self._done(BatchResult(study.name, "done", out, seconds=made.seconds)),
-            )  # fmt: skip
+            )
             return
         t1, flair = self._loaded(study) if study.isDicom else (study.t1, study.flair)
         there = Volumes.mapOf(t1) if t1.GetScene() is not None else None
@@ -105,19 +110,28 @@ class BatchRun:
             self._done(BatchResult(study.name, "skipped", there))
             return
         self._logic.synthesize(
-            t1, flair, self._options, wait=False, onError=onError,
+            t1,
+            flair,
+            self._options,
+            wait=False,
+            onError=onError,
             onDone=lambda made: self._done(
                 BatchResult(study.name, "done", made.psr, made.uncertainty, seconds=made.seconds)
             ),
-        )  # fmt: skip
+        )
 
     def _loaded(self, study: Study) -> list[Any]:
         nodes = []
         for series, called in ((study.t1, "T1w"), (study.flair, "FLAIR")):
             node = self._load(series)
             if node is None:
-                raise RunError("input", _("The {image} could not be loaded from the DICOM database; load it by hand in "
-                                          "the module DICOM to see why.").format(image=called))  # fmt: skip
+                raise RunError(
+                    "input",
+                    _(
+                        "The {image} could not be loaded from the DICOM database; load it by hand in "
+                        "the module DICOM to see why."
+                    ).format(image=called),
+                )
             nodes.append(node)
         return nodes
 

@@ -66,10 +66,13 @@ class FileJobs:
         """
         self._runs.checkIdle()
         request = {
-            "do": "synthesize", "out": wholePath(out), "overwrite": overwrite,
+            "do": "synthesize",
+            "out": wholePath(out),
+            "overwrite": overwrite,
             **Arguments.options(given, options).request(),
-            "t1w": {"file": wholePath(t1)}, "flair": {"file": wholePath(flair)},
-        }  # fmt: skip
+            "t1w": {"file": wholePath(t1)},
+            "flair": {"file": wholePath(flair)},
+        }
         if brainMask is not None:
             request["brain_mask"] = {"file": wholePath(brainMask)}
 
@@ -111,10 +114,13 @@ class FileJobs:
         inputs.check("psr")
         t1 = Volumes.t1wOf(psr)
         request = {
-            "do": "dicom", "out": wholePath(folder), "series": dicomFiles(t1) or dicomFiles(psr) or None,
-            "unchecked": isSuggested(nodes["lesions"]), "provenance": Volumes.provenanceOf(psr) or None,
+            "do": "dicom",
+            "out": wholePath(folder),
+            "series": dicomFiles(t1) or dicomFiles(psr) or None,
+            "unchecked": isSuggested(nodes["lesions"]),
+            "provenance": Volumes.provenanceOf(psr) or None,
             "rows": rows or None,
-        }  # fmt: skip
+        }
         return self._runs.run(Task(request, ResultNodes.makeDicom, inputs), wait, Callbacks(None, onDone, onError))
 
 

@@ -100,8 +100,11 @@ class WorkerProcess:
         # A channel that was given up must not end its successor.
         channel.onEnded = lambda code, text: self._onEnded(channel, code, text)
         found = self._environment()
-        arguments, variables = (workerArguments(), environment()) if found is None else (
-            environmentArguments(found), {**environment(found.packages), **_variables(found)})  # fmt: skip
+        arguments, variables = (
+            (workerArguments(), environment())
+            if found is None
+            else (environmentArguments(found), {**environment(found.packages), **_variables(found)})
+        )
         if self._folder is not None:
             arguments += ["--folder", str(self._folder)]
         channel.start(pythonProgram(), arguments, variables)

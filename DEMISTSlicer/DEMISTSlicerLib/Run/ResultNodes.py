@@ -45,16 +45,27 @@ def makeMaps(
         spread = Volumes.createPsrVolume(
             t1, array, affine, provenance, node=present(uncertainty), uncertainty=True, psrNode=psr
         )
-    return Result("synthesis", psr, spread, provenance=provenance, notes=provenance.get("warnings", []),
-                  sanity=message.get("sanity") or {}, samplingAfter=message.get("sampling_after"))  # fmt: skip
+    return Result(
+        "synthesis",
+        psr,
+        spread,
+        provenance=provenance,
+        notes=provenance.get("warnings", []),
+        sanity=message.get("sanity") or {},
+        samplingAfter=message.get("sampling_after"),
+    )
 
 
 def makeFiles(message: dict[str, Any]) -> Generator[Any, None, Result]:
     """No nodes: the maps are files already."""
     yield True
     provenance = {**message["provenance"], "files": message["files"]}
-    return Result("synthesis", provenance=provenance, notes=provenance.get("warnings", []),
-                  samplingAfter=message.get("sampling_after"))  # fmt: skip
+    return Result(
+        "synthesis",
+        provenance=provenance,
+        notes=provenance.get("warnings", []),
+        samplingAfter=message.get("sampling_after"),
+    )
 
 
 def makeDicom(message: dict[str, Any]) -> Generator[Any, None, Result]:
@@ -81,9 +92,7 @@ def makeSegments(
     yield True
     if not masks:
         return None
-    made = regionsToSegmentation(
-        masks, reference, node=present(segmentation), suggested=bool(message["suggested"])
-    )  # fmt: skip
+    made = regionsToSegmentation(masks, reference, node=present(segmentation), suggested=bool(message["suggested"]))
     yield True
     return made
 
@@ -103,8 +112,15 @@ def makePatient(message: dict[str, Any]) -> Generator[Any, None, Result]:
         volumes[key] = yield from readReference(message[key])
     yield True
     nodes = createPatient(volumes, message.get("protocol"), message.get("seed"))
-    return Result("simulate", nodes["psr"], None, nodes["t1w"], nodes["flair"], nodes["segmentation"],
-                  {"protocol": message.get("protocol"), "seed": message.get("seed")})  # fmt: skip
+    return Result(
+        "simulate",
+        nodes["psr"],
+        None,
+        nodes["t1w"],
+        nodes["flair"],
+        nodes["segmentation"],
+        {"protocol": message.get("protocol"), "seed": message.get("seed")},
+    )
 
 
 def present(node: Any) -> Any:

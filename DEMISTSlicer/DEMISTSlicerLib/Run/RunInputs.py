@@ -79,8 +79,12 @@ class RunInputs:
             if node is None:
                 continue
             if any(node is other for other in chosen):
-                raise RunError("input", _("The {name} {called} is chosen for something else already; choose another "
-                                          "or a new one.").format(name=name, called=node.GetName()))  # fmt: skip
+                raise RunError(
+                    "input",
+                    _("The {name} {called} is chosen for something else already; choose another or a new one.").format(
+                        name=name, called=node.GetName()
+                    ),
+                )
             chosen.append(node)
 
     def fingerprint(self) -> tuple[Any, ...]:

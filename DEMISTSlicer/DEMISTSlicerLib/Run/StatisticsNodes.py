@@ -51,9 +51,13 @@ class StatisticsNodes:
         positions = {int(number): tuple(point) for number, point in message["positions"].items()}
         segments = yield from makeSegments(message, psr, segmentation)
         tableNode = Tables.statisticsTable(
-            message["rows"], message["columns"], _("{name} statistics").format(name=name), node=present(table),
-            positions=positions, volumeNode=psr,
-        )  # fmt: skip
+            message["rows"],
+            message["columns"],
+            _("{name} statistics").format(name=name),
+            node=present(table),
+            positions=positions,
+            volumeNode=psr,
+        )
         yield True
         summary = message["summary"]
         oldRoc, oldBoxes = Charts.chartsOf(tableNode)
@@ -71,6 +75,14 @@ class StatisticsNodes:
         if segments is not None:
             self._stamps[segments.GetID()] = editStamp(segments)
         return StatisticsResult(
-            tableNode, segments, rocChart, boxes, message["rows"], summary, message["notes"], message["statement"],
-            bool(message["suggested"]), str(message.get("report") or ""),
-        )  # fmt: skip
+            tableNode,
+            segments,
+            rocChart,
+            boxes,
+            message["rows"],
+            summary,
+            message["notes"],
+            message["statement"],
+            bool(message["suggested"]),
+            str(message.get("report") or ""),
+        )

@@ -65,13 +65,21 @@ def compareVisits(
     if not found:
         raise RunError("input", _("The two tables have no region in common; compute the statistics of both visits."))
     psr = after.GetNodeReference(Placement.VOLUME_REFERENCE)
-    positions = {int(row["lesion"]): [row[c] for c in Tables.POSITION_COLUMNS] for row in rows[1]
-                 if row.get("lesion") and row.get("R") is not None}  # fmt: skip
+    positions = {
+        int(row["lesion"]): [row[c] for c in Tables.POSITION_COLUMNS]
+        for row in rows[1]
+        if row.get("lesion") and row.get("R") is not None
+    }
     # Numbers belong to the later visit, so a click on a lesion that is gone leads nowhere.
     made = Tables.statisticsTable(
-        found, Change.COLUMNS, _("{after} minus {before}").format(after=after.GetName(), before=before.GetName()),
-        positions if registered else None, psr, table, kind=CHANGE,
-    )  # fmt: skip
+        found,
+        Change.COLUMNS,
+        _("{after} minus {before}").format(after=after.GetName(), before=before.GetName()),
+        positions if registered else None,
+        psr,
+        table,
+        kind=CHANGE,
+    )
     made.SetNodeReferenceID(BEFORE, before.GetID())
     made.SetNodeReferenceID(AFTER, after.GetID())
     return VisitsResult(made, found, _notes(before, after, registered, found))

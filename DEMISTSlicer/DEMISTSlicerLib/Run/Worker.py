@@ -81,9 +81,11 @@ class Worker:
             except OSError as error:
                 raise RunError(
                     "input",
-                    _("Slicer's temporary folder cannot be written to ({reason}); choose another one in Edit > "
-                      "Application Settings > General.").format(reason=error.strerror or error),
-                ) from error  # fmt: skip
+                    _(
+                        "Slicer's temporary folder cannot be written to ({reason}); choose another one in Edit > "
+                        "Application Settings > General."
+                    ).format(reason=error.strerror or error),
+                ) from error
         if self.process is None:
             self.process = WorkerProcess(self._launch, self.folder, self._environment)
             self.process.messageReceived.connect(self._onMessage)

@@ -48,9 +48,7 @@ class ViewState:
         put(node, value)
         entry.applied, entry.always = entry.get(node), always
 
-    def remember(
-        self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]
-    ) -> None:
+    def remember(self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> None:
         """Note what ``name`` is now, to be put back whatever becomes of it."""
         self._entry(node, name, get, put).always = True
 
@@ -75,9 +73,7 @@ class ViewState:
         """Undo nothing, remember nothing."""
         self._entries.clear()
 
-    def _entry(
-        self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]
-    ) -> _Entry:
+    def _entry(self, node: vtkMRMLNode, name: str, get: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> _Entry:
         key = (node.GetID(), name)
         if key not in self._entries:
             self._entries[key] = _Entry(node, get, put, get(node))
