@@ -276,6 +276,15 @@ def test_ruff_is_clean():
     assert done.returncode == 0, done.stdout
 
 
+def test_no_file_of_code_is_long():
+    """One file, one job: what grows past this is split by job."""
+    rooms = ("DEMISTCore", "DEMISTSlicer", "benchmarks")
+    code = [path for path in files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in rooms]
+    assert len(code) > 200
+    long = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in code}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
+
+
 def test_no_path_of_a_machine_in_the_files():
     places = {str(ROOT), str(Path.home()), sys.prefix} - {"/"}
     # Absolute paths into somebody's home or a mounted disk, wherever the files were written.
