@@ -120,7 +120,10 @@ def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | Non
 
 
 def conditioned(network: nn.Module, c: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The network with ``c`` beside every z_t: a model for the samplers."""
+    """The network with ``c`` beside every z_t: a model for the samplers.
+
+    ``c`` (B, C, X, Y, Z) are scaled latents of the images.
+    """
     import torch
 
     return lambda z, t: network(torch.cat([z, c.expand(len(z), -1, -1, -1, -1)], 1), t)

@@ -60,7 +60,7 @@ class PairCase:
 
     @property
     def lesions(self) -> np.ndarray:
-        """Lesions where both maps are known (bool)."""
+        """Lesions where both maps are known (bool). (X, Y, Z)."""
         return (self.labels == LESION) & self.mask
 
     @property

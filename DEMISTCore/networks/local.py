@@ -62,7 +62,10 @@ class Local(nn.Module):
         nn.init.constant_(self.sure[-1].bias, -3.0)
 
     def standard_scan(self, known: Tensor) -> Tensor:
-        """Descriptions (B, >= 73) less the training scans' mean, in units of their standard deviation, -3 to 3."""
+        """Descriptions (B, >= 73) less the training scans' mean, in units of their standard deviation, -3 to 3.
+
+        Returns (B, 73), of the first columns.
+        """
         return ((known[:, :DESCRIPTION_WIDTH].float() - self.usual_scan) / self.spread_scan).clamp(-3, 3)
 
     def standard_rows(self, rows: Tensor) -> Tensor:

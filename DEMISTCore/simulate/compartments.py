@@ -15,6 +15,8 @@ MARGIN = 12  # mm of background kept around the head or brain
 def crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crop to head or brain with a margin; without skull, drop extra-cerebral classes.
 
+    Both (X, Y, Z); the affine (4, 4) in mm.
+
     Returns:
         Classes, where dura and sinuses were (bool), and the affine.
     """
@@ -38,7 +40,11 @@ def crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray, np.ndar
 def channels(
     classes: np.ndarray, rng: np.random.Generator, parameters: dict, physics: str = "standard"
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Everything that has to be warped, one channel each; tissue means are drawn here, per subject."""
+    """Everything that has to be warped, one channel each; tissue means are drawn here, per subject.
+
+    ``classes`` (X, Y, Z), indices into CLASSES. Returns (C, X, Y, Z) float32 (PSR as fraction, R2 in 1/s), and the
+    place of each channel by its name.
+    """
     # Between-subject spread: SD 1.2/11.4 in white and 0.7/7.5 in grey matter (Dortch 2011), the larger part of it
     # shared by all tissues (myelination and B1/calibration scale together).
     (psr_sd, psr_own), (r2_sd, r2_own), mean = (0.055, 0.045), (0.04, 0.015), {WHITE: 1.0, GREY: 1.0}
@@ -120,7 +126,10 @@ def fractions(
 
 
 def brain_mask(tissue: np.ndarray, ventricle: np.ndarray) -> np.ndarray:
-    """Brain as extraction tools cut it: tissue, ventricles and the sulcal CSF between them (bool)."""
+    """Brain as extraction tools cut it: tissue, ventricles and the sulcal CSF between them (bool).
+
+    (X, Y, Z), fractions.
+    """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
     solid = (tissue + ventricle) > 0.4
@@ -133,14 +142,17 @@ def brain_mask(tissue: np.ndarray, ventricle: np.ndarray) -> np.ndarray:
 
 
 def distance_outside(mask: np.ndarray) -> np.ndarray:
-    """Distance to ``mask`` in mm, float32 (1 mm voxels)."""
+    """Distance to ``mask`` in mm, float32 (1 mm voxels). (X, Y, Z)."""
     from scipy.ndimage import distance_transform_edt
 
     return distance_transform_edt(~mask).astype(np.float32)
 
 
 def distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in mm to ventricles and cortex, from a 2 mm grid (they only weigh probabilities and gradients)."""
+    """Distances in mm to ventricles and cortex, from a 2 mm grid (they only weigh probabilities and gradients).
+
+    (X, Y, Z) all.
+    """
     from scipy.ndimage import distance_transform_edt
 
     def distance(mask: np.ndarray) -> np.ndarray:
@@ -155,7 +167,10 @@ def distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, np
 
 
 def labels(fractions: dict, maps: dict, brain: np.ndarray) -> np.ndarray:
-    """Hard labels without lesions: the largest compartment, split by where it is; 0 outside the brain mask."""
+    """Hard labels without lesions: the largest compartment, split by where it is; 0 outside the brain mask.
+
+    (X, Y, Z), uint8 (:mod:`DEMISTCore.labels`).
+    """
     parts = np.stack([fractions[CSF], fractions[GREY], fractions[WHITE]])
     dseg = np.array([1, 2, 3], np.uint8)[parts.argmax(0)]
     dseg[(dseg == 2) & (maps["deep grey"] > 0.3)] = 4

@@ -43,7 +43,10 @@ def no_lesions(shape: tuple[int, int, int]) -> Lesions:
 
 
 def plain(amount: np.ndarray, severity: np.ndarray, numbers: np.ndarray, owner: np.ndarray) -> Lesions:
-    """Lesions that follow their severity in everything: the water's R1 unchanged, T2 and water content with the PSR."""
+    """Lesions that follow their severity in everything: the water's R1 unchanged, T2 and water content with the PSR.
+
+    All are (X, Y, Z): ``amount`` and ``severity`` fractions, ``numbers`` and ``owner`` integers.
+    """
     return Lesions(
         amount, severity, numbers, owner, r1=np.zeros_like(amount), t2=0.55 + 0.9 * severity, water=0.75 * severity
     )
@@ -199,6 +202,8 @@ def from_masks(
     rng: np.random.Generator,
 ) -> Lesions:
     """Take lesions from one to three real masks, warp them onto this brain and recombine them.
+
+    ``white`` (fraction) and ``brain`` (bool) are (X, Y, Z), with voxels of 1 mm.
 
     Each mask's grid is scaled to the brain's bounding box (with a random affine and a random left-right flip), its
     connected lesions are kept or dropped at random and get severities of their own; lesions are then confined to

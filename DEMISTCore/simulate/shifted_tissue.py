@@ -20,7 +20,10 @@ PSR_SHIFT = (0.96, 1.07)
 
 
 def box_blur(values: np.ndarray, width: float) -> np.ndarray:
-    """Mean over a cube of ``width`` voxels (1 to 3) around each voxel: partial volume of a scanner's own voxels."""
+    """Mean over a cube of ``width`` voxels (1 to 3) around each voxel: partial volume of a scanner's own voxels.
+
+    (X, Y, Z), in any unit.
+    """
     from scipy.ndimage import convolve1d
 
     side = (width - 1) / 2
@@ -105,6 +108,8 @@ def nawm_loss(
     distance: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Generator, parameters: dict
 ) -> np.ndarray:
     """Share of PSR that normal-appearing white matter lost: everywhere alike, less far from ventricles, and a plateau.
+
+    (X, Y, Z); distances in mm.
 
     Diffuse disease instead of a decay around each lesion: the loss ends in a straight line some mm from the lesion.
     """

@@ -63,6 +63,8 @@ def placements(low: ArrayLike, high: ArrayLike) -> tuple[float, np.ndarray, np.n
 def variance(v10: np.ndarray, v01: np.ndarray) -> Spread:
     """DeLong's variance of the AUC, all observations independent; NaN if a side has one observation only.
 
+    ``v10`` (n,) and ``v01`` (m,) are the placement values of both sides, see :func:`placements`.
+
     Degrees of freedom are Satterthwaite's (E. Brunner, U. Munzel, Biom J 42:17, 2000, whose variance is the same): few
     lesions make a wide interval, many observations the normal one.
     """

@@ -80,7 +80,10 @@ def judged(y_hat: Tensor, y: Tensor, known: Tensor | None) -> Tensor:
 
 
 def spread_of(mu: Tensor, sigma: Tensor, batch: dict[str, Tensor], latent_noise: float) -> Tensor:
-    """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more."""
+    """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more.
+
+    ``mu``, ``sigma`` and the result are (B, C, X, Y, Z).
+    """
     if latent_noise <= 0:
         return sigma
     share = batch["z_spread"][:, None, None, None, None] * latent_noise
@@ -225,5 +228,5 @@ def read_patch(
 
 
 def read_known(entry: Prepared, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """1 where PSR is known, float32 ``size``; beyond the volume's edge it is known to be 0."""
+    """1 where PSR is known, float32 ``size``; beyond the volume's edge it is known to be 0. The shape is ``size``."""
     return 1 - crop(1 - np.asarray(entry.known), start, size).astype(np.float32)

@@ -61,6 +61,9 @@ def prediction_error(
 ) -> Tensor:
     """Mean squared error of a prediction at z_t, weighted by ``known``; with ``weighting`` "x0" counted in z_0.
 
+    ``prediction``, ``z`` and ``noise`` are (B, C, X, Y, Z), ``t`` (B,), ``known`` (B, 1, X, Y, Z) from 0 to 1.
+    Returns a scalar.
+
     At given z_t an error of v is 1 / sigma times one of z_0, an error of epsilon alpha / sigma times.
     """
     error = (prediction - schedule.target(z, noise, t)).square()

@@ -74,7 +74,7 @@ class CwdmStage(PatchStage):
         }
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """A short sample."""
+        """A short sample. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         given, noise = haar.shown(haar.transform(x.float())), SeededNoise([seed] * len(x))
 
         def clean(z: Tensor, t: Tensor) -> Tensor:

@@ -245,7 +245,10 @@ def pick(count: int, seed: int, key: str, index: int) -> int:
 
 
 def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """A copy of ``array[..., start:start+size]``; beyond the edge it is filled with zeros. Last three axes."""
+    """A copy of ``array[..., start:start+size]``; beyond the edge it is filled with zeros. Last three axes.
+
+    The shape is (..., *size).
+    """
     lead = array.shape[:-3]
     result = np.zeros((*lead, *size), array.dtype)
     source, target = [], []

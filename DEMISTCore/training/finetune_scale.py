@@ -35,6 +35,8 @@ def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> 
 def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
     """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
 
+    Maps are (X, Y, Z), PSR as fraction.
+
     Raises:
         InputError: it is no scanner's factor.
     """

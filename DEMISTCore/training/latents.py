@@ -224,5 +224,5 @@ def check_crop(cohort: Sequence[Latents], settings: LatentSettings, multiple: in
 
 
 def noise_like(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal float32."""
+    """Standard normal float32. Of ``shape``: any shape."""
     return rng.standard_normal(shape, np.float32)

@@ -49,7 +49,7 @@ class LdmStage(PairedLatentStage):
         }
 
     def answer(self, c: Tensor, seed: int = 0) -> Tensor:
-        """A short sample."""
+        """A short sample. Scaled PSR latents (B, C, X, Y, Z) of scaled condition latents."""
         noise = SeededNoise([seed] * len(c))
         start = noise((len(c), self.model.psr.latent_channels, *c.shape[2:])).to(c.device)
         model = conditioned(self.objective.network, c)

@@ -316,7 +316,10 @@ def known_of(entry: Prepared) -> np.ndarray:
 
 
 def without_protocol(known: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Forget the protocol in ``share`` of the samples, and of the others some keys."""
+    """Forget the protocol in ``share`` of the samples, and of the others some keys.
+
+    ``known`` and the result are (KNOWN_WIDTH,).
+    """
     known = known.copy()
     everything, some = rng.random() < share, rng.random(2 * len(KEYS)) < 0.2
     protocol = known[-PROTOCOL_WIDTH:].reshape(-1, 2)

@@ -76,7 +76,7 @@ class PairedLatentStage(Stage):
         return sample | ({"known": crop.known(self.model.psr.factor)} if self.partial else {})
 
     def fixed(self, crop: Crop, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Scaled z and c of a crop, unflipped and uncopied."""
+        """Scaled z and c of a crop, unflipped and uncopied. (1, C, X, Y, Z) each, the condition's channels in c."""
         z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
         c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
         return z, c

@@ -79,7 +79,7 @@ class Pix2pixStage(PatchStage):
         self.lr_factors = {"discriminator": settings.discriminator_lr / settings.lr}
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """The generator's."""
+        """The generator's. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         return self.objective.network(x)
 
     def batch(self, indices: range) -> dict[str, Tensor]:

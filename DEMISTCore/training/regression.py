@@ -43,7 +43,7 @@ class RegressionStage(PatchStage):
         self.objectives: dict[str, nn.Module] = {"regression": self.objective}
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """The network's."""
+        """The network's. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         return self.objective.network(x)
 
 

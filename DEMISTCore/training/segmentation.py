@@ -268,7 +268,10 @@ def recoloured(
 
 
 def thinned(x: np.ndarray, labels: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Without the outer CSF: brain masks of different tools differ in how much of it they hold."""
+    """Without the outer CSF: brain masks of different tools differ in how much of it they hold.
+
+    ``x`` (C, X, Y, Z) are prepared images, ``labels`` (X, Y, Z).
+    """
     from scipy.ndimage import binary_dilation
 
     outside = labels == 0

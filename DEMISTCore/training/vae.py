@@ -38,7 +38,7 @@ class VaeStage(PairedLatentStage):
         self.objectives: dict[str, nn.Module] = {"vae": self.objective}
 
     def answer(self, c: Tensor, seed: int = 0) -> Tensor:
-        """The network's."""
+        """The network's. Scaled PSR latents (B, C, X, Y, Z) of scaled condition latents."""
         return regress(self.objective.network, c)
 
     def validate(self, device: torch.device) -> dict[str, float]:
