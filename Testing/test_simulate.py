@@ -715,8 +715,8 @@ def test_the_drawn_rigid_movement_really_maps_flair_to_t1w(healthy):
         back = np.eye(4)
         back[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
         back[:3, 3] = centre - back[:3, :3] @ centre + (x, y, z)
-        mended = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
-        return np.corrcoef(mended[inside], reference[inside])[0, 1]
+        fixed = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
+        return np.corrcoef(fixed[inside], reference[inside])[0, 1]
 
     reference = still.resampled_to(healthy.grid).array
     inside = ndimage.binary_erosion(healthy.brain, iterations=2)

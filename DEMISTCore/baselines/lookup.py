@@ -1,4 +1,4 @@
-"""The simplest rivals: one PSR value per tissue, looked up from the true segmentation.
+"""The simplest baselines: one PSR value per tissue, looked up from the true segmentation.
 
 *Population look-up*: the mean of each tissue over a training cohort's truth. It knows the new subject's anatomy and
 lesions exactly but nothing of how much myelin they hold. *Own means*: the subject's own true tissue means, an oracle

@@ -1,4 +1,4 @@
-"""The direct rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR, trained with L1.
+"""The direct baseline: a 3-D U-Net from (T1w, FLAIR) straight to PSR, trained with L1.
 
 What diffusion has to beat or match in accuracy, and to beat in sharpness: a regression answers with the median of what
 is possible. MONAI's BasicUNet, 8.4 million parameters by default, at full resolution on patches.

@@ -1,4 +1,4 @@
-"""What every trained rival shares: how large it is, how often its network runs, windows over a volume."""
+"""What every trained baseline shares: how large it is, how often its network runs, windows over a volume."""
 
 from __future__ import annotations
 

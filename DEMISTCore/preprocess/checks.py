@@ -1,4 +1,4 @@
-"""What an image must be before work on it makes sense; every refusal names the file and the mend."""
+"""What an image must be before work on it makes sense; every refusal names the file and the fix."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def settle(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: int) -> None:
+def mean_field_update(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: int) -> None:
     """Let neighbours agree: ``rounds`` mean-field updates of the Potts field, in place.
 
     Args:

@@ -44,7 +44,7 @@ class Subject:
     psr: np.ndarray
     dseg: np.ndarray
     brain: np.ndarray
-    lesions: lesion_model.Lesions
+    lesions: lesion_model.LesionMaps
     fractions: dict[int, np.ndarray]
     compartment_psr: dict[int, np.ndarray]
     r2: dict[int, np.ndarray]
@@ -191,7 +191,7 @@ def _draw_lesions(
     own: np.random.Generator,
     physics: str,
     parameters: dict[str, Any],
-) -> lesion_model.Lesions:
+) -> lesion_model.LesionMaps:
     """Lesions of cerebral white matter, grown or from masks, and of the rest of the brain, with their properties."""
     white, grey = fractions[WHITE], fractions[GREY]
     cerebral = white * maps["cerebrum"]

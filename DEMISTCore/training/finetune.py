@@ -99,21 +99,21 @@ def finetune(
     if report.all_errors and not settings.accept_alarms:
         raise InputError(
             f"{root} has {len(report.all_errors)} errors that would spoil the model (see {out / PAGE}); "
-            f"the first: {report.all_errors[0].rstrip('.')}; mend it, or leave it out "
+            f"the first: {report.all_errors[0].rstrip('.')}; fix it, or leave it out "
             "(exclude_subjects=)."
         )
     entries = [one.entry for one in report.findings if one.entry is not None]
-    train, held, to_fit = _people(entries, settings, level)
+    train, validation_set, to_fit = _people(entries, settings, level)
     where = pick_device(device)
     dtype = pick_dtype(where)
 
-    def predict(model: Bundle, entry: data.Prepared) -> np.ndarray:
+    def predict(model: Bundle, entry: data.PreparedSession) -> np.ndarray:
         return predicted(model, entry, where, dtype)
 
-    before = [(entry, predict(bundle, entry)) for entry in _told(held, "before")]
+    before = [(entry, predict(bundle, entry)) for entry in _told(validation_set, "before")]
     at = (
         before
-        if {e.name for e in train} == {e.name for e in held}
+        if {e.name for e in train} == {e.name for e in validation_set}
         else [(entry, predict(bundle, entry)) for entry in _told(train, "scale")]
     )
     factor = best_factor(at)
@@ -121,17 +121,17 @@ def finetune(
     scaled = with_scale(bundle, factor, out / "scaled" / out.name)
     model = scaled
     if level != "scale":
-        model = _train(root, out, scaled, level, settings, common, own, train, held, cache, licence, measured)
+        model = _train(root, out, scaled, level, settings, common, own, train, validation_set, cache, licence, measured)
     words = {
         "people": len({e.subject for e in entries}),
         "trained": len({e.subject for e in train}),
-        "held_out": len({e.subject for e in held}),
+        "held_out": len({e.subject for e in validation_set}),
         "factor": round(factor, 4),
         "level": level,
         "metrics_before": judge(before),
         "calibrated_on": 0,
     }
-    words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(held, "after")])
+    words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(validation_set, "after")])
     final = model.folder
     if bundle.config.mean is not None and len({e.subject for e in to_fit}) >= _PEOPLE:
         from .calibrate import calibrate
@@ -192,8 +192,8 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, lis
 
 
 def _people(
-    entries: Sequence[data.Prepared], settings: Settings, level: str
-) -> tuple[list[data.Prepared], list[data.Prepared], list[data.Prepared]]:
+    entries: Sequence[data.PreparedSession], settings: Settings, level: str
+) -> tuple[list[data.PreparedSession], list[data.PreparedSession], list[data.PreparedSession]]:
     """Who is trained on, on whom it is judged, and whose errors may be measured: nobody's whom a network has learnt.
 
     Fewer than three people cannot be split; then all are in all, and a warning says so.
@@ -208,12 +208,12 @@ def _people(
         wanted = settings
     else:
         wanted = replace(settings, validation=max(settings.validation, 1 / 3))
-    train, held = data.split(entries, wanted, excluded_already=True)
+    train, validation_set = data.split(entries, wanted, excluded_already=True)
     # One factor for all learns nothing of any single person: then everybody's errors may be measured.
-    return train, held, list(entries) if level == "scale" else held
+    return train, validation_set, list(entries) if level == "scale" else validation_set
 
 
-def _told(entries: Sequence[data.Prepared], what: str) -> Any:
+def _told(entries: Sequence[data.PreparedSession], what: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(entries, desc=what, unit="scan")
@@ -227,8 +227,8 @@ def _train(
     settings: Settings,
     common: Sequence[str],
     own: dict[str, list[str]],
-    train: Sequence[data.Prepared],
-    held: Sequence[data.Prepared],
+    train: Sequence[data.PreparedSession],
+    validation_set: Sequence[data.PreparedSession],
     cache: Path,
     licence: str,
     measured: bool,
@@ -238,7 +238,11 @@ def _train(
     from .start import start
 
     base = str(scaled.base.folder)
-    names = [] if {e.name for e in train} == {e.name for e in held} else sorted({e.subject for e in held})
+    names = (
+        []
+        if {e.name for e in train} == {e.name for e in validation_set}
+        else sorted({e.subject for e in validation_set})
+    )
     shared = [
         f"preprocess.spacing={scaled.spacing:g}",
         *AS_SYNTHESIS,

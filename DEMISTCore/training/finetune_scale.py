@@ -20,7 +20,7 @@ from . import data
 _SCALE_RANGE = (0.4, 2.5)
 
 
-def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> np.ndarray:
+def predicted(bundle: Bundle, entry: data.PreparedSession, device: Any, dtype: Any) -> np.ndarray:
     """The map that a bundle makes of a prepared session: its mean, or its first sample; (X, Y, Z) fraction."""
     from ..synthesis import generate, plan_sampling
 
@@ -32,7 +32,7 @@ def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> 
     return np.asarray(psr, np.float32)
 
 
-def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
+def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> float:
     """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
 
     Maps are (X, Y, Z), PSR as fraction.
@@ -58,7 +58,7 @@ def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
     return factor
 
 
-def judge(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> dict[str, float]:
+def judge(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> dict[str, float]:
     """PSNR (dB, peak 0.2), MAE (fraction) and scale error (%) where PSR is known, means over people."""
     from .. import metrics
     from ..evaluation.split import scale_error_percent

@@ -58,7 +58,7 @@ class LdmStage(PairedLatentStage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time, on fixed crops with fixed noise."""
         losses = []
-        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+        for sample in validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps):
             z, c = self.fixed(sample.crop, device)
             noise, t = sample.noise(z), sample.times.to(device)
             z = z.expand_as(noise)

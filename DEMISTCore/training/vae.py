@@ -44,7 +44,7 @@ class VaeStage(PairedLatentStage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Squared error on fixed crops of held-out subjects."""
         errors = []
-        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+        for sample in validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps):
             z, c = self.fixed(sample.crop, device)
             known = known_of_crop(sample.crop, self.model.psr.factor, device)
             errors.append(float(known_mean((self.answer(c).float() - z).square(), known)))
