@@ -93,7 +93,7 @@ def protocol_vector(t1w: Mapping[str, Any], flair: Mapping[str, Any]) -> tuple[n
         for content, what in ((t1w, "T1w"), (flair, "FLAIR"))
     ]
     fields = [values["MagneticFieldStrength"] for values in read]
-    if None not in fields and abs(fields[0] - fields[1]) > 0.2:
+    if fields[0] is not None and fields[1] is not None and abs(fields[0] - fields[1]) > 0.2:
         notes.append(
             f"The sidecars contradict each other on the field strength (T1w {fields[0]:g} T, FLAIR {fields[1]:g} T); "
             "it is ignored."
