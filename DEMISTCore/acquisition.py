@@ -93,7 +93,7 @@ def protocol_vector(t1w: Mapping[str, Any], flair: Mapping[str, Any]) -> tuple[n
         for content, what in ((t1w, "T1w"), (flair, "FLAIR"))
     ]
     fields = [values["MagneticFieldStrength"] for values in read]
-    if None not in fields and abs(fields[0] - fields[1]) > 0.2:
+    if fields[0] is not None and fields[1] is not None and abs(fields[0] - fields[1]) > 0.2:
         notes.append(
             f"The sidecars contradict each other on the field strength (T1w {fields[0]:g} T, FLAIR {fields[1]:g} T); "
             "it is ignored."
@@ -111,7 +111,10 @@ def protocol_vector(t1w: Mapping[str, Any], flair: Mapping[str, Any]) -> tuple[n
 def read_protocol(
     t1w: str | os.PathLike[str] | None, flair: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """:func:`protocol_vector` of the sidecars beside two images."""
+    """:func:`protocol_vector` of the sidecars beside two images.
+
+    Shape (:data:`PROTOCOL_WIDTH`,), without units, and what was ignored.
+    """
     (first, notes), (second, more) = read_sidecar(t1w), read_sidecar(flair)
     vector, ignored = protocol_vector(first, second)
     return vector, [*notes, *more, *ignored]
@@ -119,6 +122,8 @@ def read_protocol(
 
 def known_keys(vector: np.ndarray) -> dict[str, list[str]]:
     """Which keys of a :func:`protocol_vector` are known, by image.
+
+    ``vector`` has the shape (:data:`PROTOCOL_WIDTH`,).
 
     >>> known_keys(protocol_vector({"FlipAngle": 9}, {})[0])
     {'T1w': ['FlipAngle'], 'FLAIR': []}

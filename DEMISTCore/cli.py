@@ -58,15 +58,15 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
 
 
 def sentence(error: OSError) -> str:
-    """What the operating system refused, in one sentence with the mend."""
+    """What the operating system refused, in one sentence with the fix."""
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is not None:
-        return f"Cannot use {os.fsdecode(error.filename)}: {reason}; mend that, or choose another."
+        return f"Cannot use {os.fsdecode(error.filename)}: {reason}; fix that, or choose another."
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"Cannot write the output: {reason}; free some space, or send it elsewhere."
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{reason}; close other programs, or raise the limit (ulimit -n)."
-    return f"The system refused: {reason}; mend that and run again."
+    return f"The system refused: {reason}; fix that and run again."
 
 
 def set_up_logging(verbose: bool = False) -> None:

@@ -163,11 +163,11 @@ def require_memory(needed: int, device: torch.device | None, what: str) -> None:
     free = available_memory(device)
     if free < needed:
         where = "GPU memory" if device is not None and device.type == "cuda" else "memory"
-        mend = "use --device cpu or a larger GPU" if where == "GPU memory" else "close other programs or use a machine"
-        mend += "" if where == "GPU memory" else " with more"
+        fix = "use --device cpu or a larger GPU" if where == "GPU memory" else "close other programs or use a machine"
+        fix += "" if where == "GPU memory" else " with more"
         raise MemoryShortage(
             f"Too little memory: {what} needs about {needed / 2**30:.1f} GiB of {where} and "
-            f"{free / 2**30:.1f} GiB are free; {mend}."
+            f"{free / 2**30:.1f} GiB are free; {fix}."
         )
 
 

@@ -107,21 +107,24 @@ class NoiseSchedule:
         return alpha * z0 + sigma * noise
 
     def target(self, z0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
-        """What the network should predict at z_t: the noise, or v = alpha_t noise - sigma_t z_0."""
+        """What the network should predict at z_t: the noise, or v = alpha_t noise - sigma_t z_0.
+
+        ``z0``, ``noise`` and the result are of one shape (B, ...); ``t`` (B,) or one for all.
+        """
         if self.prediction == "epsilon":
             return noise
         alpha, sigma = self.alpha_sigma(t, z0)
         return alpha * noise - sigma * z0
 
     def to_x0(self, prediction: Tensor, z_t: Tensor, t: Tensor | int) -> Tensor:
-        """The estimate of z_0 that a prediction at z_t stands for."""
+        """The estimate of z_0 that a prediction at z_t stands for; shapes as in :meth:`target`."""
         alpha, sigma = self.alpha_sigma(t, z_t)
         if self.prediction == "epsilon":
             return (z_t - sigma * prediction) / alpha
         return alpha * z_t - sigma * prediction
 
     def to_eps(self, prediction: Tensor, z_t: Tensor, t: Tensor | int) -> Tensor:
-        """The estimate of the noise that a prediction at z_t stands for."""
+        """The estimate of the noise that a prediction at z_t stands for; shapes as in :meth:`target`."""
         if self.prediction == "epsilon":
             return prediction
         alpha, sigma = self.alpha_sigma(t, z_t)
@@ -209,6 +212,8 @@ def ddpm(
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2, posterior of eq. 6-7, variance beta-tilde).
 
+    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
+
     With fewer steps than the schedule has, beta_t becomes 1 - abar_t / abar_s between the times kept (Nichol and
     Dhariwal 2021, eq. 19). ``eta`` is not used: this sampler is always fully stochastic.
     """
@@ -241,6 +246,8 @@ def ddim(
     callback: Callback | None = None,
 ) -> Tensor:
     """Denoising diffusion implicit model (Song et al. 2021, eq. 12 and 16).
+
+    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
 
     ``eta`` = 0 is deterministic, 1 has the noise of ancestral sampling.
     """
@@ -284,6 +291,8 @@ def dpmpp_2m(
     callback: Callback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M), deterministic (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+
+    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
 
     The first step has no history, and the last goes to zero noise, where the half log-SNR is infinite: both are of
     first order, as in the authors' code. ``noise`` and ``eta`` are not used.

@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard: one sentence that names the file and the mend."""
+"""Errors meant for the person at the keyboard: one sentence that names the file and the fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def printable(words: str, keep: str = "") -> str:
 
 
 class DemistError(Exception):
-    """Something the user can mend. The message is one sentence; command lines print it and exit 2.
+    """Something the user can fix. The message is one sentence; command lines print it and exit 2.
 
     What it quotes of a file's content or name may hold anything: consoles, logs and reports get it escaped.
     """

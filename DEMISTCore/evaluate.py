@@ -45,11 +45,12 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("--shifted", metavar="BIDS", help="a second data set, of another physics, beside the first")
     cohort.add_argument("--regression", metavar="RUN", help="training run of the regression network")
     cohort.add_argument(
-        "--rivals",
+        "--baselines",
+        "--rivals",  # as it was called
         nargs="+",
         default=[],
         metavar="RUN",
-        help="training runs of further rivals: vae, pix2pix, ldm, cwdm",
+        help="training runs of further baselines: vae, pix2pix, ldm, cwdm",
     )
     cohort.add_argument("--ablations", action="store_true", help="also switch each stream off")
     cohort.add_argument(
@@ -82,14 +83,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="truth|model",
         help="where maps are compared (default: the %(default)s's own grid)",
     )
-    rivals = p.add_argument_group("rivals that need a training set")
-    rivals.add_argument(
+    baselines = p.add_argument_group("baselines that need a training set")
+    baselines.add_argument(
         "--lookup-from",
         metavar="BIDS",
         help="training set: population's tissue means (default: the other subjects of --data), linear "
         "model and T1w/FLAIR ratio, kept in linear.npz of --out",
     )
-    rivals.add_argument(
+    baselines.add_argument(
         "--linear", metavar="FILE", help="linear.npz of an earlier evaluation, or the cache of a training to fit on"
     )
     patient = p.add_argument_group("one real patient")
@@ -144,7 +145,7 @@ def _cohort(args: argparse.Namespace, sampling: dict) -> int:
         shifted=args.shifted,
         bundle=args.bundle,
         regression_from=args.regression,
-        rivals=args.rivals,
+        baselines=args.baselines,
         compare=compare,
         seeds=args.seeds,
         ablations=args.ablations,

@@ -34,29 +34,37 @@ _SSIM_RADIUS = 5
 
 
 def mse(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Mean squared error inside ``mask``."""
+    """Mean squared error inside ``mask``. Maps (PSR, fraction) and mask are of one shape."""
     return float(np.mean(_difference(prediction, truth, mask) ** 2))
 
 
 def mae(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Mean absolute error inside ``mask``."""
+    """Mean absolute error inside ``mask``. Maps (PSR, fraction) and mask are of one shape."""
     return float(np.mean(np.abs(_difference(prediction, truth, mask))))
 
 
 def nmse(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Squared error over the truth's sum of squares inside ``mask``: 0 is perfect, 1 a map of zeros; NaN for none."""
+    """Squared error over the truth's sum of squares inside ``mask``: 0 is perfect, 1 a map of zeros; NaN for none.
+
+    Maps (PSR, fraction) and mask are of one shape.
+    """
     power = float(np.sum(np.asarray(truth, np.float64)[_inside(mask)] ** 2))
     return float(np.sum(_difference(prediction, truth, mask) ** 2)) / power if power > 0 else math.nan
 
 
 def psnr(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Peak signal-to-noise ratio inside ``mask`` in dB, peak :data:`DATA_RANGE`; infinite for equal maps."""
+    """Peak signal-to-noise ratio inside ``mask`` in dB, peak :data:`DATA_RANGE`; infinite for equal maps.
+
+    Maps (PSR, fraction) and mask are of one shape.
+    """
     error = mse(prediction, truth, mask)
     return 10 * math.log10(DATA_RANGE**2 / error) if error > 0 else math.inf
 
 
 def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     """Structural similarity (:data:`SSIM_SETTINGS`), its map averaged inside ``mask``.
+
+    Maps (PSR, fraction) and mask are (X, Y, Z).
 
     Both maps are set to 0 outside the mask first: no method gains or loses by what it draws out there.
     """
@@ -79,7 +87,10 @@ def ssim_map(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.
 
 
 def gradient(array: np.ndarray) -> np.ndarray:
-    """3-D Sobel gradient magnitude, per voxel: a ramp of slope 1 gives 1."""
+    """3-D Sobel gradient magnitude, per voxel: a ramp of slope 1 gives 1.
+
+    (X, Y, Z) both, in units of ``array`` a voxel.
+    """
     from scipy import ndimage
 
     array = np.asarray(array, np.float32)
@@ -89,6 +100,8 @@ def gradient(array: np.ndarray) -> np.ndarray:
 
 def sharpness(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     """Sobel energy of the prediction over that of the truth; 1 is as sharp as the truth, below 1 smoother.
+
+    Maps and mask are (X, Y, Z).
 
     Energy is the sum of squared Sobel magnitudes, one voxel inside ``mask``, so that the brain's cut rim does not
     count. Noise raises it too: closeness to 1 is what is wanted, not height.
@@ -103,7 +116,10 @@ def sharpness(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> fl
 
 
 def compare(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """PSNR (dB), SSIM, MSE, MAE and sharpness of ``prediction`` inside ``mask``."""
+    """PSNR (dB), SSIM, MSE, MAE and sharpness of ``prediction`` inside ``mask``.
+
+    Maps (PSR, fraction) and mask are (X, Y, Z).
+    """
     measures = {"psnr": psnr, "ssim": ssim, "mse": mse, "mae": mae, "sharpness": sharpness}
     return {name: measure(prediction, truth, mask) for name, measure in measures.items()}
 
@@ -116,6 +132,8 @@ def regions(
     voxel_volume_ml: float = 0.001,
 ) -> list[dict[str, float | int | str]]:
     """One row per region of ``labels`` that has voxels: size, true and synthesized mean and median, bias.
+
+    Maps (PSR, fraction) and labels are of one shape.
 
     ``bias`` is the difference of the means (fraction), ``bias_percent`` that difference in percent of the true mean
     (NaN where the true mean is below 0.005: a percentage of almost nothing says nothing).
@@ -147,6 +165,8 @@ def regions(
 def roc_area(low: np.ndarray, high: np.ndarray) -> float:
     """Area under the ROC curve for telling ``low`` from ``high``: P(low < high) + P(low = high) / 2; NaN if empty.
 
+    (n,) and (m,), in any unit.
+
     The Mann-Whitney statistic from mid-ranks (Hanley and McNeil, Radiology 143:29, 1982).
     """
     from scipy.stats import rankdata
@@ -159,7 +179,10 @@ def roc_area(low: np.ndarray, high: np.ndarray) -> float:
 
 
 def far_from(lesions: np.ndarray, spacing: tuple[float, float, float], gap_mm: float) -> np.ndarray:
-    """Voxels farther than ``gap_mm`` from every lesion (Euclidean, between voxel centres); all without lesions."""
+    """Voxels farther than ``gap_mm`` from every lesion (Euclidean, between voxel centres); all without lesions.
+
+    ``lesions`` (X, Y, Z), ``spacing`` in mm; the result is bool of the same shape.
+    """
     from scipy.ndimage import distance_transform_edt
 
     lesions = np.asarray(lesions) > 0
@@ -177,6 +200,8 @@ def lesion_auc(
 ) -> float:
     """How well low PSR tells lesion voxels from white matter farther than ``gap_mm`` from any lesion.
 
+    All arrays are (X, Y, Z); ``psr`` in any unit, ``spacing`` in mm.
+
     1: every lesion voxel lies below all that white matter; 0.5: chance; NaN without lesions or such white matter.
     """
     lesions = np.asarray(lesions) > 0
@@ -188,6 +213,8 @@ def calibration(
     mean: np.ndarray, deviation: np.ndarray, truth: np.ndarray, mask: np.ndarray, seeds: int
 ) -> dict[str, float]:
     """How far the uncertainty map (standard deviation over ``seeds`` samples, n - 1) tells where the errors are.
+
+    All arrays are of one shape; PSR as fraction.
 
     ``correlation`` and ``rank_correlation`` (Pearson, Spearman) of deviation and absolute error; ``coverage_68`` and
     ``coverage_95``: share of voxels with the truth inside the prediction interval that seeds give, mean +-

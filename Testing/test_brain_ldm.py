@@ -18,7 +18,7 @@ from DEMISTCore import BrainLDM
 from DEMISTCore.brain_ldm import model as brain_ldm
 from DEMISTCore.brain_ldm import vae as vae_module
 from DEMISTCore.brain_ldm.__main__ import main
-from DEMISTCore.brain_ldm.samples import DESCRIPTION, Settings, read_requests, write_cohort
+from DEMISTCore.brain_ldm.samples import DESCRIPTION, SampleSettings, read_requests, write_cohort
 from DEMISTCore.cli import run
 from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.published.ddim import CARD, ddim
@@ -303,7 +303,7 @@ def test_cohort_from_a_table_and_again(folder, tmp_path, capsys, monkeypatch):
     assert made == [0.9]
     # Whoever watches sees all of it, what was there already included.
     heard = []
-    model, settings = BrainLDM.from_pretrained(folder, device="cpu"), Settings(1, 0.0, (32, 32, 32))
+    model, settings = BrainLDM.from_pretrained(folder, device="cpu"), SampleSettings(1, 0.0, (32, 32, 32))
     (tmp_path / "out" / "old_T1w.nii.gz").unlink()
     (tmp_path / "out" / "old_T1w.json").unlink()
     write_cohort(model, read_requests(table), tmp_path / "out", settings, progress=lambda *told: heard.append(told))

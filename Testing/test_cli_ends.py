@@ -85,7 +85,7 @@ def test_closed_streams_do_not_become_files(closed, tmp_path):
 def test_oserrors_end_in_a_sentence():
     done = ends("open('/nowhere/x')", capture_output=True)
     assert done.returncode == 2
-    assert done.stderr == b"error: Cannot use /nowhere/x: No such file or directory; mend that, or choose another.\n"
+    assert done.stderr == b"error: Cannot use /nowhere/x: No such file or directory; fix that, or choose another.\n"
     assert "ulimit" in cli.sentence(OSError(errno.EMFILE, "Too many open files"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from DEMISTCore.cohort.group.page import group_page
 from DEMISTCore.cohort.group.tables import Measured
-from DEMISTCore.cohort.names import Places
+from DEMISTCore.cohort.names import SessionPaths
 from DEMISTCore.cohort.page import session_page
 from DEMISTCore.cohort.session import Session
 from DEMISTCore.cohort.status import Status
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 def pages(folder: Path) -> dict[str, str]:
     """Both kinds of reports, hostile wherever a word comes from outside."""
     session = Session("sub-1", "ses-1", shown=HOSTILE)
-    places = Places(folder, session)
+    places = SessionPaths(folder, session)
     picture = places.figure("desc-preview_PSRmap")
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"")

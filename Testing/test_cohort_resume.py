@@ -20,7 +20,7 @@ from DEMISTCore import cli
 from DEMISTCore.cohort import status, work
 from DEMISTCore.cohort.__main__ import main
 from DEMISTCore.cohort.engine import Ledger, run_here
-from DEMISTCore.cohort.names import Places
+from DEMISTCore.cohort.names import SessionPaths
 from DEMISTCore.cohort.options import ATTEMPTS, Options
 from DEMISTCore.cohort.session import Session
 from DEMISTCore.cohort.status import Status
@@ -147,7 +147,7 @@ def test_two_runs_share_the_work(arguments, undisturbed, tmp_path):
 def test_a_session_that_is_locked_is_left_to_its_holder(arguments, tmp_path):
     options = Options("tiny")
     session = Session("sub-01", t1w=tmp_path / "a.nii", flair=tmp_path / "b.nii")
-    with FolderLock(Places(tmp_path, session).lock, "another run"):
+    with FolderLock(SessionPaths(tmp_path, session).lock, "another run"):
         outcome = work.work(session, options, tmp_path)
     assert outcome.busy
     assert not states(tmp_path)

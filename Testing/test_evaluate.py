@@ -323,7 +323,7 @@ def test_calibration_is_that_of_the_seeds(evaluated: Path) -> None:
     assert summary.query("group == 'all regions'")["coverage_90"].item() == pytest.approx(held)
 
 
-# --- knock-outs, a second data set, rivals of a few coefficients ------------------------------------------------------
+# --- knock-outs, a second data set, baselines of a few coefficients ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -524,7 +524,7 @@ def test_patient_end_to_end(head, lesion_file: Path, tiny_bundle: Path, tmp_path
     assert regions.loc["lesions", "quartile_high"] == pytest.approx(np.quantile(psr[lesions > 0], 0.75), rel=1e-5)
     assert described["lesion_count"] == 2
     assert 0 <= described["lesion_auc"] <= 1
-    # The judge's table: the map, and the images themselves. Without a fitted model no rival.
+    # The judge's table: the map, and the images themselves. Without a fitted model no baseline.
     judged = pd.read_csv(out / "patient.csv").set_index("image")
     assert list(judged.index) == ["DEMIST", "T1w", "FLAIR"]
     for name, row in judged.iterrows():

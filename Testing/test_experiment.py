@@ -1,4 +1,4 @@
-"""The experiment as a whole, tiny: every rival trains and makes maps; a killed run goes on to the same bytes."""
+"""The experiment as a whole, tiny: every baseline trains and makes maps; a killed run goes on to the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from training_data import write_mini_bids
 
 from DEMISTCore import train
-from DEMISTCore.baselines.registry import load_rival
+from DEMISTCore.baselines.registry import load_baseline
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import InputError
 from DEMISTCore.evaluation.cv import Options, cross_validate, report, store
@@ -24,7 +24,7 @@ from DEMISTCore.evaluation.cv.runs import check_apart_from, check_external
 from DEMISTCore.training import loop
 
 torch.set_num_threads(1)
-RIVALS = ("vae", "ldm", "pix2pix", "cwdm")
+BASELINES = ("vae", "ldm", "pix2pix", "cwdm")
 TINY = ("--config", "tiny", "steps=2", "validate_every=2", "preview_every=2")
 
 
@@ -38,22 +38,22 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rivals(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of two steps of every rival, and of the autoencoders below two of them."""
+def baselines(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two steps of every baseline, and of the autoencoders below two of them."""
     root = tmp_path_factory.mktemp("runs")
-    for stage in ("autoencoder", *RIVALS):
+    for stage in ("autoencoder", *BASELINES):
         words = [stage, "--data", bids, "--out", root / stage, *TINY]
         words += ["--foundation", root / "autoencoder"] if stage in ("vae", "ldm") else []
         assert run_cli(train.main, [str(word) for word in words]) == 0
     return root
 
 
-@pytest.mark.parametrize("stage", RIVALS)
-def test_every_rival_trains_and_makes_maps(stage: str, rivals: Path) -> None:
+@pytest.mark.parametrize("stage", BASELINES)
+def test_every_baseline_trains_and_makes_maps(stage: str, baselines: Path) -> None:
     x = np.random.default_rng(0).random((2, 32, 32, 32), np.float32)
     mask = np.ones((32, 32, 32), np.uint8)
     mask[:4] = 0
-    found, maker = load_rival(rivals / stage, sampler="ddim", steps=3)
+    found, maker = load_baseline(baselines / stage, sampler="ddim", steps=3)
     first, again = (maker.predict(x, mask, seed=1) for _ in range(2))
     assert found == stage
     assert first.shape == mask.shape
@@ -71,26 +71,26 @@ def test_every_rival_trains_and_makes_maps(stage: str, rivals: Path) -> None:
         assert (other == first).all()
         assert 1 <= maker.passes <= windows
     assert maker.parameters > 1000
-    assert list((rivals / stage / "previews").glob("*.png"))
-    values = pd.read_csv(rivals / stage / "metrics.csv")["value"]
+    assert list((baselines / stage / "previews").glob("*.png"))
+    values = pd.read_csv(baselines / stage / "metrics.csv")["value"]
     assert np.isfinite(values).all()
 
 
-def test_a_rival_is_no_run_of_another_stage(rivals: Path) -> None:
+def test_a_baseline_is_no_run_of_another_stage(baselines: Path) -> None:
     from DEMISTCore.baselines.ldm import load_ldm
 
     with pytest.raises(InputError, match="is a run of vae; give a run of ldm"):
-        load_ldm(rivals / "vae")
-    with pytest.raises(InputError, match="is a run of autoencoder; a rival is a run of"):
-        load_rival(rivals / "autoencoder")
+        load_ldm(baselines / "vae")
+    with pytest.raises(InputError, match="is a run of autoencoder; a baseline is a run of"):
+        load_baseline(baselines / "autoencoder")
 
 
-def test_a_foundation_that_has_seen_a_tested_person_is_refused(bids: Path, rivals: Path) -> None:
+def test_a_foundation_that_has_seen_a_tested_person_is_refused(bids: Path, baselines: Path) -> None:
     folds = [Fold(1, ("sub-001", "sub-002"), ("sub-003", "sub-004"))]
     with pytest.raises(InputError, match="was trained on sub-003, whom fold 1"):
-        check_external(str(rivals / "autoencoder"), bids, folds)
+        check_external(str(baselines / "autoencoder"), bids, folds)
     with pytest.raises(InputError, match="was trained on sub-003, whom fold 1 tests"):
-        check_apart_from(rivals / "pix2pix", folds[0])
+        check_apart_from(baselines / "pix2pix", folds[0])
 
 
 # --- the whole of it --------------------------------------------------------------------------------------------------

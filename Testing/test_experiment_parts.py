@@ -71,8 +71,8 @@ def test_a_clean_prediction_told_as_velocity_is_what_the_sampler_ends_in() -> No
 # --- losses where PSR is unknown --------------------------------------------------------------------------------------
 
 
-def rival_losses(batch: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Every rival's loss of a batch with networks as they begin: the U-Nets of diffusion end in zeros, and answer 0."""
+def baseline_losses(batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Every baseline's loss of a batch with networks as they begin: U-Nets of diffusion end in zeros, and answer 0."""
     from DEMISTCore.baselines.ldm import build_latent_unet
     from DEMISTCore.diffusion import NoiseSchedule
     from DEMISTCore.losses import PatchGAN
@@ -100,7 +100,7 @@ def rival_losses(batch: dict[str, torch.Tensor]) -> dict[str, float]:
         }
 
 
-def test_no_rival_learns_from_voxels_whose_psr_is_unknown() -> None:
+def test_no_baseline_learns_from_voxels_whose_psr_is_unknown() -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (1, 1, 32, 32, 32)
     known = torch.zeros(shape)
@@ -110,11 +110,11 @@ def test_no_rival_learns_from_voxels_whose_psr_is_unknown() -> None:
         "y": torch.rand(shape, generator=generator),
         "known": known,
     }
-    before = rival_losses(batch)
+    before = baseline_losses(batch)
     assert all(value > 0 for value in before.values())
-    elsewhere = rival_losses({**batch, "y": torch.where(known > 0, batch["y"], 7.0)})
+    elsewhere = baseline_losses({**batch, "y": torch.where(known > 0, batch["y"], 7.0)})
     assert elsewhere == pytest.approx(before, rel=1e-5)
-    here = rival_losses({**batch, "y": batch["y"] + known})
+    here = baseline_losses({**batch, "y": batch["y"] + known})
     assert all(here[name] > 1.01 * before[name] for name in before)
 
 
@@ -164,10 +164,10 @@ def scan_with_one_lesion() -> object:
 
 
 def test_places_lie_at_their_distances_from_lesions_and_borders() -> None:
-    from DEMISTCore.evaluation.cv.places import VOXELS, Places
+    from DEMISTCore.evaluation.cv.masks import VOXELS, ScanMasks
 
     case = scan_with_one_lesion()
-    places = Places.of(case)
+    places = ScanMasks.of(case)
     at = np.indices(case.labels.shape)
     distance = np.sqrt(((at - 16) ** 2).sum(0))
     white = (case.labels == 3) & (at[0] > 2)  # farther than 2 mm from the cortex at x = 0
@@ -175,18 +175,18 @@ def test_places_lie_at_their_distances_from_lesions_and_borders() -> None:
     assert (places.nawm["distal"] == (white & (distance > 10))).all()
     assert (places.groups["grey"] == (case.labels == 2)).all()
     assert places.drawn["distal"].size == VOXELS
-    assert (places.drawn["distal"] == Places.of(case).drawn["distal"]).all()
+    assert (places.drawn["distal"] == ScanMasks.of(case).drawn["distal"]).all()
     assert places.nawm["distal"].ravel()[places.drawn["distal"]].all()
     assert places.drawn["lesion"].tolist() == [np.ravel_multi_index((16, 16, 16), case.labels.shape)]
 
 
 def test_numbers_of_a_map_are_those_of_its_groups() -> None:
+    from DEMISTCore.evaluation.cv.masks import ScanMasks
     from DEMISTCore.evaluation.cv.numbers import numbers, region_rows
-    from DEMISTCore.evaluation.cv.places import Places
     from DEMISTCore.evaluation.methods.method import Outcome
 
     case = scan_with_one_lesion()
-    places = Places.of(case)
+    places = ScanMasks.of(case)
     row = numbers(case, places, Outcome(case.psr, np.full(case.psr.shape, 0.01)))
     for group in ("brain", "white", "grey", "lesions"):
         assert row[f"mae_{group}"] == pytest.approx(0.01, rel=1e-4)

@@ -279,11 +279,11 @@ def test_the_spread_of_the_local_part_is_the_error(drawn):
         assert np.median(sure[0, 0].exp().numpy()[where]) == pytest.approx(scale * 2**0.5, rel=0.15)
 
 
-def test_the_mean_starts_as_its_local_part_and_that_as_the_linear_rival(drawn):
+def test_the_mean_starts_as_its_local_part_and_that_as_the_linear_baseline(drawn):
     """Without a round of learning the whole network is the model of ``baselines.linear`` on the same voxels."""
     x, y = volume()
     mask = x[0] != 0
-    rival = linear.fit([("one", x, y, mask)], spacing=1.0)
+    baseline = linear.fit([("one", x, y, mask)], spacing=1.0)
     wide = filters.wide(torch.from_numpy(x)[None])[0].numpy()
     sample = {
         "x": x,
@@ -297,7 +297,7 @@ def test_the_mean_starts_as_its_local_part_and_that_as_the_linear_rival(drawn):
     with torch.no_grad():
         seen = network.see(torch.from_numpy(x)[None], torch.zeros(1, 4, 4, 4, 4), torch.zeros(1, KNOWN_WIDTH))
         image, spread = network.decode(seen)
-    theirs = np.tensordot(rival.weights, linear.features(x).astype(np.float64), 1)
+    theirs = np.tensordot(baseline.weights, linear.features(x).astype(np.float64), 1)
     difference = (image[0, 0].numpy() - theirs)[mask]
     assert np.abs(difference).max() < 0.02 * np.abs(theirs[mask]).max()  # other voxels were drawn
     assert torch.allclose(spread, torch.full_like(spread, -3.0), atol=1e-5)

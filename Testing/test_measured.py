@@ -62,7 +62,7 @@ def test_units(typical, told, units, by):
     [
         (0.08, "percent", "has about 10"),
         (10.5, "fraction", "has about 0.1"),
-        (10.5, "ms", "mend it"),
+        (10.5, "ms", "fix it"),
         (900.0, None, "no PSR map"),
         (0.45, None, "no PSR map"),
         (0.001, None, "no PSR map"),
@@ -246,7 +246,7 @@ def test_a_slab_is_the_whole_map_where_it_is_known_and_says_where(prepared):
         assert np.abs(np.asarray(slab.y, np.float32) - full.y)[here].mean() < 1e-3
         assert np.asarray(slab.y).max() < 0.2  # no outlier is left
         for kind in ("brain", "lesion"):
-            assert known[tuple(slab.places(kind).T)].all()
+            assert known[tuple(slab.voxel_indices(kind).T)].all()
         told = slab.meta["psr"]
         assert told["units"] == "percent"
         assert told["nan"] > 0

@@ -538,14 +538,14 @@ def test_alternating_slices_are_evened_out(axis):
     shape = [1, 1, 1]
     shape[axis] = grid.shape[axis]
     gain = np.where(np.arange(grid.shape[axis]) % 2, 1.06, 1.0).reshape(shape).astype(np.float32)
-    even, amount = bias.even_out_slices(clean.with_array(clean.array * gain), mask_for(clean))
+    even, amount = bias.correct_interleave(clean.with_array(clean.array * gain), mask_for(clean))
     assert amount == pytest.approx(0.06, abs=0.01)
     ratio = (even.array / np.maximum(clean.array, 1))[clean.array > 300]
     assert np.std(ratio) / np.mean(ratio) < 0.005
     # Even slices, and thin ones, are left as they are.
-    assert bias.even_out_slices(clean, mask_for(clean))[1] == 0
+    assert bias.correct_interleave(clean, mask_for(clean))[1] == 0
     thin = pair()[0]
-    assert bias.even_out_slices(thin, mask_for(thin))[0] is thin
+    assert bias.correct_interleave(thin, mask_for(thin))[0] is thin
 
 
 def test_swapped_and_doubled_images_draw_a_warning():

@@ -224,7 +224,7 @@ def test_whole_voxels_give_plain_cross_entropy_inside_the_brain_only() -> None:
 
 
 def test_fractions_come_to_the_model_grid_with_lesions_white(bids, tmp_path) -> None:
-    assert stage_on(bids, tmp_path / "hard").train[0].shares is None
+    assert stage_on(bids, tmp_path / "hard").train[0].fractions is None
     root = write_mini_bids(tmp_path / "bids", subjects=2)
     for file in root.glob("derivatives/truth/*/anat/*_dseg.nii.gz"):
         labels = nib.load(file)
@@ -236,7 +236,7 @@ def test_fractions_come_to_the_model_grid_with_lesions_white(bids, tmp_path) -> 
     entry = stage.train[0]
     for label, expected in ((2, (255, 0)), (3, (64, 191)), (5, (0, 255)), (1, (0, 0)), (0, (0, 0))):
         here = entry.labels[:] == label
-        np.testing.assert_allclose(np.median(entry.shares[:, here], axis=1), expected, atol=1)
+        np.testing.assert_allclose(np.median(entry.fractions[:, here], axis=1), expected, atol=1)
     batch = stage.batch(range(2))
     assert batch["shares"].dtype == torch.uint8
     white = batch["shares"][:, 1][batch["target"] == 2].float()

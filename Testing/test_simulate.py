@@ -440,12 +440,12 @@ def test_psr_by_tissue(patients):
 
 def test_white_matter_psr_spreads_between_people_as_published(head):
     """Dortch 2011: 11.4 +- 1.2 % in white matter, a coefficient of variation of about 10 %."""
-    from DEMISTCore.simulate.subject import _channels
+    from DEMISTCore.simulate.compartments import channels
 
     means = []
     for seed in range(300):
         parameters: dict = {}
-        _channels(head.classes[30:34, 30:34, 30:34], np.random.default_rng(seed), parameters)
+        channels(head.classes[30:34, 30:34, 30:34], np.random.default_rng(seed), parameters)
         means.append(parameters["psr_means"]["white matter"])
     assert np.mean(means) == pytest.approx(0.12, abs=0.003)
     assert 0.05 < np.std(means) / np.mean(means) < 0.11
@@ -715,8 +715,8 @@ def test_the_drawn_rigid_movement_really_maps_flair_to_t1w(healthy):
         back = np.eye(4)
         back[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
         back[:3, 3] = centre - back[:3, :3] @ centre + (x, y, z)
-        mended = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
-        return np.corrcoef(mended[inside], reference[inside])[0, 1]
+        fixed = Volume(moved.array, back @ moved.affine).resampled_to(healthy.grid).array
+        return np.corrcoef(fixed[inside], reference[inside])[0, 1]
 
     reference = still.resampled_to(healthy.grid).array
     inside = ndimage.binary_erosion(healthy.brain, iterations=2)

@@ -16,7 +16,7 @@ from DEMISTCore import metrics
 from DEMISTCore.errors import Cancelled, InputError
 from DEMISTCore.regions import Lesions, Regions, RegionSettings
 from DEMISTCore.statistics import (
-    Settings,
+    MeasureSettings,
     agreement,
     analyse,
     compare,
@@ -788,5 +788,5 @@ def test_every_output_says_whether_lesions_were_suggested(tmp_path, monkeypatch,
 def test_settings_are_checked():
     for wrong in ({"block_mm": 0}, {"patches_per_lesion": 0}):
         with pytest.raises(InputError):
-            Settings(**wrong)
-    assert Settings(block_mm=5).block_mm == 5
+            MeasureSettings(**wrong)
+    assert MeasureSettings(block_mm=5).block_mm == 5

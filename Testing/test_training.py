@@ -188,7 +188,7 @@ def test_cohort_is_prepared_once_and_truth_is_shared(bids, tmp_path, monkeypatch
     assert np.array_equal(y > 0, (y > 0) & (labels > 0))
     assert 0.1 < np.median(y[labels == 3]) < 0.13
     assert set(np.unique(labels)) == {0, 1, 2, 3, 5}
-    assert np.all(labels[tuple(entries[0].places("lesion").T)] == LESION)
+    assert np.all(labels[tuple(entries[0].voxel_indices("lesion").T)] == LESION)
     assert (entries[0].folder / "y.npy").stat().st_ino == (entries[1].folder / "y.npy").stat().st_ino
     assert not list(tmp_path.rglob(".tmp-*"))
 

@@ -1,4 +1,4 @@
-"""Files that are no images, or not whole, or point elsewhere: each is told by its cause, with the mend."""
+"""Files that are no images, or not whole, or point elsewhere: each is told by its cause, with the fix."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ RENAMED = [  # what it is, what it is called, what to do
 ]
 
 
-@pytest.mark.parametrize(("what", "called", "mend"), RENAMED)
-def test_a_wrong_suffix_is_named_with_the_right_one(good, tmp_path, what, called, mend):
+@pytest.mark.parametrize(("what", "called", "fix"), RENAMED)
+def test_a_wrong_suffix_is_named_with_the_right_one(good, tmp_path, what, called, fix):
     path = Path(shutil.copy(good / what, tmp_path / called))
-    assert mend in refusal(path)
-    right = path.with_name("right" + mend.rpartition("end in ")[2])
+    assert fix in refusal(path)
+    right = path.with_name("right" + fix.rpartition("end in ")[2])
     path.rename(right)
-    assert np.array_equal(Volume.read(right).array, VOXELS)  # the mend is one
+    assert np.array_equal(Volume.read(right).array, VOXELS)  # the fix is one
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ STAND_INS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "what", "mend"), STAND_INS)
-def test_what_stands_for_an_image_is_named(tmp_path, name, content, what, mend):
+@pytest.mark.parametrize(("name", "content", "what", "fix"), STAND_INS)
+def test_what_stands_for_an_image_is_named(tmp_path, name, content, what, fix):
     (tmp_path / name).write_bytes(content)
     sentence = refusal(tmp_path / name)
     assert what in sentence
-    assert mend in sentence
+    assert fix in sentence
 
 
 def test_archives_links_halves_and_packages_are_named(good, tmp_path, monkeypatch):

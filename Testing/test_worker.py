@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_errors_have_a_kind_and_one_sentence():
     for error, kind, word in (
-        (InputError("x is bad; mend it."), "input", "mend"),
+        (InputError("x is bad; fix it."), "input", "fix"),
         (InputError("/free/memory/t1w.nii: Too little memory of what it was."), "input", "memory"),
         (MemoryShortage("Too little memory: x needs 9 GiB and 1 GiB are free; close."), "memory", "GiB"),
         (BundleError("no bundle"), "bundle", "no bundle"),
@@ -448,12 +448,12 @@ def test_what_is_kept_is_used_for_the_same_images_only(child, run, head, tmp_pat
 def test_prepared_images_are_found_again_by_their_content(tiny_bundle, head):
     import DEMISTCore
     from DEMISTCore.synthesis import Reuse
-    from DEMISTCore.worker.warm import Warm
+    from DEMISTCore.worker.cache import Cache
 
-    warm = Warm()
+    cache = Cache()
     t1w, flair, mask = (Volume.read(path) for path in (head.t1w, head.flair, head.mask))
-    assert warm.prepared(t1w, flair) is None
-    warm._reuse = Reuse()
+    assert cache.prepared(t1w, flair) is None
+    cache._reuse = Reuse()
     result = DEMISTCore.synthesize(
         t1w,
         flair,
@@ -464,14 +464,14 @@ def test_prepared_images_are_found_again_by_their_content(tiny_bundle, head):
         brain_mask=mask,
         register=False,
         bias_correct=False,
-        reuse=warm.reuse,
+        reuse=cache.reuse,
     )
     same = t1w.with_array(t1w.array.copy())
     for images in ({"T1w": same, "FLAIR": flair}, {"T1w": t1w, "FLAIR": flair, "brain mask": mask}):
-        assert warm.reuse.prepared_from(images) is result.prepared
+        assert cache.reuse.prepared_from(images) is result.prepared
     other = Volume(t1w.array + 1, t1w.affine)
-    assert warm.reuse.prepared_from({"T1w": other, "FLAIR": flair}) is None
-    assert warm.prepared(t1w, flair) is None  # its grid of 4 mm is too coarse to find tissue in
+    assert cache.reuse.prepared_from({"T1w": other, "FLAIR": flair}) is None
+    assert cache.prepared(t1w, flair) is None  # its grid of 4 mm is too coarse to find tissue in
 
 
 def test_a_worker_can_be_told_to_load_the_model_before_it_is_needed(child):
@@ -577,7 +577,7 @@ def test_what_a_person_says_of_the_brain_reaches_the_statistics(monkeypatch):
         raise InputError("Enough.")
 
     class Context:
-        warm = type("Warm", (), {"prepared": lambda *_: None, "samples": type("S", (), {"of": lambda *_: []})()})()
+        cache = type("Cache", (), {"prepared": lambda *_: None, "samples": type("S", (), {"of": lambda *_: []})()})()
 
         def __init__(self, request):
             self.request = request

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .trained import channels_last, count_parameters, counted, finished, in_windows
+from .trained import Trained, channels_last, counted, finished, in_windows
 
 if TYPE_CHECKING:
     import torch
@@ -77,19 +77,11 @@ def as_velocity(clean: Callable[[Tensor, Tensor], Tensor], noise: NoiseSchedule)
 
 
 @dataclass(eq=False)
-class WaveletDiffusion:
-    """A trained network, the patch (voxels) it was trained on, and the SHA-256 of its weights."""
+class WaveletDiffusion(Trained):
+    """A trained cWDM, and how it samples."""
 
-    network: nn.Module
-    patch: tuple[int, int, int]
-    hash: str
     settings: dict[str, Any] = field(default_factory=lambda: dict(SAMPLING))
     passes: int = 0
-
-    @property
-    def parameters(self) -> int:
-        """How many there are."""
-        return count_parameters(self.network)
 
     def predict(
         self,

@@ -51,12 +51,15 @@ def inverse(bands: Tensor) -> Tensor:
 
 
 def shown(bands: Tensor) -> Tensor:
-    """Bands as networks see them: the low band of each channel divided by :data:`LOW_SCALE`."""
+    """Bands as networks see them: the low band of each channel divided by :data:`LOW_SCALE`.
+
+    (B, 8 C, X, Y, Z), as :func:`transform` makes them.
+    """
     return bands / _scales(bands)
 
 
 def hidden(bands: Tensor) -> Tensor:
-    """What :func:`shown` was made of."""
+    """What :func:`shown` was made of. (B, 8 C, X, Y, Z) both."""
     return bands * _scales(bands)
 
 

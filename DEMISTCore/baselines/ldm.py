@@ -44,14 +44,14 @@ def build_latent_unet(cfg: BackboneConfig, given: int, taken: int) -> nn.Module:
 
 
 @dataclass(eq=False)
-class LatentRival:
+class LatentBaseline:
     """A trained network between frozen autoencoders.
 
     Attributes:
         network: the U-Net.
         foundation: autoencoders, with both latent scales.
         hash: SHA-256 of all weights.
-        answer: z of condition latents (1, Cc, x, y, z), by the network: what sets the two rivals apart.
+        answer: z of condition latents (1, Cc, x, y, z), by the network: what sets the two baselines apart.
     """
 
     network: nn.Module
@@ -93,7 +93,7 @@ class LatentRival:
         return finished(y[0, 0], f.psr_range, mask)
 
 
-def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | None = None) -> LatentRival:
+def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | None = None) -> LatentBaseline:
     """The model of an ``ldm`` run, with its averaged weights.
 
     Args:
@@ -105,8 +105,8 @@ def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | Non
     """
     from ..diffusion import SAMPLERS, NoiseSchedule, SeededNoise
 
-    run, rival = read_rival(source, STAGE)
-    model = rival.foundation.model
+    run, baseline = read_baseline(source, STAGE)
+    model = baseline.foundation.model
     schedule = NoiseSchedule(**run.settings.schedule, prediction=model.backbone.prediction)
     plan = {"sampler": sampler or SAMPLING["sampler"], "steps": steps or SAMPLING["steps"]}
 
@@ -115,18 +115,21 @@ def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | Non
         start = noise((1, model.psr.latent_channels, *c.shape[2:])).to(c.device)
         return SAMPLERS[plan["sampler"]](conditioned(network, c), start, schedule, plan["steps"], noise=noise)
 
-    rival.answer, rival.settings = answer, plan
-    return rival
+    baseline.answer, baseline.settings = answer, plan
+    return baseline
 
 
 def conditioned(network: nn.Module, c: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The network with ``c`` beside every z_t: a model for the samplers."""
+    """The network with ``c`` beside every z_t: a model for the samplers.
+
+    ``c`` (B, C, X, Y, Z) are scaled latents of the images.
+    """
     import torch
 
     return lambda z, t: network(torch.cat([z, c.expand(len(z), -1, -1, -1, -1)], 1), t)
 
 
-def read_rival(source: str | Path, stage: str) -> tuple[Run, LatentRival]:
+def read_baseline(source: str | Path, stage: str) -> tuple[Run, LatentBaseline]:
     """A run of ``stage`` and its network between its autoencoders, without an answer yet."""
     from ..errors import InputError
     from ..training.checkpoint import Run, part
@@ -151,4 +154,4 @@ def read_rival(source: str | Path, stage: str) -> tuple[Run, LatentRival]:
     load(network, part(run.weights(), "network"), source)
     network = network.requires_grad_(False).eval()
     digest = f"{frozen_hash(network)}-{foundation.autoencoder_hash}"
-    return run, LatentRival(network, foundation, digest, lambda network, c, seed: c)
+    return run, LatentBaseline(network, foundation, digest, lambda network, c, seed: c)

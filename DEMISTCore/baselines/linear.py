@@ -1,4 +1,4 @@
-"""Rivals of a few coefficients: PSR as a linear function of ten local features, and as a scaled T1w/FLAIR ratio.
+"""Baselines of a few coefficients: PSR as a linear function of ten local features, and as a scaled T1w/FLAIR ratio.
 
 Both are fitted by least squares in seconds on scans whose PSR is known, and make a map in a second. Whatever they do
 better than a network is a defect of the network. The ratio is the usual myelin proxy of clinical scans (Glasser and
@@ -42,7 +42,7 @@ def ratio(condition: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class LinearModel:
-    """Fitted rivals.
+    """Fitted baselines.
 
     Attributes:
         weights: (10,), one for each of :data:`FEATURES`.
@@ -128,7 +128,7 @@ def fit(
     for name, condition, psr, mask in scans:
         inside = np.flatnonzero(np.asarray(mask).ravel() > 0)
         if not inside.size:
-            raise InputError(f"{name} has an empty brain mask; mend it or leave the scan out.")
+            raise InputError(f"{name} has an empty brain mask; fix it or leave the scan out.")
         here = rng.choice(inside, min(VOXELS, inside.size), replace=False)
         xs.append(np.concatenate([features(condition), ratio(condition)[None]]).reshape(len(FEATURES) + 1, -1)[:, here])
         ys.append(np.asarray(psr, np.float64).ravel()[here])

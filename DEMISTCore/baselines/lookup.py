@@ -1,4 +1,4 @@
-"""The simplest rivals: one PSR value per tissue, looked up from the true segmentation.
+"""The simplest baselines: one PSR value per tissue, looked up from the true segmentation.
 
 *Population look-up*: the mean of each tissue over a training cohort's truth. It knows the new subject's anatomy and
 lesions exactly but nothing of how much myelin they hold. *Own means*: the subject's own true tissue means, an oracle
@@ -22,6 +22,8 @@ Means = dict[int, float]
 
 def tissue_means(psr: np.ndarray, labels: np.ndarray) -> Means:
     """Mean PSR of each label but 0 that has voxels.
+
+    Both arrays are of one shape; PSR is a fraction.
 
     >>> tissue_means(np.array([0.0, 0.125, 0.25, 0.0625]), np.array([0, 3, 3, 2]))
     {2: 0.0625, 3: 0.1875}
@@ -50,7 +52,10 @@ def population_means(subjects: Iterable[Mapping[int, float]]) -> Means:
 
 
 def look_up(means: Mapping[int, float], labels: np.ndarray) -> np.ndarray:
-    """The map (float32) that has each label's mean, 0 where the label is 0 or unknown to ``means``."""
+    """The map (float32) that has each label's mean, 0 where the label is 0 or unknown to ``means``.
+
+    Map and labels are of one shape; PSR as fraction.
+    """
     table = np.zeros(int(max(np.max(labels), *means, 0)) + 1, np.float32)
     for label, value in means.items():
         table[label] = value

@@ -1,4 +1,4 @@
-"""The direct rival: a 3-D U-Net from (T1w, FLAIR) straight to PSR, trained with L1.
+"""The direct baseline: a 3-D U-Net from (T1w, FLAIR) straight to PSR, trained with L1.
 
 What diffusion has to beat or match in accuracy, and to beat in sharpness: a regression answers with the median of what
 is possible. MONAI's BasicUNet, 8.4 million parameters by default, at full resolution on patches.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .trained import channels_last, count_parameters, counted, in_windows
+from .trained import Trained, channels_last, counted, in_windows
 
 if TYPE_CHECKING:
     import torch
@@ -35,18 +35,10 @@ def build_regression(channels: Sequence[int] = (16, 32, 64, 160, 320, 16)) -> nn
 
 
 @dataclass(eq=False)
-class Regression:
-    """A trained network, the patch it was trained on, and the SHA-256 of its weights."""
+class Regression(Trained):
+    """A trained regression U-Net."""
 
-    network: nn.Module
-    patch: tuple[int, int, int]
-    hash: str
     passes: int = 0
-
-    @property
-    def parameters(self) -> int:
-        """How many there are."""
-        return count_parameters(self.network)
 
     def predict(
         self,

@@ -1,9 +1,10 @@
-"""What every trained rival shares: how large it is, how often its network runs, windows over a volume."""
+"""What every trained baseline shares: how large it is, how often its network runs, windows over a volume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -38,6 +39,20 @@ class Maker(Protocol):
 def count_parameters(*modules: nn.Module) -> int:
     """Parameters of all modules together."""
     return sum(p.numel() for module in modules for p in module.parameters())
+
+
+@dataclass(eq=False)
+class Trained:
+    """One trained network, the patch (voxels) it was trained on, and the SHA-256 of its weights."""
+
+    network: nn.Module
+    patch: tuple[int, int, int]
+    hash: str
+
+    @property
+    def parameters(self) -> int:
+        """How many there are."""
+        return count_parameters(self.network)
 
 
 @contextmanager

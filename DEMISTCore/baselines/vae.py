@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .ldm import LatentRival, read_rival
+from .ldm import LatentBaseline, read_baseline
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,12 +25,12 @@ def regress(network: nn.Module, c: Tensor, seed: int = 0) -> Tensor:
     return network(c, torch.zeros(len(c), dtype=torch.long, device=c.device))
 
 
-def load_vae(source: str | Path) -> LatentRival:
+def load_vae(source: str | Path) -> LatentBaseline:
     """The model of a ``vae`` run, with its averaged weights.
 
     Raises:
         InputError: no such run, no checkpoint yet, a run of another stage, or its foundation has changed.
     """
-    _, rival = read_rival(source, STAGE)
-    rival.answer = regress
-    return rival
+    _, baseline = read_baseline(source, STAGE)
+    baseline.answer = regress
+    return baseline

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sample(args: argparse.Namespace) -> int:
     if bool(args.conditions) == bool(args.out) or bool(args.conditions) != bool(args.out_dir):
         raise InputError("Say what to make: --out FILE for one brain, or --conditions CSV with --out-dir FOLDER.")
-    from .samples import Request, Settings, cohort_outputs, outputs, read_requests, write_cohort, write_sample
+    from .samples import Request, SampleSettings, cohort_outputs, outputs, read_requests, write_cohort, write_sample
 
     requests = read_requests(args.conditions) if args.conditions else []  # before the model: it fails quickly
     files = outputs(args.out, args.preview) if args.out else cohort_outputs(requests, args.out_dir)
@@ -106,7 +106,7 @@ def _sample(args: argparse.Namespace) -> int:
 
     from .model import WARNING, BrainLDM
 
-    settings = Settings(args.steps, args.eta, tuple(args.shape))
+    settings = SampleSettings(args.steps, args.eta, tuple(args.shape))
     model = BrainLDM.from_pretrained(args.model, vae=args.vae, device=args.device)
     total = args.steps * max(len(requests), 1)
     with tqdm(total=total, unit="step", disable=args.quiet or None, file=sys.stderr, leave=False) as bar:

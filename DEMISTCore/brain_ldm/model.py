@@ -215,7 +215,10 @@ class BrainLDM:
 
 
 def affine(shape: tuple[int, int, int]) -> np.ndarray:
-    """Voxel index to RAS mm: 1 mm, axes left, anterior, superior as published, the middle at :data:`CENTRE`."""
+    """Voxel index to RAS mm: 1 mm, axes left, anterior, superior as published, the middle at :data:`CENTRE`.
+
+    (4, 4), for a volume of ``shape`` voxels.
+    """
     matrix = np.diag([-1.0, 1.0, 1.0, 1.0])
     matrix[:3, 3] = np.array(CENTRE) - matrix[:3, :3] @ ((np.array(shape) - 1) / 2)
     return matrix

@@ -51,7 +51,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SampleSettings:
     """How brains are made; the same for a whole cohort."""
 
     steps: int = 50
@@ -63,7 +63,7 @@ def write_sample(
     model: BrainLDM,
     request: Request,
     out: Path,
-    settings: Settings | None = None,
+    settings: SampleSettings | None = None,
     *,
     preview: Path | None = None,
     overwrite: bool = False,
@@ -74,7 +74,7 @@ def write_sample(
     Raises:
         InputError: a file is there already or cannot be written; see :meth:`.model.BrainLDM.sample`.
     """
-    settings = settings or Settings()
+    settings = settings or SampleSettings()
     sidecar = sidecar_of(out)
     for path in (out, sidecar, *([check_picture_name(preview)] if preview else [])):
         if path.exists() and not overwrite:
@@ -100,7 +100,7 @@ def write_cohort(
     model: BrainLDM,
     requests: Sequence[Request],
     folder: Path,
-    settings: Settings | None = None,
+    settings: SampleSettings | None = None,
     *,
     overwrite: bool = False,
     progress: Callable[[Request, int, int], Any] | None = None,
@@ -115,7 +115,7 @@ def write_cohort(
     Raises:
         InputError: a file of another request is there, or cannot be written.
     """
-    settings = settings or Settings()
+    settings = settings or SampleSettings()
     paths = []
     for request in requests:
         out = folder / f"{request.name}_T1w.nii.gz"
@@ -229,7 +229,7 @@ def sidecar_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _provenance(model: BrainLDM, request: Request, settings: Settings, seconds: float) -> dict[str, Any]:
+def _provenance(model: BrainLDM, request: Request, settings: SampleSettings, seconds: float) -> dict[str, Any]:
     from .. import __version__
     from ..devices import describe_device
     from .model import WARNING
@@ -246,7 +246,7 @@ def _provenance(model: BrainLDM, request: Request, settings: Settings, seconds: 
     }
 
 
-def _made(model: BrainLDM, request: Request, settings: Settings, out: Path) -> bool:
+def _made(model: BrainLDM, request: Request, settings: SampleSettings, out: Path) -> bool:
     """True if that very image is there."""
     if not out.exists():
         return False

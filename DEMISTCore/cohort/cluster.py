@@ -57,8 +57,8 @@ def run_cluster(
         ) from error
     pool = None
     try:
-        with connect(engine, options.scratch) as (client, mend):
-            pool = _Workers(client, mend, options, out, task, engine)
+        with connect(engine, options.scratch) as (client, fix):
+            pool = _Workers(client, fix, options, out, task, engine)
             collect(sessions, pool, ledger)
     except (OSError, TimeoutError, distributed.client.FutureCancelledError) as error:
         raise InputError(
@@ -79,9 +79,9 @@ class _Workers:
     """
 
     def __init__(
-        self, client: Client, mend: Callable[[], None], options: Options, out: Path, task: Task, engine: Engine
+        self, client: Client, fix: Callable[[], None], options: Options, out: Path, task: Task, engine: Engine
     ) -> None:
-        self._client, self._mend, self._options, self._out, self._task = client, mend, options, out, task
+        self._client, self._fix, self._options, self._out, self._task = client, fix, options, out, task
         self._patience = _PATIENCE_OF_QUEUES if engine.cluster else _PATIENCE
         self._running: dict[str, Session] = {}
         self._ended: SimpleQueue[Any] = SimpleQueue()
@@ -149,7 +149,7 @@ class _Workers:
             self._since = now
         elif now - self._since > self._patience:
             raise TimeoutError(f"no worker for {self._patience:.0f} s")
-        self._mend()
+        self._fix()
         return self._count
 
     def _resources(self) -> set[str]:

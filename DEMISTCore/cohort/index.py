@@ -83,7 +83,7 @@ def _names(root: Path) -> list[Name]:
         layout = BIDSLayout(root, validate=False, derivatives=False, indexer=indexer)
         files = layout.get(suffix=list(_SUFFIXES.values()), extension=[".nii", ".nii.gz"], return_type="filename")
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"PyBIDS cannot index {root}: {' '.join(str(error).split())}; mend that.") from error
+        raise InputError(f"PyBIDS cannot index {root}: {' '.join(str(error).split())}; fix that.") from error
     names = [parse(Path(path)) for path in sorted(files)]
     return [name for name in names if name is not None]
 

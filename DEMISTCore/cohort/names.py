@@ -12,11 +12,11 @@ from .session import Session
 HIDDEN = ".demist"
 
 
-class Places:
+class SessionPaths:
     """Paths of a derivative data set, for one session.
 
     >>> from DEMISTCore.cohort.session import Session
-    >>> places = Places(Path("out"), Session("sub-01", "ses-02"))
+    >>> places = SessionPaths(Path("out"), Session("sub-01", "ses-02"))
     >>> places.anat("desc-demist_PSRmap.nii.gz").as_posix()
     'out/sub-01/ses-02/anat/sub-01_ses-02_desc-demist_PSRmap.nii.gz'
     """

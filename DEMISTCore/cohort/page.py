@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from .names import Places
+from .names import SessionPaths
 from .session import Session
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
@@ -16,7 +16,7 @@ vertical-align:top}td.n{text-align:right}.warning{color:#8a5a00}.error{color:#b0
 section{border-top:2px solid #ccc;margin-top:1.5em}img{max-width:100%}footer{margin-top:2em;color:#555}"""
 
 
-def session_page(session: Session, places: Places, told: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+def session_page(session: Session, places: SessionPaths, told: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """The page's text. Every word that comes from a file or a name is shown as text, whatever is in it.
 
     Args:

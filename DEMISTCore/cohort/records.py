@@ -7,10 +7,10 @@ from typing import Any
 
 from ..files import sha256
 from ..schema import read_json
-from .names import Places
+from .names import SessionPaths
 
 
-def is_done(places: Places, stage: str, key: str) -> bool:
+def is_done(places: SessionPaths, stage: str, key: str) -> bool:
     """Whether a stage's results are there, made from the same inputs, with the same settings and model."""
     record = read(places.record(stage))
     if record.get("key") != key or not isinstance(record.get("files"), dict):
@@ -18,7 +18,7 @@ def is_done(places: Places, stage: str, key: str) -> bool:
     return all(_fits(places.out / name, told) for name, told in record["files"].items())
 
 
-def content(places: Places, key: str, files: dict[Path, Path], warnings: list[str]) -> dict[str, Any]:
+def content(places: SessionPaths, key: str, files: dict[Path, Path], warnings: list[str]) -> dict[str, Any]:
     """What a record says.
 
     Args:

@@ -14,7 +14,7 @@ from .. import __version__
 from ..files import write_json
 from ..schema import read_json
 from . import handoff, records
-from .names import Places
+from .names import SessionPaths
 from .options import Options
 from .session import Session
 from .spaces.xfm import rigid_text
@@ -43,7 +43,7 @@ class Job:
 
     session: Session
     options: Options
-    places: Places
+    places: SessionPaths
     keys: Mapping[str, str]
     protocol: Mapping[str, Mapping[str, Any]]
     notes: list[str]
@@ -109,7 +109,7 @@ def make_map(job: Job) -> None:
 
 def make_regions(job: Job) -> None:
     """Region masks, tables, ROC curves, figures: :func:`DEMISTCore.statistics.analyse` under BIDS names."""
-    from ..statistics import Settings, analyse
+    from ..statistics import MeasureSettings, analyse
 
     session, options, places = job.session, job.options, job.places
     psr = places.anat("desc-demist_PSRmap.nii.gz")
@@ -128,7 +128,7 @@ def make_regions(job: Job) -> None:
             uncertainty=uncertainty if uncertainty.is_file() else None,
             suggest=options.suggest and lesions is None,
             out=raw,
-            settings=Settings(regions=options.settings()),
+            settings=MeasureSettings(regions=options.settings()),
             any_brain_volume=True,
             tsv=True,
             overwrite=True,

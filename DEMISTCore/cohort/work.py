@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import DemistError, InputError, MemoryShortage, printable
 from ..files import atomic_path, write_json
 from ..lock import FolderBusy, FolderLock
-from ..worker.warm import Warm
+from ..worker.cache import Cache
 from . import records, status
 from .keys import Contents, stage_keys
 from .memory import peak, reset_peak
-from .names import Places
+from .names import SessionPaths
 from .options import ATTEMPTS, Options
 from .session import Session
 from .sidecars import read_sidecars
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 #: One model in a process, for all sessions that it works on.
-_WARM = Warm()
+_CACHE = Cache()
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def work(session: Session, options: Options, out: Path, only: Collection[str] = 
         return Outcome(_saved(out, before, now))
     while True:
         try:
-            places = Places(out, session, options.scratch)
+            places = SessionPaths(out, session, options.scratch)
             with FolderLock(places.lock, "these results"):
                 return _locked(session, options, places, only)
         except FolderBusy:
@@ -82,7 +82,7 @@ def work(session: Session, options: Options, out: Path, only: Collection[str] = 
             return Outcome(replace(before, state="interrupted", message=str(error)), full=True)
 
 
-def _locked(session: Session, options: Options, places: Places, only: Collection[str]) -> Outcome:
+def _locked(session: Session, options: Options, places: SessionPaths, only: Collection[str]) -> Outcome:
     out = places.out
     before = replace(status.load(out, session.subject, session.session), shown=session.shown)
     clean(places)
@@ -190,21 +190,21 @@ def _used(start: float, before: Status, key: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_memory_mb": memory}
 
 
-def _discard(places: Places) -> None:
+def _discard(places: SessionPaths) -> None:
     """Prepared images are of no use to a session that has ended."""
     for path in (places.handoff, places.record("prepare")):
         with suppress(OSError):
             path.unlink()
 
 
-def _converted(session: Session, places: Places) -> Session:
+def _converted(session: Session, places: SessionPaths) -> Session:
     """The session with images, made of its DICOM series if they are not there yet."""
     from .archive.convert import convert
 
     return convert(session, places)
 
 
-def _keys(session: Session, options: Options, places: Places) -> tuple[dict[str, str], dict[str, Any], list[str]]:
+def _keys(session: Session, options: Options, places: SessionPaths) -> tuple[dict[str, str], dict[str, Any], list[str]]:
     """Keys by stage, the protocol, and what is to be said of the files."""
     known = records.read(places.inputs)
     contents = Contents(known)
@@ -271,14 +271,14 @@ def model_hash(source: str) -> str:
 def _job(
     session: Session,
     options: Options,
-    places: Places,
+    places: SessionPaths,
     keys: Mapping[str, str],
     protocol: Mapping[str, Any],
     notes: list[str],
 ) -> Any:
     from .stages import Job
 
-    return Job(session, options, places, keys, protocol, notes, lambda: _WARM.bundle(options.bundle))
+    return Job(session, options, places, keys, protocol, notes, lambda: _CACHE.bundle(options.bundle))
 
 
 def _run(stage: str, job: Any) -> None:
@@ -313,7 +313,7 @@ def _sentence(error: BaseException) -> str:
     return explain(error)[1] if isinstance(error, Exception) else str(error)
 
 
-def _told(error: BaseException, places: Places) -> str:
+def _told(error: BaseException, places: SessionPaths) -> str:
     """The sentence of an error; for one that nobody expected, the traceback goes into a file that it names."""
     words = _sentence(error)
     if not isinstance(error, DemistError) and words.endswith("see the log."):

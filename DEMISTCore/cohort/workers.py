@@ -77,11 +77,11 @@ class Engine:
         return self.scheduler is None
 
 
-Mend = Callable[[], None]
+Fix = Callable[[], None]
 
 
 @contextmanager
-def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Mend]]:
+def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Fix]]:
     """A connection to workers, and what to call now and then, so that those that have gone are replaced.
 
     Raises:
@@ -110,9 +110,9 @@ def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Mend]
             with _closing(Client(engine.scheduler, timeout="30s", set_as_default=False), 5) as client:
                 yield _ready_client(client, engine), lambda: None
             return
-        cluster, mend = _jobs(engine, scratch) if engine.cluster else (processes(engine, scratch), lambda: None)
+        cluster, fix = _jobs(engine, scratch) if engine.cluster else (processes(engine, scratch), lambda: None)
         with _closing(cluster, 10), _closing(Client(cluster, set_as_default=False), 5) as client:
-            yield _ready_client(client, engine), mend
+            yield _ready_client(client, engine), fix
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def _here(scratch: str | None) -> str | None:
     return str(folder)
 
 
-def _jobs(engine: Engine, scratch: str | None) -> tuple[Any, Mend]:
+def _jobs(engine: Engine, scratch: str | None) -> tuple[Any, Fix]:
     """Jobs of a queue; one that ends (its time is over, its machine fails) is handed in again."""
     try:
         import dask_jobqueue.local
@@ -249,7 +249,7 @@ def read_options(path: Path | None) -> dict[str, dict[str, Any]]:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path} cannot be read ({why}); give a YAML file with the options of a job.") from error
     if not isinstance(told, dict) or not all(isinstance(name, str) for name in told):
-        raise InputError(f"{path} holds no options by name, as in 'queue: long'; mend it.")
+        raise InputError(f"{path} holds no options by name, as in 'queue: long'; fix it.")
     if not set(told) & {"cpu", "gpu"}:
         return {"cpu": told, "gpu": told}
     if not set(told) <= {"cpu", "gpu"} or not all(isinstance(part, dict) for part in told.values()):

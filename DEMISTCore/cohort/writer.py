@@ -11,7 +11,7 @@ from pathlib import Path
 from ..commit import staging, sweep, temporary_prefix
 from ..errors import InputError
 from ..files import write_json
-from .names import Places
+from .names import SessionPaths
 from .records import content, read
 
 #: Folders that a stage writes to, beside that of the records; others: images and figures.
@@ -44,7 +44,7 @@ class Writer:
 
 
 @contextmanager
-def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
+def results(places: SessionPaths, stage: str, key: str) -> Iterator[Writer]:
     """Yield a :class:`Writer`; what it handed out is put in place at the end, and the record with it.
 
     Results of an earlier run of the stage that are not made this time go at the same moment.
@@ -67,7 +67,7 @@ def results(places: Places, stage: str, key: str) -> Iterator[Writer]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def clean(places: Places) -> None:
+def clean(places: SessionPaths) -> None:
     """Finish or remove what a process that died left half done in the session's folders."""
     for folder in (places.folder, places.figures, places.page.parent, places.records, places.scratch):
         sweep(folder)

@@ -202,7 +202,7 @@ class Run:
 
 
 def reason(lines: Sequence[str], folder: Path) -> str:
-    """Why pip failed, in one sentence with the mend, from the last lines it said."""
+    """Why pip failed, in one sentence with the fix, from the last lines it said."""
     text = "\n".join(lines)
     if "No space left on device" in text or "Errno 28" in text or "not enough space" in text:
         return f"There is no space left on the disk of {folder}; free some, or choose another, and try again."

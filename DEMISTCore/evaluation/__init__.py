@@ -1,4 +1,4 @@
-"""How good are the maps: beside rivals where the PSR is known (:mod:`.cohort`), on a real patient (:mod:`.patient`).
+"""How good are the maps: beside baselines where the PSR is known (:mod:`.cohort`), on a real patient (:mod:`.patient`).
 
 One file per job: :mod:`.cases` (a session and its truth on the grid of the comparison), :mod:`.prepared` (scans
 prepared once), :mod:`.methods` (what is compared, one file each), :mod:`.knockouts` (a case with one input useless),

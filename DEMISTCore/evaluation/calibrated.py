@@ -52,7 +52,10 @@ def _around(mean: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
-    """Spearman correlation of a deviation with |error|; NaN where one of them does not vary."""
+    """Spearman correlation of a deviation with |error|; NaN where one of them does not vary.
+
+    Both (n,), PSR as fraction.
+    """
     from scipy.stats import spearmanr
 
     deviation, error = np.ravel(deviation), np.abs(np.ravel(error))
@@ -63,6 +66,8 @@ def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
 
 def ause(deviation: np.ndarray, error: np.ndarray) -> float:
     """Area under the sparsification error curve (Ilg et al., ECCV 2018), by mean absolute error.
+
+    Both (n,), PSR as fraction.
 
     Voxels are removed from the most to the least uncertain, and the mean |error| of those that are left, over that of
     all, is the sparsification curve; removing by |error| itself gives the lowest curve there is. This is the area

@@ -207,7 +207,7 @@ class Case:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """True PSR on the comparison grid; 0 where it is unknown."""
+        """True PSR on the comparison grid; 0 where it is unknown. (X, Y, Z), fraction."""
         if self.measured.known.all():
             return self.true_psr.resampled_to(self.grid, "bspline").array
         return self._on_grid[0]
@@ -218,7 +218,7 @@ class Case:
 
     @cached_property
     def known(self) -> np.ndarray:
-        """Where PSR is known on the comparison grid (bool); all of it for complete truths."""
+        """Where PSR is known on the comparison grid (bool); all of it for complete truths. (X, Y, Z)."""
         if self.measured.known.all() and is_complete(self.session.psr):
             return np.ones(self.grid.shape, bool)
         return self._on_grid[1]
@@ -230,12 +230,12 @@ class Case:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Labels on the comparison grid."""
+        """Labels on the comparison grid. (X, Y, Z), integers."""
         return self.true_labels.resampled_to(self.grid, "nearest").array
 
     @cached_property
     def brain(self) -> np.ndarray:
-        """True brain on the comparison grid (bool)."""
+        """True brain on the comparison grid (bool). (X, Y, Z)."""
         inside = self.true_mask.resampled_to(self.grid, "nearest").array > 0.5
         if not inside.any():
             raise InputError(f"{self.session.mask} is empty; evaluation needs the brain.")
@@ -243,7 +243,7 @@ class Case:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """The brain where PSR is known (bool): where everything is measured."""
+        """The brain where PSR is known (bool): where everything is measured. (X, Y, Z)."""
         inside = self.brain & self.known
         if not inside.any():
             raise InputError(
@@ -254,7 +254,7 @@ class Case:
 
     @cached_property
     def lesions(self) -> np.ndarray:
-        """Lesions in the brain where PSR is known (bool)."""
+        """Lesions in the brain where PSR is known (bool). (X, Y, Z)."""
         return (self.labels == LESION) & self.mask
 
     @cached_property
@@ -264,17 +264,20 @@ class Case:
 
     @cached_property
     def distant_white(self) -> np.ndarray:
-        """White matter farther than :data:`GAP_MM` from any lesion (bool)."""
+        """White matter farther than :data:`GAP_MM` from any lesion (bool). (X, Y, Z)."""
         return (self.labels == WHITE) & self.mask & self._far
 
     @cached_property
     def near_lesions(self) -> np.ndarray:
-        """Lesions and what lies within :data:`GAP_MM` of them (bool); empty without lesions."""
+        """Lesions and what lies within :data:`GAP_MM` of them (bool); empty without lesions. (X, Y, Z)."""
         return self.mask & ~self._far
 
     @cached_property
     def single_lesions(self) -> np.ndarray:
-        """Lesions numbered from 1, connected by faces, edges or corners; those below :data:`LEAST_LESION_ML` are 0."""
+        """Lesions numbered from 1, connected by faces, edges or corners; those below :data:`LEAST_LESION_ML` are 0.
+
+        (X, Y, Z), integers.
+        """
         from scipy.ndimage import label
 
         numbers, _ = label(self.lesions, np.ones((3, 3, 3)))
@@ -284,16 +287,19 @@ class Case:
 
     @cached_property
     def tissues(self) -> np.ndarray:
-        """Labels, 0 outside the brain and where PSR is unknown."""
+        """Labels, 0 outside the brain and where PSR is unknown. (X, Y, Z), integers."""
         return np.where(self.mask, self.labels, 0)
 
     @cached_property
     def borders(self) -> np.ndarray:
-        """Voxels at tissue borders (bool), see :func:`.split.near_borders`."""
+        """Voxels at tissue borders (bool), see :func:`.split.near_borders`. (X, Y, Z)."""
         return near_borders(np.where(self.brain, self.labels, 0), self.grid.spacing)
 
     def to_grid(self, array: np.ndarray) -> np.ndarray:
-        """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros."""
+        """A map on the model grid to the comparison grid: interpolated once, the brain's rim not diluted by zeros.
+
+        (X, Y, Z) both, in the units of ``array``.
+        """
         inside, weight = self._weight
         moved = Volume(array * inside, self.prepared.grid.affine).resampled_to(self.grid, "bspline").array
         return np.where(self.mask & (weight > 1e-3), moved / np.maximum(weight, 1e-3), 0).astype(np.float32)

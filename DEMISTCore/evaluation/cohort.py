@@ -54,7 +54,7 @@ def evaluate(
     shifted: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     regression_from: str | Path | None = None,
-    rivals: Sequence[str | Path] = (),
+    baselines: Sequence[str | Path] = (),
     compare: Mapping[str, str | Path] | None = None,
     seeds: int = 4,
     steps: int | None = None,
@@ -73,7 +73,7 @@ def evaluate(
     precision: str = "auto",
     progress: bool = True,
 ) -> Path:
-    """Compare DEMIST with its rivals on a data set with truth; return the folder of tables and figures.
+    """Compare DEMIST with its baselines on a data set with truth; return the folder of tables and figures.
 
     Args:
         data: BIDS data set with ``derivatives/truth`` (PSR map, segmentation, brain mask).
@@ -82,7 +82,7 @@ def evaluate(
         shifted: a second data set, made by another physics, measured beside the first.
         bundle: DEMIST bundle; None takes the default one.
         regression_from: training run of the regression network.
-        rivals: runs of further rivals (stages vae, pix2pix, ldm, cwdm), one map each.
+        baselines: runs of further baselines (stages vae, pix2pix, ldm, cwdm), one map each.
         compare: further bundles by name, one seed each: what other trainings give.
         seeds: samples per subject, 0 to seeds - 1.
         steps, sampler: None takes the bundle's recommendation.
@@ -115,7 +115,7 @@ def evaluate(
     out = Path(out)
     protect_folder(
         out,
-        (data, shifted, bundle, regression_from, rivals, compare, lookup_from, linear, bids_filter),
+        (data, shifted, bundle, regression_from, baselines, compare, lookup_from, linear, bids_filter),
         "folder of the results",
     )
     _check_folder(out)
@@ -140,7 +140,7 @@ def evaluate(
         knock_outs=knock_outs,
         compare=compare or {},
         regression_from=regression_from,
-        rivals=rivals,
+        baselines=baselines,
         lookup_from=lookup_from,
         linear=linear,
         preprocess=preprocess,

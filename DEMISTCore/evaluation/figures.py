@@ -59,6 +59,8 @@ class Column:
 def levels(mask: np.ndarray, count: int = 3, apart: int = 10) -> list[int]:
     """The slices (last axis) that show most of ``mask``, at least ``apart`` from each other, lowest first.
 
+    ``mask`` (X, Y, Z).
+
     Fewer than ``count`` if the mask has no more; without any voxel, the middle of the volume.
     """
     shown = np.asarray(mask).sum((0, 1)).astype(np.int64)

@@ -1,8 +1,8 @@
 """The judge of real patients: how well lesions stand out, by a rule that shares nothing with this package's regions.
 
 Tissues are three k-means classes of the T1w. The judge is given a map and the images on the T1w's own grid, and knows
-nothing of how the map was made, so any map can be put before it: a model's, a rival's, the T1w itself. Its numbers are
-those of the project's first judge of patients, with whose code a test compares it.
+nothing of how the map was made, so any map can be put before it: a model's, a baseline's, the T1w itself. Its numbers
+are those of the project's first judge of patients, with whose code a test compares it.
 """
 
 from __future__ import annotations

@@ -46,14 +46,14 @@ def judge_patient(
     except (ValueError, IndexError) as error:
         raise InputError(f"{t1w.path or 'The T1w'} shows no three tissues; is it a T1w of a whole brain?") from error
     rows = [{"image": DEMIST, **judge.report(result.psr.array)}]
-    for name, psr in rival_maps(result.prepared, linear).items():
+    for name, psr in baseline_maps(result.prepared, linear).items():
         rows.append({"image": name, **judge.report(psr.array)})
     rows.append({"image": "T1w", "auc": judge.auc(brain)})
     rows.append({"image": "FLAIR", "auc": judge.auc(_on_grid(flair, result.prepared, t1w), lesions_dark=False)})
     return rows
 
 
-def rival_maps(prepared: Prepared, linear: LinearModel | None) -> dict[str, Volume]:
+def baseline_maps(prepared: Prepared, linear: LinearModel | None) -> dict[str, Volume]:
     """The linear model's map and the scaled ratio on the T1w's own grid; none without a fitted model."""
     if linear is None:
         return {}

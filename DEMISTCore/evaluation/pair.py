@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass(eq=False)
 class PairCase:
-    """One scan as :class:`.cv.places.Places` and :func:`.cv.numbers.numbers` take it, on the measured map's grid."""
+    """One scan as :class:`.cv.masks.ScanMasks` and :func:`.cv.numbers.numbers` take it, on the measured map's grid."""
 
     name: str
     grid: Grid
@@ -60,7 +60,7 @@ class PairCase:
 
     @property
     def lesions(self) -> np.ndarray:
-        """Lesions where both maps are known (bool)."""
+        """Lesions where both maps are known (bool). (X, Y, Z)."""
         return (self.labels == LESION) & self.mask
 
     @property
@@ -95,8 +95,8 @@ def compare_pairs(
 
     from ..statistics.comparison import agreement
     from .cv.figures import bland_altman, region_figure, roc_figure, scatter
+    from .cv.masks import AGAINST, ScanMasks
     from .cv.numbers import numbers, region_rows
-    from .cv.places import AGAINST, Places
     from .cv.pooled import Pool, table
 
     out = Path(out)
@@ -112,7 +112,7 @@ def compare_pairs(
     for pair in pairs:
         case = read_pair(pair)
         notes += [f"{pair.name}: {note}" for note in case.notes]
-        places, outcome = Places.of(case), Outcome(case.psr)
+        places, outcome = ScanMasks.of(case), Outcome(case.psr)
         told = agreement(case.psr[case.mask], case.truth[case.mask])
         rows.append(
             {

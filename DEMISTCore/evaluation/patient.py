@@ -111,11 +111,11 @@ def evaluate_patient(
     progress: Callable[[str, float], Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Synthesize a patient's PSR map and describe it by tissue and lesion, beside what its rivals make of the images.
+    """Synthesize a patient's PSR map and describe it by tissue and lesion, beside what baselines make of the images.
 
     Writes psr.nii.gz, psr.json, psr_uncertainty.nii.gz (several seeds), patient.json, patient_regions.csv, patient.csv
-    (DEMIST's, the rivals' and the images' own lesion AUC by the judge, :mod:`.judge`) and patient.png; linear.npz if it
-    was fitted.
+    (DEMIST's, the baselines' and the images' own lesion AUC by the judge, :mod:`.judge`) and patient.png; linear.npz if
+    it was fitted.
 
     Args:
         t1w, flair: as for :func:`DEMISTCore.synthesize`.
@@ -124,7 +124,7 @@ def evaluate_patient(
         out: folder.
         bundle, seeds, progress: as for :func:`DEMISTCore.synthesize`, which gets ``settings`` as well.
         linear, lookup_from, preprocess: for the linear model and the T1w/FLAIR ratio, see
-            :func:`DEMISTCore.evaluation.evaluate`; with neither of the first two, without these rivals.
+            :func:`DEMISTCore.evaluation.evaluate`; with neither of the first two, without these baselines.
         overwrite: replace results that are there.
 
     Returns:
@@ -163,9 +163,9 @@ def evaluate_patient(
     if not places.follows_flair(outlined.grid) and not outlined.resampled_to(t1w.grid, "nearest").array.any():
         raise InputError(f"{label} does not overlap the T1w; give a mask in the T1w's space.")
     model = load_bundle(bundle or DEFAULT_BUNDLE)
-    rival = None
+    baseline = None
     if linear is not None or lookup_from is not None:
-        rival = fitted(
+        baseline = fitted(
             linear,
             lookup_from,
             out / FILE,
@@ -187,7 +187,7 @@ def evaluate_patient(
     )
     outlined = place(outlined, "lesion mask", replace(places, motion=result.prepared.flair_motion), notes)
     described = describe(result, outlined, label)
-    described["judged"] = judge_patient(result, t1w, flair, outlined, rival)
+    described["judged"] = judge_patient(result, t1w, flair, outlined, baseline)
     described["warnings"] = [*result.provenance["warnings"], *notes]
     from ..preview import save_figure
 

@@ -24,6 +24,8 @@ BORDER_MM = 1.5
 def near_borders(labels: np.ndarray, spacing: tuple[float, float, float], distance_mm: float = BORDER_MM) -> np.ndarray:
     """Voxels (bool) with a voxel of another label within ``distance_mm``, centre to centre; 0 is a label too.
 
+    ``labels`` (X, Y, Z); spacing in mm.
+
     At 1 mm and 1.5 mm these are the voxels that have another label among their 18 neighbours.
     """
     from scipy.ndimage import maximum_filter, minimum_filter
@@ -37,14 +39,20 @@ def near_borders(labels: np.ndarray, spacing: tuple[float, float, float], distan
 
 
 def best_scale(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """The factor that brings ``prediction`` closest to ``truth`` in the mask (least squares); NaN for a map of 0."""
+    """The factor that brings ``prediction`` closest to ``truth`` in the mask (least squares); NaN for a map of 0.
+
+    Maps and mask are of one shape.
+    """
     pred, true = _inside(prediction, truth, mask)
     power = float(pred @ pred)
     return float(pred @ true) / power if power > 0 else math.nan
 
 
 def scale_error_percent(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """How far the map as a whole is too high (+) or too low (-), percent: 100 (1/s - 1), s from :func:`best_scale`."""
+    """How far the map as a whole is too high (+) or too low (-), percent: 100 (1/s - 1), s from :func:`best_scale`.
+
+    Maps and mask are of one shape.
+    """
     scale = best_scale(prediction, truth, mask)
     return 100 * (1 / scale - 1) if scale > 0 else math.nan
 

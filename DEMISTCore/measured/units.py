@@ -35,13 +35,13 @@ def find_units(typical: float, told: object, label: str) -> tuple[str, str]:
     word = str(told).strip().lower() if isinstance(told, (str, int, float)) else None
     said = None if word is None or word in _VAGUE else next((u for u, words in _WORDS.items() if word in words), word)
     if said not in (None, FRACTION, PERCENT):
-        raise InputError(f'{label}: its sidecar says Units "{told}", and PSR has "fraction" or "percent"; mend it.')
+        raise InputError(f'{label}: its sidecar says Units "{told}", and PSR has "fraction" or "percent"; fix it.')
     seems = FRACTION if typical <= FRACTION_LIMIT else PERCENT
     if typical <= PERCENT_LIMIT and said not in (None, seems):
         usual = "0.1" if said == FRACTION else "10"
         raise InputError(
             f'{label}: its sidecar says Units "{told}", but its typical value is {typical:.3g}, where such a map has '
-            f"about {usual}; mend the sidecar or the map."
+            f"about {usual}; fix the sidecar or the map."
         )
     units = said or seems
     value = typical / 100 if units == PERCENT else typical

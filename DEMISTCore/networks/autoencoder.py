@@ -52,7 +52,7 @@ def fold_voxels(x: Tensor, edge: int) -> Tensor:
 
 
 def unfold_voxels(x: Tensor, edge: int) -> Tensor:
-    """The way back of :func:`fold_voxels`."""
+    """The way back of :func:`fold_voxels`. (B, C edge^3, X, Y, Z) -> (B, C, X edge, Y edge, Z edge)."""
     return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=edge, j=edge, k=edge)
 
 
@@ -175,7 +175,10 @@ def build_autoencoder(cfg: AutoencoderConfig) -> FoldedAutoencoderKL:
 
 
 def sample_latent(mu: Tensor, sigma: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw z ~ N(mu, sigma^2) by reparametrisation; noise comes from the CPU, so a seed means the same everywhere."""
+    """Draw z ~ N(mu, sigma^2) by reparametrisation; noise comes from the CPU, so a seed means the same everywhere.
+
+    All of one shape, (B, C, X, Y, Z).
+    """
     noise = torch.randn(mu.shape, generator=generator, dtype=torch.float32).to(mu.device)
     return mu + sigma * noise.to(mu.dtype)
 

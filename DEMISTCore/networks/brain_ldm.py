@@ -148,7 +148,10 @@ class LatentUNet(DiffusionModelUNet):
         )
 
     def with_context(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(x with the concatenated channels it lacks, context for each sample)."""
+        """(x with the concatenated channels it lacks, context for each sample).
+
+        ``x`` (B, C, X, Y, Z), ``context`` (B or 1, 1, width).
+        """
         if not self.with_conditioning:
             return x, context
         if context is None:

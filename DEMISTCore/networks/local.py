@@ -2,7 +2,7 @@
 
     y_local = w . q(phi) + M(phi_near, phi_wide; d),   log s_local = S(phi_near, phi_wide, M's features; d)
 
-phi are the features of :mod:`.filters`, q ten of them and their products (the linear rival's, :mod:`DEMISTCore.
+phi are the features of :mod:`.filters`, q ten of them and their products (the linear baseline's, :mod:`DEMISTCore.
 baselines.linear`), d the description of the scan (:func:`.knowledge.describe`). Each stream knows something that the
 others do not, and can be switched off: *spatial* the scans near the voxel at their own resolution; *semantic* the whole
 volume at low resolution; *adaptive* the scanner, which bends every layer (FiLM, Perez et al., AAAI 2018), for what a
@@ -62,7 +62,10 @@ class Local(nn.Module):
         nn.init.constant_(self.sure[-1].bias, -3.0)
 
     def standard_scan(self, known: Tensor) -> Tensor:
-        """Descriptions (B, >= 73) less the training scans' mean, in units of their standard deviation, -3 to 3."""
+        """Descriptions (B, >= 73) less the training scans' mean, in units of their standard deviation, -3 to 3.
+
+        Returns (B, 73), of the first columns.
+        """
         return ((known[:, :DESCRIPTION_WIDTH].float() - self.usual_scan) / self.spread_scan).clamp(-3, 3)
 
     def standard_rows(self, rows: Tensor) -> Tensor:

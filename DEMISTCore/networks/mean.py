@@ -107,7 +107,7 @@ class Guide(nn.Module):
         self.to_latent = nn.Conv3d(widths[-1], latent_channels, 1)
 
 
-class SpreadHead(nn.Module):
+class DeviationHead(nn.Module):
     """log s from the decoder's features, the mean and the scans, less log s_0: (B, 1, X, Y, Z).
 
     Noise, blur and lesions make an error likely over some centimetres, tissue borders over a voxel: hence two levels.
@@ -159,7 +159,7 @@ class GuidedDecoder(nn.Module):
         self.direct = nn.Sequential(
             nn.Conv3d(2 * FOLD**3, widths[0], 3, padding=1), nn.SiLU(), nn.Conv3d(widths[0], FOLD**3, 1)
         )
-        self.spread = SpreadHead(cfg)
+        self.spread = DeviationHead(cfg)
         for layer in (self.last, self.direct[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

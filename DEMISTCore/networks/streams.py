@@ -187,7 +187,10 @@ class Fusion(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, prediction: Tensor, z_t: Tensor, estimate: Tensor, t: Tensor) -> Tensor:
-        """Return what to add to the backbone's prediction."""
+        """Return what to add to the backbone's prediction.
+
+        ``prediction``, ``z_t``, ``estimate`` and the result are (B, C, X, Y, Z), ``t`` (B,).
+        """
         time = get_timestep_embedding(t, self.time_width).to(self.out.weight.dtype)
         gates = self.out(self.layers(time))[..., None, None, None].chunk(3, 1)
         return sum(gate * part for gate, part in zip(gates, (prediction, z_t, estimate)))
@@ -266,7 +269,10 @@ class ControlStream(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, embedded: Tensor, context: Tensor | None = None, labels: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Residuals for the skips, for the middle and for the output; zero at the start."""
+        """Residuals for the skips, for the middle and for the output; zero at the start.
+
+        ``z_t`` (B, C, X, Y, Z), ``t`` (B,), ``embedded`` (B, width, X, Y, Z).
+        """
         if self._with_context is not None:
             z_t, context = self._with_context(z_t, context)
         fine: list[Tensor] = []

@@ -25,7 +25,10 @@ class Call(Protocol):
     """What a forward pass adds at the taps."""
 
     def visit(self, site: str, x: Tensor, output: Tensor) -> Tensor:
-        """Return the output to use at `site`, given the tapped module's input and output."""
+        """Return the output to use at `site`, given the tapped module's input and output.
+
+        ``x`` (B, C, ...) and ``output`` (B, D, ...); what is returned has the shape of ``output``.
+        """
 
 
 _CALL: ContextVar[Call | None] = ContextVar("demist_call", default=None)

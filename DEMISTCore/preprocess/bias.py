@@ -28,7 +28,7 @@ _THICK = 1.5
 _LEAST_ALTERNATION = 0.005
 
 
-def even_out_slices(volume: Volume, brain: Volume) -> tuple[Volume, float]:
+def correct_interleave(volume: Volume, brain: Volume) -> tuple[Volume, float]:
     """Undo the alternating brightness of interleaved thick slices, which a map would show as stripes.
 
     In interleaved two-dimensional imaging, neighbouring slices excite each other, and all odd slices come out

@@ -143,6 +143,8 @@ def check_covers(t1w: Volume, brain: Volume, label: str, warnings: list[str]) ->
 def require_brain(native_brain: np.ndarray, t1w: Volume, brain: Brain) -> None:
     """Refuse a brain of which nothing lies in the T1w.
 
+    ``native_brain`` (X, Y, Z) is the brain mask on the T1w's grid.
+
     Raises:
         InputError: see above.
     """

@@ -38,7 +38,10 @@ _PIECE = 0.01
 
 
 def background(array: np.ndarray) -> tuple[float, np.ndarray]:
-    """The most common value on the faces of the box, and the voxels that (nearly) hold it."""
+    """The most common value on the faces of the box, and the voxels that (nearly) hold it.
+
+    (X, Y, Z); the value is in the image's unit.
+    """
     faces = np.concatenate([np.take(array, index, axis).ravel() for axis in range(3) for index in (0, -1)])
     values, counts = np.unique(faces, return_counts=True)
     value = float(values[counts.argmax()])
@@ -48,7 +51,10 @@ def background(array: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def foreground(array: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -> np.ndarray:
-    """All that is not constant background, holes filled; everything, if there is no such background."""
+    """All that is not constant background, holes filled; everything, if there is no such background.
+
+    (X, Y, Z), in any unit; spacing in mm; the result is bool.
+    """
     empty = background(array)[1]
     if empty.mean() < 0.05 or empty.all():
         return np.ones(array.shape, bool)
@@ -56,7 +62,10 @@ def foreground(array: np.ndarray, spacing: tuple[float, float, float] | float = 
 
 
 def largest_filled(mask: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -> np.ndarray:
-    """The largest connected piece of ``mask`` (faces touching), without gaps inside: see :func:`solid`."""
+    """The largest connected piece of ``mask`` (faces touching), without gaps inside: see :func:`solid`.
+
+    (X, Y, Z), spacing in mm; the result is bool.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(mask)
@@ -110,6 +119,8 @@ def _without_holes(mask: np.ndarray) -> np.ndarray:
 
 def cleaned(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, int, int]:
     """A given brain mask as own ones are: without gaps inside and without specks.
+
+    ``mask`` (X, Y, Z); spacing in mm.
 
     Pieces stay if they hold :data:`_PIECE` of the largest: hemispheres may be apart, and so may the cerebellum.
 

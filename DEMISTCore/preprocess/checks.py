@@ -1,4 +1,4 @@
-"""What an image must be before work on it makes sense; every refusal names the file and the mend."""
+"""What an image must be before work on it makes sense; every refusal names the file and the fix."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_grid_options(spacing: float, shape: tuple[int, int, int] | None, multi
 
 
 def _whole(number: object, low: int, high: int) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and low <= number <= high
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and bool(low <= number <= high)
 
 
 def load_image(x: Volume | str | os.PathLike[str], name: str, warnings: list[str]) -> Volume:

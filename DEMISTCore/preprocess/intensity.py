@@ -46,7 +46,10 @@ def normalise(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1
 
 
 def depth(inside: np.ndarray, spacing: float) -> np.ndarray:
-    """Distance (mm) to the brain's surface; holes in the mask have none, see :func:`.brainmask.solid`."""
+    """Distance (mm) to the brain's surface; holes in the mask have none, see :func:`.brainmask.solid`.
+
+    ``inside`` (X, Y, Z); spacing in mm.
+    """
     from scipy.ndimage import distance_transform_edt
 
     from .brainmask import solid

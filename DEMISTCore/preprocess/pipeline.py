@@ -131,7 +131,7 @@ def prepare(
         The pair on the model grid, masks, steps with times, and warnings. Same input, same bytes.
 
     Raises:
-        InputError: an image that cannot be used; the sentence names the file and the mend.
+        InputError: an image that cannot be used; the sentence names the file and the fix.
     """
     if skull_strip not in ("auto", "deepbet", "none"):
         raise InputError(f"Unknown skull_strip {skull_strip!r}; choose auto, deepbet or none.")
@@ -186,10 +186,10 @@ def prepare(
 
     with run.step("slices") as note:
         if bias_correct:
-            from .bias import even_out_slices
+            from .bias import correct_interleave
 
-            t1, t1_odd = even_out_slices(t1, brain) if t1_factors else (t1, 0.0)
-            fl, fl_odd = even_out_slices(fl, brain) if fl_factors else (fl, 0.0)
+            t1, t1_odd = correct_interleave(t1, brain) if t1_factors else (t1, 0.0)
+            fl, fl_odd = correct_interleave(fl, brain) if fl_factors else (fl, 0.0)
             odd = [f"{name} by {share:.1%}" for name, share in (("T1w", t1_odd), ("FLAIR", fl_odd)) if share]
             note.append("odd and even slices differed: " + ", ".join(odd) if odd else "even")
         else:

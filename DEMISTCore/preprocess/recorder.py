@@ -32,7 +32,8 @@ class Recorder:
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
         """Time a step; what the body appends to the list becomes its note."""
-        self._stage, note = name, []
+        self._stage = name
+        note: list[str] = []
         self._clock.report(name, name, 0.0)
         with self._clock.stage(name):
             yield note

@@ -80,7 +80,7 @@ class Scheduler:
         return torch.cumprod(1 - betas, 0)
 
     def abar(self, t: int) -> Tensor:
-        """Abar_t, a float32 number; behind the last step 1, or that of time 0."""
+        """Abar_t, a float32 number; behind the last step 1, or that of time 0. A scalar."""
         if t >= 0:
             return self.alphas_cumprod[t]
         return torch.tensor(1.0) if self.final_one else self.alphas_cumprod[0]

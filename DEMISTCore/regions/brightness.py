@@ -50,7 +50,10 @@ class Channel:
         volume: np.ndarray,
         limit: float = FLAIR_LIMIT,
     ) -> Channel:
-        """An image of which something else, the T1w or a prior, tells the tissues."""
+        """An image of which something else, the T1w or a prior, tells the tissues.
+
+        ``image`` (in its own unit), ``mask``, ``hidden`` are (X, Y, Z); ``volume`` (classes, X, Y, Z) are fractions.
+        """
         flat = flat_voxels(image, mask & ~hidden, spacing)
         parts = [image[flat & (volume[k] > _SURE)] for k in range(3)]
         if min(part.size for part in parts) < 100:
@@ -64,7 +67,10 @@ class Channel:
         return channel
 
     def learn(self, volume: np.ndarray) -> None:
-        """Regional means from the voxels whose tissue is sure."""
+        """Regional means from the voxels whose tissue is sure.
+
+        ``volume`` (classes, X, Y, Z): fractions of the tissues.
+        """
         for k in (1, 2):
             sure = (self._flat & (volume[k] > _SURE)).astype(np.float32)
             mean = regional_mean(self._image, sure, float(self._means[k]), self._spacing, _REGIONAL)
@@ -85,7 +91,10 @@ class Channel:
 
 
 def flat_voxels(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """The 40 % of the voxels of ``mask`` around which the image is least steep: mostly of a single tissue."""
+    """The 40 % of the voxels of ``mask`` around which the image is least steep: mostly of a single tissue.
+
+    (X, Y, Z) all, spacing in mm; the result is bool.
+    """
     from scipy.ndimage import gaussian_gradient_magnitude
 
     if not mask.any():
@@ -98,6 +107,8 @@ def regional_mean(
     image: np.ndarray, weight: np.ndarray, overall: float, spacing: tuple[float, float, float], width: float
 ) -> np.ndarray:
     """The mean of ``image`` under ``weight`` around each voxel, by a Gaussian of ``width`` mm standard deviation.
+
+    ``image``, ``weight`` and the result are (X, Y, Z), in the image's unit; spacing in mm.
 
     Where there is little weight, ``overall`` takes its place. Computed on every second voxel: it is that smooth.
     """
@@ -130,7 +141,7 @@ def _neighbours(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def settle(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: int) -> None:
+def mean_field_update(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: int) -> None:
     """Let neighbours agree: ``rounds`` mean-field updates of the Potts field, in place.
 
     Args:
@@ -146,5 +157,8 @@ def settle(evidence: np.ndarray, volume: np.ndarray, mask: np.ndarray, rounds: i
 
 
 def likeliest(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Labels (uint8): 1 CSF, 2 grey, 3 white matter, 0 outside ``mask``."""
+    """Labels (uint8): 1 CSF, 2 grey, 3 white matter, 0 outside ``mask``.
+
+    ``volume`` (3, X, Y, Z) are their probabilities, ``mask`` (X, Y, Z).
+    """
     return np.where(mask, volume.argmax(0) + 1, 0).astype(np.uint8)

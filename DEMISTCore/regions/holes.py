@@ -15,7 +15,10 @@ _ISLAND = 0.02
 
 
 def fill_white(tissue: Volume, lesions: np.ndarray) -> Volume:
-    """Lesions, and pockets of other tissue under 0.05 mL that white matter and lesions enclose, become white matter."""
+    """Lesions, and pockets of other tissue under 0.05 mL that white matter and lesions enclose, become white matter.
+
+    ``lesions`` (X, Y, Z), on the grid of ``tissue``.
+    """
     from scipy.ndimage import label
 
     white = (tissue.array == WHITE) | (lesions & (tissue.array > 0))

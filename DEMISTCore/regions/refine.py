@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .brightness import FLAIR_LIMIT, Channel, likeliest, settle
+from .brightness import FLAIR_LIMIT, Channel, likeliest, mean_field_update
 
 #: No tissue is less likely than this to a prior, which may be wrong.
 _LEAST_PRIOR = 1e-3
@@ -46,5 +46,5 @@ def refine(
             for channel in channels:
                 channel.learn(volume)
         evidence = expected + sum(channel.evidence() for channel in channels)
-        settle(evidence, volume, mask, _ROUNDS)
+        mean_field_update(evidence, volume, mask, _ROUNDS)
     return likeliest(volume, mask)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import Volume
-from .brightness import Channel, flat_voxels, likeliest, settle
+from .brightness import Channel, flat_voxels, likeliest, mean_field_update
 from .holes import fill_white
 from .masks import describe, labels_to_grid
 from .suggest import suggest_lesions
@@ -118,7 +118,7 @@ def _classify(
             if len(images) > 1:
                 channels = [t1w, Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
         evidence = sum(channel.evidence() for channel in channels)
-        settle(evidence, volume, mask, _ROUNDS)
+        mean_field_update(evidence, volume, mask, _ROUNDS)
     return likeliest(volume, mask)
 
 

@@ -38,6 +38,8 @@ class Processing:
 def truncate_kspace(image: np.ndarray, shares: tuple[float, float, float]) -> np.ndarray:
     """Keep the inner ``shares`` of the spatial frequencies along each axis: Gibbs ringing at every edge.
 
+    (X, Y, Z), in any unit; ``shares`` are fractions.
+
     Symmetric about zero frequency, so that a real image stays real.
     """
     from scipy import fft
@@ -87,7 +89,10 @@ def stripe_gains(slices: int, size: float, rng: np.random.Generator) -> np.ndarr
 
 
 def filtered(image: np.ndarray, processing: Processing, spacing: tuple[float, float, float]) -> np.ndarray:
-    """The vendor's filter. In-plane only where slices are thicker than 2 mm, as vendors do."""
+    """The vendor's filter. In-plane only where slices are thicker than 2 mm, as vendors do.
+
+    (X, Y, Z), in any unit; ``spacing`` in mm.
+    """
     from scipy.ndimage import convolve1d, gaussian_filter, median_filter
 
     kind, strength = processing.filter, processing.strength
@@ -127,7 +132,10 @@ def _diffused(image: np.ndarray, strength: float, axes: int, steps: int = 4) -> 
 
 
 def winsorized(image: np.ndarray, share: float, least: float) -> np.ndarray:
-    """Clip the brightest ``share`` of the voxels above ``least`` to the value where they begin."""
+    """Clip the brightest ``share`` of the voxels above ``least`` to the value where they begin.
+
+    Of any shape and unit; ``share`` is a fraction.
+    """
     bright = image[image > least]
     if share <= 0 or not bright.size:
         return image
@@ -135,7 +143,10 @@ def winsorized(image: np.ndarray, share: float, least: float) -> np.ndarray:
 
 
 def compressed(image: np.ndarray, amount: float, peak: float) -> np.ndarray:
-    """log(1 + c x) / log(1 + c) of x = ``image`` / ``peak``, times ``peak``: a vendor's display curve."""
+    """log(1 + c x) / log(1 + c) of x = ``image`` / ``peak``, times ``peak``: a vendor's display curve.
+
+    Of any shape; ``peak`` in the unit of ``image``.
+    """
     if amount <= 0:
         return image
     return peak * np.log1p(amount * np.maximum(image, 0) / peak) / np.log1p(amount)
@@ -150,6 +161,8 @@ def received(
     coils: int = 1,
 ) -> np.ndarray:
     """Magnitude image of ``signal`` (float32) with the ringing and the correlated noise of a truncated k-space.
+
+    ``signal`` (X, Y, Z); noise in its unit.
 
     Root sum of squares over ``coils`` channels: Rician noise for one, noncentral chi for more (Gudbjartsson and Patz,
     Magn Reson Med 34:910, 1995; Constantinides et al., Magn Reson Med 38:852, 1997). ``signal`` is the combined one,
@@ -176,6 +189,8 @@ def received(
 
 def flip_field(shape: tuple[int, int, int], size: float, rng: np.random.Generator) -> np.ndarray:
     """Share of the flip angle asked for that each voxel gets (float32): the dome of dielectric resonance and more.
+
+    Of ``shape`` (X, Y, Z).
 
     At 3 T the head's centre gets more and its periphery less, by up to a quarter each (Wang et al., Magn Reson Med
     53:408, 2005; Boudreau et al., J Magn Reson Imaging 46:1673, 2017). ``size``: how far, 0.2 for 3 T.
@@ -215,7 +230,10 @@ def bias_field(shape: tuple[int, int, int], size: float, kind: str, rng: np.rand
 
 
 def g_factor(shape: tuple[int, int, int], size: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise amplification of parallel imaging (float32): 1 at the border, 1 + ``size`` near the centre."""
+    """Noise amplification of parallel imaging (float32): 1 at the border, 1 + ``size`` near the centre.
+
+    Of ``shape`` (X, Y, Z).
+    """
     axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
     centre = rng.uniform(-0.3, 0.3, 3)
     distance = sum((a - c) ** 2 for a, c in zip(axes, centre))

@@ -21,6 +21,8 @@ _POWER = -np.log(0.83) * 0.001 / np.pi**2
 def free_r1(r1: np.ndarray, psr: np.ndarray, *, kmf: float, r1_bound: float) -> np.ndarray:
     """R1 of the free pool that makes ``r1`` the slow rate of the coupled pair.
 
+    Of any shape; rates in 1/s, PSR as fraction.
+
     From the characteristic equation (R1f + kfm - R1)(R1m + kmf - R1) = kfm kmf with kfm = kmf PSR (Henkelman et al.,
     Magn Reson Med 29:759, 1993). Where both pools relax alike (``r1_bound`` = ``r1``) it is ``r1`` itself.
     """
@@ -29,6 +31,8 @@ def free_r1(r1: np.ndarray, psr: np.ndarray, *, kmf: float, r1_bound: float) -> 
 
 def bound_saturation(flip: np.ndarray | float, duration: float) -> np.ndarray:
     """Share of the macromolecular magnetisation left by an on-resonance pulse of ``flip`` degrees and ``duration`` s.
+
+    Of any shape.
 
     Power law through Sm = 0.83 at 180 degrees in 1 ms (Dortch 2011).
     """
@@ -61,7 +65,10 @@ def relaxation(duration: float, psr: np.ndarray, r1: np.ndarray, *, kmf: float, 
 
 
 def pulse(free: np.ndarray | float, bound: np.ndarray | float, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """A pulse that leaves the shares ``free`` and ``bound`` of the two pools' longitudinal magnetisation."""
+    """A pulse that leaves the shares ``free`` and ``bound`` of the two pools' longitudinal magnetisation.
+
+    Returns (..., 3, 3) on (zf, zm, 1), ``...`` being the shape of all three together.
+    """
     shape = np.broadcast_shapes(np.shape(free), np.shape(bound), shape)
     result = np.zeros((*shape, 3, 3))
     result[..., 0, 0], result[..., 1, 1], result[..., 2, 2] = free, bound, 1
@@ -92,6 +99,8 @@ def mprage(
     center: float = 0.5,
 ) -> np.ndarray:
     """Steady-state MPRAGE signal of two pools per unit of proton density.
+
+    ``psr`` (fraction) and ``r1`` (1/s, free water) are of any shape, as is the signal; times in s, angles in degrees.
 
     Timing as in :func:`~DEMISTCore.simulate.physics.mprage_signal`. The inversion leaves -``inversion_efficiency`` of
     the free and ``inversion_saturation`` of the macromolecular pool (van Gelderen et al., NeuroImage 128:85, 2016,
@@ -128,7 +137,10 @@ def spoiled_echo(
     r1_bound: float,
     pulse_duration: float = 0.001,
 ) -> np.ndarray:
-    """Spoiled gradient echo of two pools per unit of proton density (Ernst's equation where ``psr`` is 0)."""
+    """Spoiled gradient echo of two pools per unit of proton density (Ernst's equation where ``psr`` is 0).
+
+    ``psr`` (fraction) and ``r1`` (1/s, free water) are of any shape, as is the signal; times in s, angles in degrees.
+    """
     excitation = pulse(np.cos(np.radians(flip)), bound_saturation(flip, pulse_duration))
     cycle = relaxation(tr, psr, r1, kmf=kmf, r1_bound=r1_bound) @ excitation
     return np.sin(np.radians(flip)) * np.abs(_steady(cycle)[..., 0])
@@ -145,6 +157,8 @@ def spin_echo(
     pulse_duration: float = 0.002,
 ) -> np.ndarray:
     """Spin echo of two pools without its T2 decay.
+
+    ``psr`` (fraction) and ``r1`` (1/s, free water) are of any shape, as is the signal; times in s, angles in degrees.
 
     Excitation of ``flip`` and one refocusing pulse of twice that saturate the macromolecules by their power. The echo
     is proportional to sin^3 of ``flip``: sin of the excitation, sin^2 of half the refocusing angle.
@@ -169,6 +183,8 @@ def flair(
     train_saturation: float = 0.3,
 ) -> np.ndarray:
     """Inversion-recovery turbo spin echo of two pools without its T2 decay.
+
+    ``psr`` (fraction) and ``r1`` (1/s, free water) are of any shape, as is the signal; times in s, angles in degrees.
 
     The inversion acts as in :func:`mprage`; the readout leaves no free and ``train_saturation`` of the macromolecular
     magnetisation.

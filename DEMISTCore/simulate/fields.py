@@ -6,7 +6,10 @@ import numpy as np
 
 
 def smooth_field(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Zero-mean, unit-variance Gaussian random field (float32) with a correlation length of about ``scale`` voxels."""
+    """Zero-mean, unit-variance Gaussian random field (float32) with a correlation length of about ``scale`` voxels.
+
+    Of ``shape`` (X, Y, Z).
+    """
     import torch
     from scipy.ndimage import gaussian_filter
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .lesions import Lesions
+from .lesions import LesionMaps
 
 #: Share of the lesions of each kind.
 KINDS: dict[str, float] = {
@@ -62,7 +62,7 @@ def draw_properties(kind: str, rng: np.random.Generator) -> tuple[float, float, 
     return severity, r1, (0.6 + 7.0 * lost**2) * spread, water
 
 
-def characterise(lesions: Lesions, white: np.ndarray, rng: np.random.Generator) -> tuple[Lesions, dict[str, int]]:
+def characterise(lesions: LesionMaps, white: np.ndarray, rng: np.random.Generator) -> tuple[LesionMaps, dict[str, int]]:
     """Give every lesion a kind and its properties; oedema gets a wide, soft rim.
 
     Args:
@@ -90,7 +90,7 @@ def characterise(lesions: Lesions, white: np.ndarray, rng: np.random.Generator) 
     return fill(lesions, table), tally
 
 
-def fill(lesions: Lesions, table: np.ndarray) -> Lesions:
+def fill(lesions: LesionMaps, table: np.ndarray) -> LesionMaps:
     """``lesions`` with the maps severity, r1, t2 and water from ``table`` (4, number of lesions + 1)."""
     where = np.flatnonzero(lesions.owner)
     owner = lesions.owner.flat[where]
@@ -100,7 +100,7 @@ def fill(lesions: Lesions, table: np.ndarray) -> Lesions:
     return replace(lesions, severity=maps[0], r1=maps[1], t2=maps[2], water=maps[3])
 
 
-def _with_rims(lesions: Lesions, white: np.ndarray, widths: dict[int, float]) -> Lesions:
+def _with_rims(lesions: LesionMaps, white: np.ndarray, widths: dict[int, float]) -> LesionMaps:
     """A rim of ``widths`` mm around some lesions, in which their share falls to zero; confined to white matter."""
     from scipy.ndimage import distance_transform_edt, find_objects
 

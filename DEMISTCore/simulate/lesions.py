@@ -13,7 +13,7 @@ from .fields import pull, random_affine, smooth_field
 
 
 @dataclass(frozen=True, eq=False)
-class Lesions:
+class LesionMaps:
     """Lesion maps on the subject's grid, all (X, Y, Z).
 
     ``amount``: float32 in [0, 1], 0 outside, 1 in a fully lesioned voxel (soft rim);
@@ -37,14 +37,17 @@ class Lesions:
         return self.amount > 0.5
 
 
-def no_lesions(shape: tuple[int, int, int]) -> Lesions:
+def no_lesions(shape: tuple[int, int, int]) -> LesionMaps:
     """Maps of a brain without lesions."""
     return plain(*(np.zeros(shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint16)))
 
 
-def plain(amount: np.ndarray, severity: np.ndarray, numbers: np.ndarray, owner: np.ndarray) -> Lesions:
-    """Lesions that follow their severity in everything: the water's R1 unchanged, T2 and water content with the PSR."""
-    return Lesions(
+def plain(amount: np.ndarray, severity: np.ndarray, numbers: np.ndarray, owner: np.ndarray) -> LesionMaps:
+    """Lesions that follow their severity in everything: the water's R1 unchanged, T2 and water content with the PSR.
+
+    All are (X, Y, Z): ``amount`` and ``severity`` fractions, ``numbers`` and ``owner`` integers.
+    """
+    return LesionMaps(
         amount, severity, numbers, owner, r1=np.zeros_like(amount), t2=0.55 + 0.9 * severity, water=0.75 * severity
     )
 
@@ -78,7 +81,7 @@ def grow(
     cortex_distance: np.ndarray,
     rng: np.random.Generator,
     count: int,
-) -> Lesions:
+) -> LesionMaps:
     """Grow ``count`` lesions in white matter.
 
     Sites follow the white matter with a periventricular (38 %) and a juxtacortical (27 %) preference, the McDonald
@@ -122,7 +125,7 @@ def grow(
 
 
 def _add(
-    lesions: Lesions,
+    lesions: LesionMaps,
     tissue: np.ndarray,
     centre: np.ndarray,
     radius: float,
@@ -164,8 +167,8 @@ BEYOND: dict[str, tuple[float, float]] = {
 
 
 def grow_beyond(
-    lesions: Lesions, places: dict[str, np.ndarray], domain: dict[str, np.ndarray], rng: np.random.Generator
-) -> tuple[Lesions, dict[str, int]]:
+    lesions: LesionMaps, places: dict[str, np.ndarray], domain: dict[str, np.ndarray], rng: np.random.Generator
+) -> tuple[LesionMaps, dict[str, int]]:
     """Add lesions of cerebellum, brainstem and cortex to those of cerebral white matter.
 
     Args:
@@ -177,7 +180,7 @@ def grow_beyond(
     Returns:
         All lesions, and how many were added at each place.
     """
-    grown = Lesions(**{name: values.copy() for name, values in vars(lesions).items()})
+    grown = LesionMaps(**{name: values.copy() for name, values in vars(lesions).items()})
     number = int(max(lesions.owner.max(), lesions.numbers.max()))
     added = {}
     for name, (mean, median) in BEYOND.items():
@@ -197,8 +200,10 @@ def from_masks(
     white: np.ndarray,
     brain: np.ndarray,
     rng: np.random.Generator,
-) -> Lesions:
+) -> LesionMaps:
     """Take lesions from one to three real masks, warp them onto this brain and recombine them.
+
+    ``white`` (fraction) and ``brain`` (bool) are (X, Y, Z), with voxels of 1 mm.
 
     Each mask's grid is scaled to the brain's bounding box (with a random affine and a random left-right flip), its
     connected lesions are kept or dropped at random and get severities of their own; lesions are then confined to

@@ -11,6 +11,8 @@ import numpy as np
 def r1_from_psr(psr: np.ndarray, r1_water: np.ndarray | float, r1_macro: float) -> np.ndarray:
     """Observed R1 of two pools in fast exchange, R1 = (R1w + PSR R1m) / (1 + PSR).
 
+    Of any shape; rates in 1/s, PSR as fraction.
+
     The pool-size-weighted mean of the two rates (Zimmerman and Brittin 1957), the form behind the linear
     relaxometry model of Callaghan et al., Magn Reson Med 73:1309 (2015) and the two-pool field-dependence study
     of Wang et al., NeuroImage 213:116700 (2020).
@@ -31,6 +33,8 @@ def mprage_signal(
     center: float = 0.5,
 ) -> np.ndarray:
     """Steady-state MPRAGE signal at the k-space centre, in closed form.
+
+    ``r1`` (1/s) and ``pd`` are of any shape, as is the signal; times in s.
 
     One cycle of length ``tr``: inversion, recovery, a train of ``echoes`` pulses of ``flip`` degrees every
     ``echo_spacing``, recovery. ``ti`` runs from the inversion to the pulse at the fraction ``center`` of the
@@ -82,6 +86,8 @@ def flair_signal(
     inversion_efficiency: float = 1.0,
 ) -> np.ndarray:
     """Inversion-recovery turbo-spin-echo signal, S = PD |1 - (1 + k) exp(-TI R1) + k exp(-TR R1)| exp(-TE R2).
+
+    Arrays of any shape, as is the signal; rates in 1/s, times in s.
 
     Bydder and Young, J Comput Assist Tomogr 9:659 (1985), with inversion efficiency k and long ``tr``; ``te`` is the
     effective (contrast-equivalent) echo time.

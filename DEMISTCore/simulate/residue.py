@@ -84,6 +84,8 @@ def rim(
 def bitten(brain: np.ndarray, rng: np.random.Generator, parameters: dict[str, Any]) -> np.ndarray | None:
     """Voxels (bool) that the extraction took from the brain's surface, 1-2 mm deep in patches; None in half the people.
 
+    ``brain`` (X, Y, Z).
+
     Outside the brain the patches reach on: where cortex is cut, the fluid before it is gone.
     """
     from scipy.ndimage import binary_erosion
@@ -108,6 +110,8 @@ def mix_in(
     r1_water: float = 0.36,
 ) -> None:
     """Put ``residue`` into the grey compartment of the maps a scan is computed from, in place.
+
+    All maps are (X, Y, Z): fractions and PSR as fractions, R2 and R1 in 1/s.
 
     It displaces fluid and air, never tissue. The compartment's PSR, R2, PD and R1 become means weighted with what
     fills it, so that PSR times fraction stays what it was.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .lesions import Lesions, no_lesions, plain
+from .lesions import LesionMaps, no_lesions, plain
 
 #: SDs of the factors on PSR, all tissues together and each; those on R2 likewise; mean factors on white and grey PSR.
 PSR_SPREAD = (0.085, 0.06)
@@ -20,7 +20,10 @@ PSR_SHIFT = (0.96, 1.07)
 
 
 def box_blur(values: np.ndarray, width: float) -> np.ndarray:
-    """Mean over a cube of ``width`` voxels (1 to 3) around each voxel: partial volume of a scanner's own voxels."""
+    """Mean over a cube of ``width`` voxels (1 to 3) around each voxel: partial volume of a scanner's own voxels.
+
+    (X, Y, Z), in any unit.
+    """
     from scipy.ndimage import convolve1d
 
     side = (width - 1) / 2
@@ -35,7 +38,7 @@ def draw_count(rng: np.random.Generator) -> int:
     return int(1 + rng.poisson(rng.gamma(1.3, 34.0)))
 
 
-def grow(white: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Generator, count: int) -> Lesions:
+def grow(white: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Generator, count: int) -> LesionMaps:
     """Spindles along lines that lead away from the ventricles (Dawson's fingers), with gamma-distributed sizes.
 
     Args:
@@ -73,7 +76,7 @@ def grow(white: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Gener
     return plain(found.amount, found.severity, found.numbers, found.owner)
 
 
-def characterise(lesions: Lesions, rng: np.random.Generator) -> Lesions:
+def characterise(lesions: LesionMaps, rng: np.random.Generator) -> LesionMaps:
     """Concentric lesions: every property has one value in the core and another at the rim.
 
     Demyelination goes with a longer T2 at the rim and with more water in the core; the water's R1 is free of both.
@@ -105,6 +108,8 @@ def nawm_loss(
     distance: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Generator, parameters: dict
 ) -> np.ndarray:
     """Share of PSR that normal-appearing white matter lost: everywhere alike, less far from ventricles, and a plateau.
+
+    (X, Y, Z); distances in mm.
 
     Diffuse disease instead of a decay around each lesion: the loss ends in a straight line some mm from the lesion.
     """

@@ -12,19 +12,17 @@ import numpy as np
 from ..errors import InputError
 from ..labels import CSF, GREY, LESION, WHITE
 from ..volume import Grid, Volume
-from . import lesion_kinds, residue
+from . import compartments, lesion_kinds, residue
 from . import lesions as lesion_model
 from . import shifted_tissue as shifted
 from .anatomy import TEMPLATE, Anatomy, list_anatomies, load_anatomy
 from .fields import pull
 from .shape import coordinates, moved_surfaces
 from .tissue_maps import TissueMaps, tissue_maps
-from .tissues import CLASS_INDEX, CLASSES, EXTRA
 from .tracts import tract_factors
 
 #: ``standard`` is what networks are trained on; ``shifted`` is a test instrument with other laws: shifted_tissue.py.
 PHYSICS = ("standard", "shifted")
-MARGIN = 12  # mm of background kept around the head or brain
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class Subject:
     psr: np.ndarray
     dseg: np.ndarray
     brain: np.ndarray
-    lesions: lesion_model.Lesions
+    lesions: lesion_model.LesionMaps
     fractions: dict[int, np.ndarray]
     compartment_psr: dict[int, np.ndarray]
     r2: dict[int, np.ndarray]
@@ -102,13 +100,13 @@ def simulate_subject(
     if anatomy is None:
         names = list_anatomies(anatomies)
         anatomy = load_anatomy(names[int(rng.integers(len(names)))])
-    classes, sinus, affine = _crop(anatomy, skull)
+    classes, sinus, affine = compartments.crop(anatomy, skull)
     if rng.random() < 0.5:
         classes, sinus = classes[::-1], sinus[::-1]
     classes = np.ascontiguousarray(classes)
     parameters: dict[str, Any] = {"seed": int(seed), "anatomy": anatomy.name, "skull": bool(skull), "physics": physics}
 
-    channels, layout = _channels(classes, rng, parameters, physics)
+    channels, layout = compartments.channels(classes, rng, parameters, physics)
     where = coordinates(classes, rng, parameters)
     if surface_sd:
         # Its own generator: with and without, the same seed is the same person otherwise.
@@ -119,20 +117,20 @@ def simulate_subject(
     warped = pull(channels, where)
     maps = {name: warped[index] for name, index in layout.items()}
 
-    fractions = _fractions(maps, rng, physics)
+    fractions = compartments.fractions(maps, rng, physics)
     tissue = fractions[WHITE] + fractions[GREY]
-    brain = _brain_mask(tissue, maps["ventricle"])
+    brain = compartments.brain_mask(tissue, maps["ventricle"])
     left = rng.uniform(0.0, 5.0)  # drawn with a skull, too: the same seed is the same person
     outside = None
     if not skull:
         # Extraction tools disagree about how much of the fluid around the brain they leave.
-        outside = _outside(brain)
+        outside = compartments.distance_outside(brain)
         parameters["fluid_left_mm"] = round(left, 2)
         kept = outside <= left
         for key in fractions:
             fractions[key] = fractions[key] * kept
-    ventricle_distance, cortex_distance = _distances(maps["ventricle"], maps["cortex"])
-    labels = _labels(fractions, maps, brain)
+    ventricle_distance, cortex_distance = compartments.distances(maps["ventricle"], maps["cortex"])
+    labels = compartments.labels(fractions, maps, brain)
     # What came later than the streams above has generators of its own, so that these stay what they were.
     own = [np.random.default_rng([int(seed), 23 + k]) for k in range(4)]
     if healthy:
@@ -193,7 +191,7 @@ def _draw_lesions(
     own: np.random.Generator,
     physics: str,
     parameters: dict[str, Any],
-) -> lesion_model.Lesions:
+) -> lesion_model.LesionMaps:
     """Lesions of cerebral white matter, grown or from masks, and of the rest of the brain, with their properties."""
     white, grey = fractions[WHITE], fractions[GREY]
     cerebral = white * maps["cerebrum"]
@@ -249,156 +247,3 @@ def _obscure(
         if cut is not None:
             for values in fractions.values():
                 values[cut] = 0
-
-
-def _crop(anatomy: Anatomy, skull: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crop to head or brain with a margin; without skull, drop extra-cerebral classes.
-
-    Returns:
-        Classes, where dura and sinuses were (bool), and the affine.
-    """
-    classes = anatomy.classes
-    compartments = np.array([tissue.compartment for tissue in CLASSES])
-    inside = compartments[classes] != EXTRA
-    cerebral = inside & (classes > 0) & (classes != CLASS_INDEX["outer CSF"])
-    where = np.argwhere(classes > 0) if skull else np.argwhere(cerebral)
-    low = np.maximum(where.min(0) - MARGIN, 0)
-    high = np.minimum(where.max(0) + 1 + MARGIN, classes.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high))
-    cropped = classes[box].copy()
-    sinus = cropped == CLASS_INDEX["dura and sinuses"]
-    if not skull:
-        cropped[~inside[box]] = 0
-    affine = anatomy.affine.copy()
-    affine[:3, 3] = (anatomy.affine @ np.append(low, 1.0))[:3]
-    return cropped, sinus, affine
-
-
-def _channels(
-    classes: np.ndarray, rng: np.random.Generator, parameters: dict, physics: str = "standard"
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Everything that has to be warped, one channel each; tissue means are drawn here, per subject."""
-    # Between-subject spread: SD 1.2/11.4 in white and 0.7/7.5 in grey matter (Dortch 2011), the larger part of it
-    # shared by all tissues (myelination and B1/calibration scale together).
-    (psr_sd, psr_own), (r2_sd, r2_own), mean = (0.055, 0.045), (0.04, 0.015), {WHITE: 1.0, GREY: 1.0}
-    if physics == "shifted":
-        psr_sd, psr_own, r2_sd, r2_own = *shifted.PSR_SPREAD, *shifted.R2_SPREAD
-        mean = dict(zip((WHITE, GREY), shifted.PSR_SHIFT))
-    shared = rng.normal(1.0, psr_sd)
-    solid = [t for t in CLASSES if t.compartment in mean]
-    drawn = {t.name: float(t.psr * mean[t.compartment] * shared * rng.normal(1.0, psr_own)) for t in solid}
-    # R2 differs between people mostly as a whole; were classes independent, cortices would differ visibly in FLAIR.
-    r2_shared = rng.normal(1.0, r2_sd)
-    rate = {t.name: float(t.r2 * r2_shared * rng.normal(1.0, r2_own)) for t in solid}
-    density = {t.name: float(t.pd * rng.normal(1.0, 0.02)) for t in solid}
-    parameters["psr_means"] = {name: round(value, 5) for name, value in drawn.items()}
-
-    def table(values: dict[str, float], compartment: int) -> np.ndarray:
-        return np.array([values.get(t.name, 0.0) if t.compartment == compartment else 0.0 for t in CLASSES], np.float32)
-
-    def share(*names: str) -> np.ndarray:
-        return np.array([t.name in names for t in CLASSES], np.float32)
-
-    compartment = np.array([t.compartment for t in CLASSES])
-    tables = {
-        "white": (compartment == WHITE).astype(np.float32),
-        "grey": (compartment == GREY).astype(np.float32),
-        "csf": (compartment == CSF).astype(np.float32),
-        "ventricle": share("ventricle", "choroid plexus"),
-        "choroid": share("choroid plexus"),
-        "cortex": share("cortex"),
-        "cerebrum": share("white matter"),
-        "psr white": table(drawn, WHITE),
-        "psr grey": table(drawn, GREY),
-        "r2 white": table(rate, WHITE),
-        "r2 grey": table(rate, GREY),
-        "pd white": table(density, WHITE),
-        "pd grey": table(density, GREY),
-        "deep grey": np.array([t.dseg == 4 for t in CLASSES], np.float32),
-        "cerebellar grey": share("cerebellar cortex"),
-        "cerebellar white": share("cerebellar white matter"),
-        "brainstem": np.array([t.dseg == 7 for t in CLASSES], np.float32),
-    }
-    present = [i for i in np.unique(classes) if CLASSES[i].compartment == EXTRA]
-    for index in present:
-        tables[f"extra {index}"] = (np.arange(len(CLASSES)) == index).astype(np.float32)
-    layout = {name: position for position, name in enumerate(tables)}
-    channels = np.empty((len(tables), *classes.shape), np.float32)
-    for target, values in zip(channels, tables.values()):
-        np.take(values, classes, out=target, mode="clip")  # "clip" spares a copy; every class is in the table
-    return channels, layout
-
-
-def _fractions(
-    maps: dict[str, np.ndarray], rng: np.random.Generator, physics: str = "standard"
-) -> dict[int, np.ndarray]:
-    """Partial volumes: the warped one-hot maps, blurred a little, because real borders do not follow voxel faces."""
-    from scipy.ndimage import gaussian_filter
-
-    sigma = rng.uniform(0.35, 0.6)
-
-    def blur(values: np.ndarray) -> np.ndarray:
-        if physics == "shifted":
-            return shifted.box_blur(values, 1 + 2 * sigma)
-        return gaussian_filter(values, sigma, truncate=3)
-
-    extras = [name for name in maps if name.startswith("extra ")]
-    result = {key: blur(maps[name]) for key, name in ((WHITE, "white"), (GREY, "grey"), (CSF, "csf"))}
-    if extras:
-        stack = np.stack([maps[name] for name in extras])
-        winner = np.array([int(name.split()[1]) for name in extras], np.uint8)[stack.argmax(0)]
-        total = stack.sum(0)
-        maps["extra class"] = np.where(total > 0.05, winner, 0).astype(np.uint8)
-        result[EXTRA] = blur(total)
-        for name in extras:
-            del maps[name]
-    else:
-        maps["extra class"] = np.zeros(maps["white"].shape, np.uint8)
-        result[EXTRA] = np.zeros(maps["white"].shape, np.float32)
-    return result
-
-
-def _brain_mask(tissue: np.ndarray, ventricle: np.ndarray) -> np.ndarray:
-    """Brain as extraction tools cut it: tissue, ventricles and the sulcal CSF between them (bool)."""
-    from scipy.ndimage import binary_closing, binary_fill_holes, label
-
-    solid = (tissue + ventricle) > 0.4
-    components, count = label(solid)
-    if count > 1:
-        solid = components == (np.bincount(components.ravel())[1:].argmax() + 1)
-    padded = np.pad(solid, 6)
-    closed = binary_closing(padded, iterations=4)[6:-6, 6:-6, 6:-6]
-    return binary_fill_holes(closed | solid)
-
-
-def _outside(mask: np.ndarray) -> np.ndarray:
-    """Distance to ``mask`` in mm, float32 (1 mm voxels)."""
-    from scipy.ndimage import distance_transform_edt
-
-    return distance_transform_edt(~mask).astype(np.float32)
-
-
-def _distances(ventricle: np.ndarray, cortex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in mm to ventricles and cortex, from a 2 mm grid (they only weigh probabilities and gradients)."""
-    from scipy.ndimage import distance_transform_edt
-
-    def distance(mask: np.ndarray) -> np.ndarray:
-        coarse = distance_transform_edt(~mask[::2, ::2, ::2], sampling=2.0).astype(np.float32)
-        import torch
-
-        tensor = torch.from_numpy(coarse)[None, None]
-        size = mask.shape
-        return torch.nn.functional.interpolate(tensor, size=size, mode="trilinear", align_corners=True)[0, 0].numpy()
-
-    return distance(ventricle > 0.5), distance(cortex > 0.5)
-
-
-def _labels(fractions: dict, maps: dict, brain: np.ndarray) -> np.ndarray:
-    """Hard labels without lesions: the largest compartment, split by where it is; 0 outside the brain mask."""
-    parts = np.stack([fractions[CSF], fractions[GREY], fractions[WHITE]])
-    dseg = np.array([1, 2, 3], np.uint8)[parts.argmax(0)]
-    dseg[(dseg == 2) & (maps["deep grey"] > 0.3)] = 4
-    dseg[(dseg == 2) & (maps["cerebellar grey"] > 0.3)] = 6
-    dseg[(dseg == 2) & (maps["choroid"] > 0.3)] = 1
-    dseg[(dseg == 3) & (maps["brainstem"] > 0.5)] = 7
-    return np.where(brain, dseg, 0).astype(np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from ..labels import GREY, WHITE
 from . import shifted_tissue as shifted
 from .fields import smooth_field
-from .lesions import Lesions
+from .lesions import LesionMaps
 
 
 class TissueMaps(NamedTuple):
@@ -29,7 +29,7 @@ class TissueMaps(NamedTuple):
 
 def tissue_maps(
     maps: dict[str, np.ndarray],
-    lesions: Lesions,
+    lesions: LesionMaps,
     ventricle_distance: np.ndarray,
     cortex_distance: np.ndarray,
     rng: np.random.Generator,

@@ -21,7 +21,7 @@ _EXPORTS = {
     "Comparison": ".comparison",
     "Contrast": ".contrast",
     "Roc": ".contrast",
-    "Settings": ".settings",
+    "MeasureSettings": ".settings",
     "agreement": ".comparison",
     "analyse": ".analysis",
     "compare": ".comparison",

@@ -21,7 +21,7 @@ from .comparison import compare
 from .contrast import contrasts
 from .outputs import check_folder, write
 from .report import Analysis
-from .settings import Settings
+from .settings import MeasureSettings
 from .table import region_table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def analyse(
     provenance: Mapping[str, Any] | None = None,
     already_aligned: bool = False,
     out: str | os.PathLike[str] | None = None,
-    settings: Settings | RegionSettings | None = None,
+    settings: MeasureSettings | RegionSettings | None = None,
     any_brain_volume: bool = False,
     tsv: bool = False,
     overwrite: bool = False,
@@ -93,7 +93,7 @@ def analyse(
     """
     from ..regions import RegionSettings, build_regions
 
-    settings = settings if isinstance(settings, Settings) else Settings(regions=settings)
+    settings = settings if isinstance(settings, MeasureSettings) else MeasureSettings(regions=settings)
     settings = replace(settings, regions=settings.regions or RegionSettings())
     sources = (psr, lesions, t1w, flair, tissue, brain, uncertainty, samples, reference)
     folder = None if out is None else check_folder(Path(out), overwrite, sources)

@@ -152,14 +152,14 @@ def agreement(a: ArrayLike, b: ArrayLike, *, clusters: ArrayLike | None = None, 
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation coefficient; NaN if a or b does not vary."""
+    """Correlation coefficient; NaN if a or b does not vary. Both (n,)."""
     x, y = a - a.mean(), b - b.mean()
     below = math.sqrt(float(x @ x) * float(y @ y))
     return min(1.0, max(-1.0, float(x @ y) / below)) if below > 0 else math.nan
 
 
 def concordance(a: np.ndarray, b: np.ndarray) -> float:
-    """Lin's concordance correlation: 2 cov / (var a + var b + (mean a - mean b)^2), moments divided by n."""
+    """Lin's concordance correlation: 2 cov / (var a + var b + (mean a - mean b)^2), moments divided by n. Both (n,)."""
     below = float(a.var() + b.var() + (a.mean() - b.mean()) ** 2)
     return 2 * float(np.mean((a - a.mean()) * (b - b.mean()))) / below if below > 0 else math.nan
 

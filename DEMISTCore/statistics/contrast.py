@@ -168,7 +168,10 @@ def curve(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def cohens_d(low: np.ndarray, high: np.ndarray) -> float:
-    """(mean high - mean low) / pooled SD with n - 1 weights (J. Cohen, Statistical Power Analysis, 2nd ed. 1988)."""
+    """(mean high - mean low) / pooled SD with n - 1 weights (J. Cohen, Statistical Power Analysis, 2nd ed. 1988).
+
+    (n,) and (m,), in one unit.
+    """
     freedom = low.size + high.size - 2
     if freedom < 1:
         return math.nan

@@ -29,7 +29,7 @@ NO_INTERVAL: Interval = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
-class Spread:
+class AreaVariance:
     """How far an AUC may be off: its ``variance``, degrees of ``freedom``, independent observations on each side."""
 
     variance: float
@@ -60,19 +60,23 @@ def placements(low: ArrayLike, high: ArrayLike) -> tuple[float, np.ndarray, np.n
     return float(v01.mean()), v10, v01
 
 
-def variance(v10: np.ndarray, v01: np.ndarray) -> Spread:
+def variance(v10: np.ndarray, v01: np.ndarray) -> AreaVariance:
     """DeLong's variance of the AUC, all observations independent; NaN if a side has one observation only.
+
+    ``v10`` (n,) and ``v01`` (m,) are the placement values of both sides, see :func:`placements`.
 
     Degrees of freedom are Satterthwaite's (E. Brunner, U. Munzel, Biom J 42:17, 2000, whose variance is the same): few
     lesions make a wide interval, many observations the normal one.
     """
     if v10.size < 2 or v01.size < 2:
-        return Spread(math.nan, math.nan, v10.size, v01.size)
+        return AreaVariance(math.nan, math.nan, v10.size, v01.size)
     parts = float(v10.var(ddof=1) / v10.size), float(v01.var(ddof=1) / v01.size)
-    return Spread(sum(parts), _satterthwaite(parts, (v10.size, v01.size)), v10.size, v01.size)
+    return AreaVariance(sum(parts), _satterthwaite(parts, (v10.size, v01.size)), v10.size, v01.size)
 
 
-def clustered_variance(v10: np.ndarray, v01: np.ndarray, low_clusters: ArrayLike, high_clusters: ArrayLike) -> Spread:
+def clustered_variance(
+    v10: np.ndarray, v01: np.ndarray, low_clusters: ArrayLike, high_clusters: ArrayLike
+) -> AreaVariance:
     """Variance of the AUC where only clusters are independent.
 
     N. A. Obuchowski, Biometrics 53:567 (1997). Placements are summed within each cluster i,
@@ -101,13 +105,13 @@ def clustered_variance(v10: np.ndarray, v01: np.ndarray, low_clusters: ArrayLike
     high_sum = np.bincount(of_high, v01, minlength=count) - high_size * area
     i10, i01 = int((low_size > 0).sum()), int((high_size > 0).sum())
     if i10 < 2 or i01 < 2:
-        return Spread(math.nan, math.nan, i10, i01)
+        return AreaVariance(math.nan, math.nan, i10, i01)
     parts = (
         i10 / (i10 - 1) * float(low_sum @ low_sum) / m**2,
         i01 / (i01 - 1) * float(high_sum @ high_sum) / n**2,
     )
     shared = 2 * count / (count - 1) * float(low_sum @ high_sum) / (m * n)
-    return Spread(max(sum(parts) + shared, 0.0), _satterthwaite(parts, (i10, i01)), i10, i01)
+    return AreaVariance(max(sum(parts) + shared, 0.0), _satterthwaite(parts, (i10, i01)), i10, i01)
 
 
 def _satterthwaite(parts: tuple[float, float], counts: tuple[int, int]) -> float:
@@ -116,7 +120,7 @@ def _satterthwaite(parts: tuple[float, float], counts: tuple[int, int]) -> float
     return sum(parts) ** 2 / below if below > 0 else math.inf
 
 
-def interval(area: float, spread: Spread, confidence: float = 0.95) -> tuple[Interval, str]:
+def interval(area: float, spread: AreaVariance, confidence: float = 0.95) -> tuple[Interval, str]:
     """Confidence interval of an AUC, and by which method: :func:`logit_interval`, else :func:`separated_interval`.
 
     The method is ``"logit"``, ``"newcombe"``, or ``""`` where one observation on a side leaves no interval.
@@ -128,14 +132,14 @@ def interval(area: float, spread: Spread, confidence: float = 0.95) -> tuple[Int
     return separated_interval(area, spread.low, spread.high, confidence), "newcombe"
 
 
-def logit_interval(area: float, spread: Spread, confidence: float = 0.95) -> Interval:
+def logit_interval(area: float, spread: AreaVariance, confidence: float = 0.95) -> Interval:
     """Confidence interval of an AUC from its variance, on the logit scale, so that it stays inside 0 to 1.
 
     logit A -+ t SE / (A (1 - A)), taken back by the logistic function (M. S. Pepe, The Statistical Evaluation of
     Medical Tests for Classification and Prediction, Oxford 2003); t is Student's quantile. NaN where the variance is
     unknown or the AUC is 0 or 1.
 
-    >>> [round(v, 3) for v in logit_interval(0.9, Spread(0.03**2))]
+    >>> [round(v, 3) for v in logit_interval(0.9, AreaVariance(0.03**2))]
     [0.824, 0.945]
     """
     from scipy.special import expit, logit

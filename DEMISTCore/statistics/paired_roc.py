@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .delong import NO_INTERVAL, Interval, Spread, clustered_variance, placements, variance
+from .delong import NO_INTERVAL, AreaVariance, Interval, clustered_variance, placements, variance
 
 RESAMPLES = 10_000
 
@@ -150,7 +150,7 @@ def _normal(difference: float, spread: float, norm: object, confidence: float) -
     return (difference - half, difference + half), float(2 * norm.sf(abs(difference) / error))
 
 
-def _student(difference: float, spread: Spread, confidence: float) -> tuple[Interval, float]:
+def _student(difference: float, spread: AreaVariance, confidence: float) -> tuple[Interval, float]:
     from scipy.stats import t
 
     if not math.isfinite(spread.variance):

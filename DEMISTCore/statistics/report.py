@@ -15,7 +15,7 @@ from ..volume import Volume
 from .comparison import COLUMNS as COMPARISON_COLUMNS
 from .comparison import Comparison
 from .contrast import Contrast, Roc
-from .settings import Settings
+from .settings import MeasureSettings
 from .table import COLUMNS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Analysis:
     statement: str
     origin: dict[str, Any] | None
     inputs: dict[str, Any]
-    settings: Settings
+    settings: MeasureSettings
     timings: dict[str, float] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     intervals: dict[str, Any] | None = None

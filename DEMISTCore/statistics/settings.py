@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class MeasureSettings:
     """What may be chosen.
 
     Attributes:

@@ -147,7 +147,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[st
 
 
 def pieces(psr: Volume, regions: Regions, names: dict[str, str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """The first columns of each row, and the flat indices of its voxels."""
+    """The first columns of each row, and the flat indices of its voxels. The indices are (n,)."""
     lesions = regions.lesions
     mark = " (suggested)" if lesions is not None and lesions.suggested else ""
     for key in (*(k for k in names if k in regions.masks), *(k for k in regions.masks if k not in names)):

@@ -106,6 +106,8 @@ def encode(
 def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: torch.dtype) -> Mean:
     """The posterior mean and its predicted spread.
 
+    ``mask`` is (X, Y, Z).
+
     Args:
         bundle: one with a mean network.
         given: of :func:`encode`.

@@ -20,7 +20,7 @@ from .memory import check_memory
 from .outputs import beside, check_formats, check_outputs, list_outputs, write
 from .plan import check_seeds, plan_sampling
 from .provenance import identity, provenance
-from .result import Spread, Synthesis
+from .result import RunningDeviation, Synthesis
 from .reuse import Reuse
 from .sampling import Estimate, generate
 
@@ -139,7 +139,7 @@ def synthesize(
         estimate = lambda now: tell(replace(now, to_native=prepared.to_native))  # noqa: E731
 
     vector, remarks = _protocol(inputs, protocol)
-    native, on_grid = Spread(), Spread()
+    native, on_grid = RunningDeviation(), RunningDeviation()
     samples, means = [], []
     for sample in generate(
         model,

@@ -43,7 +43,7 @@ class Synthesis:
     files: dict[str, Path] = field(default_factory=dict)
 
 
-class Spread:
+class RunningDeviation:
     """Running mean and standard deviation of maps (Welford 1962), in float64, in the order they come.
 
     Attributes:

@@ -16,7 +16,7 @@ from ..losses import Align, PatchGAN, edge_loss, kl_loss, known_mean, with_neigh
 from ..networks.autoencoder import build_autoencoder
 from ..networks.config import PSR_RANGE, ModelConfig
 from . import previews
-from .data import Prepared, augment, collate, crop, pick, random, random_patch
+from .data import PreparedSession, augment, collate, crop, pick, random, random_patch
 from .stage import Stage
 from .stages.autoencoder import AutoencoderSettings
 
@@ -80,7 +80,10 @@ def judged(y_hat: Tensor, y: Tensor, known: Tensor | None) -> Tensor:
 
 
 def spread_of(mu: Tensor, sigma: Tensor, batch: dict[str, Tensor], latent_noise: float) -> Tensor:
-    """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more."""
+    """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more.
+
+    ``mu``, ``sigma`` and the result are (B, C, X, Y, Z).
+    """
     if latent_noise <= 0:
         return sigma
     share = batch["z_spread"][:, None, None, None, None] * latent_noise
@@ -109,9 +112,13 @@ class AutoencoderStage(Stage):
     score = "psr_mae"
 
     def __init__(
-        self, model: ModelConfig, settings: AutoencoderSettings, train: Sequence[Prepared], held: Sequence[Prepared]
+        self,
+        model: ModelConfig,
+        settings: AutoencoderSettings,
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
     ) -> None:
-        self.model, self.settings, self.train, self.held = model, settings, train, held
+        self.model, self.settings, self.train, self.validation_set = model, settings, train, validation_set
         self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
@@ -156,7 +163,7 @@ class AutoencoderStage(Stage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Reconstruction of fixed patches of held-out subjects, from the latents' means, inside the brain."""
         s, errors = self.settings, []
-        entries = self.held or self.train
+        entries = self.validation_set or self.train
         for i in range(s.validation_patches):
             rng = random(s.seed, "validation", i)
             entry = entries[i % len(entries)]
@@ -179,7 +186,7 @@ class AutoencoderStage(Stage):
     def preview(self, path: Path, device: torch.device) -> None:
         """Slices of one held-out patch: images, their reconstructions, PSR, its reconstruction, the difference."""
         s = self.settings
-        entry = (self.held or self.train)[0]
+        entry = (self.validation_set or self.train)[0]
         start = random_patch(entry, s.patch, random(s.seed, "preview"))
         batch = collate([read_patch(entry, s.patch, start, False)])
         y, x = batch["y"].to(device), batch["x"].to(device)
@@ -198,7 +205,7 @@ class AutoencoderStage(Stage):
 
 
 def read_patch(
-    entry: Prepared,
+    entry: PreparedSession,
     size: Sequence[int],
     start: Sequence[int],
     flip: bool,
@@ -224,6 +231,6 @@ def read_patch(
     return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
 
 
-def read_known(entry: Prepared, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """1 where PSR is known, float32 ``size``; beyond the volume's edge it is known to be 0."""
+def read_known(entry: PreparedSession, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """1 where PSR is known, float32 ``size``; beyond the volume's edge it is known to be 0. The shape is ``size``."""
     return 1 - crop(1 - np.asarray(entry.known), start, size).astype(np.float32)

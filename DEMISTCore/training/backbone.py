@@ -15,7 +15,7 @@ from ..losses import known_mean
 from ..networks.backbone import build_backbone
 from ..networks.config import ModelConfig
 from . import previews
-from .data import Prepared, collate, random
+from .data import PreparedSession, collate, random
 from .foundation import Foundation
 from .groups import LatentSettings
 from .latents import (
@@ -61,6 +61,9 @@ def prediction_error(
 ) -> Tensor:
     """Mean squared error of a prediction at z_t, weighted by ``known``; with ``weighting`` "x0" counted in z_0.
 
+    ``prediction``, ``z`` and ``noise`` are (B, C, X, Y, Z), ``t`` (B,), ``known`` (B, 1, X, Y, Z) from 0 to 1.
+    Returns a scalar.
+
     At given z_t an error of v is 1 / sigma times one of z_0, an error of epsilon alpha / sigma times.
     """
     error = (prediction - schedule.target(z, noise, t)).square()
@@ -80,8 +83,8 @@ class BackboneStage(Stage):
         model: ModelConfig,
         settings: BackboneSettings,
         foundation: Foundation,
-        train: Sequence[Prepared],
-        held: Sequence[Prepared],
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
         cache: Path,
     ) -> None:
         # The autoencoders come as they are; the backbone is this stage's to choose.
@@ -90,8 +93,8 @@ class BackboneStage(Stage):
         )
         self.settings, self.psr, self.psr_range = settings, foundation.psr, foundation.psr_range
         self.schedule = NoiseSchedule(**settings.schedule, prediction=model.backbone.prediction)
-        latents = encode_cohort([*train, *held], foundation, settings, cache)
-        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        latents = encode_cohort([*train, *validation_set], foundation, settings, cache)
+        self.train, self.validation_set = latents[: len(train)], latents[len(train) :]
         self.partial = any(entry.is_partial for entry in train)
         check_crop(self.train, settings, model.backbone.multiple)
         # A foundation that has scales keeps them: other networks may have been trained on the same latents.
@@ -118,7 +121,7 @@ class BackboneStage(Stage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time, on fixed crops with fixed noise."""
         losses = []
-        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+        for sample in validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps):
             z = torch.from_numpy(sample.crop.read(sample.crop.latents.z[0]))[None].to(device) * self.latent_scale
             noise, t = sample.noise(z), sample.times.to(device)
             z = z.expand_as(noise)
@@ -129,7 +132,7 @@ class BackboneStage(Stage):
 
     def preview(self, path: Path, device: torch.device) -> None:
         """A PSR map out of nothing but noise, beside a held-out one and its reconstruction."""
-        latents = (self.held or self.train)[0]
+        latents = (self.validation_set or self.train)[0]
         truth = torch.from_numpy(np.asarray(latents.z[0], np.float32))[None].to(device)
         noise = SeededNoise([self.settings.seed])
         z = ddim(

@@ -47,7 +47,7 @@ def calibrate(
     cache: Path | None = None,
     workers: int = 1,
     device: str = "auto",
-    entries: Sequence[data.Prepared] | None = None,
+    entries: Sequence[data.PreparedSession] | None = None,
 ) -> dict[str, Any]:
     """Measure the errors of a bundle's mean on data sets, and write the bundle with its error bars to ``out``.
 
@@ -134,13 +134,13 @@ def _told(cases: Iterator[Case], count: int) -> Iterator[Case]:
     return iter(tqdm(cases, total=count, desc="calibrate", unit="scan"))
 
 
-def _mean(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> Any:
+def _mean(bundle: Bundle, entry: data.PreparedSession, device: Any, dtype: Any) -> Any:
     x = np.asarray(entry.x, np.float32)
     protocol, _ = read_protocol(*entry.meta["inputs"][:2])
     return predict_mean(bundle, encode(bundle, x, protocol, device, dtype), (x != 0).any(0), dtype)
 
 
-def _describe(entry: data.Prepared) -> np.ndarray:
+def _describe(entry: data.PreparedSession) -> np.ndarray:
     x = np.asarray(entry.x, np.float32)
     return describe(x, (x != 0).any(0))
 

@@ -48,7 +48,7 @@ class Finding:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    entry: data.Prepared | None = None
+    entry: data.PreparedSession | None = None
 
     @property
     def name(self) -> str:
@@ -174,7 +174,7 @@ def _look(finding: Finding, settings: Settings, cache: Path) -> None:
     look_at(finding, entry)
 
 
-def look_at(finding: Finding, entry: data.Prepared) -> None:
+def look_at(finding: Finding, entry: data.PreparedSession) -> None:
     """Facts, warnings and errors of a prepared session."""
     meta = entry.meta
     told = dict(meta.get("psr") or {})
@@ -248,7 +248,7 @@ def _participants(report: Report) -> None:
         )
 
 
-def stop_at_alarms(entries: Sequence[data.Prepared], accept: bool) -> None:
+def stop_at_alarms(entries: Sequence[data.PreparedSession], accept: bool) -> None:
     """Refuse sessions whose map does not lie on its scans, or belongs to somebody else.
 
     Args:

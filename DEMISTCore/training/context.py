@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..schema import read_text, shown
 
 if TYPE_CHECKING:
-    from .data import Prepared, Session
+    from .data import PreparedSession, Session
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _SUBJECT, _SESSION = ("participant_id", "subject"), ("session_id", "session")
 
 
 def read_contexts(
-    table: str | Path, conditions: Sequence[str], sessions: Sequence[Session | Prepared]
+    table: str | Path, conditions: Sequence[str], sessions: Sequence[Session | PreparedSession]
 ) -> dict[str, np.ndarray]:
     """The context of each session by its name, float32 (1, conditions), in the order of ``conditions``.
 
@@ -55,7 +55,7 @@ def read_contexts(
             values = dict.fromkeys(conditions, NEUTRAL)
         result[session.name] = np.array([[values[name] for name in conditions]], np.float32)
     if without and len(without) == len(result):
-        raise InputError(f"{table} has a row for none of the subjects ({without[0]}, ...); mend its participant_id.")
+        raise InputError(f"{table} has a row for none of the subjects ({without[0]}, ...); fix its participant_id.")
     if without:
         log.warning(
             "%s has no row for %d of %d sessions (%s, ...): these are neutral.",

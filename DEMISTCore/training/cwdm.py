@@ -17,7 +17,7 @@ from ..baselines.cwdm import as_velocity, build_cwdm, schedule
 from ..diffusion import SeededNoise, ddim
 from ..errors import InputError
 from ..losses import known_mean
-from .data import Prepared
+from .data import PreparedSession
 from .patches import PatchStage
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class CwdmStage(PatchStage):
 
     name = "cwdm"
 
-    def __init__(self, settings: CwdmSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+    def __init__(
+        self, settings: CwdmSettings, train: Sequence[PreparedSession], validation_set: Sequence[PreparedSession]
+    ) -> None:
         multiple = 2 ** len(settings.channels)
         if any(n % multiple for n in settings.patch):
             raise InputError(
@@ -59,7 +61,7 @@ class CwdmStage(PatchStage):
             )
         if any(n % settings.groups for n in settings.channels):
             raise InputError(f"channels={list(settings.channels)} must be multiples of groups={settings.groups}.")
-        super().__init__(settings, train, held)
+        super().__init__(settings, train, validation_set)
         self.objective = CwdmObjective(settings)
         self.objectives: dict[str, nn.Module] = {"cwdm": self.objective}
 
@@ -74,7 +76,7 @@ class CwdmStage(PatchStage):
         }
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """A short sample."""
+        """A short sample. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         given, noise = haar.shown(haar.transform(x.float())), SeededNoise([seed] * len(x))
 
         def clean(z: Tensor, t: Tensor) -> Tensor:

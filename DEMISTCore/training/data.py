@@ -153,16 +153,16 @@ def split(
             raise InputError(f"The data set has no subject {name!r}; it has {subjects[0]} to {subjects[-1]}.")
     excluded = {subject_name(name) for name in settings.exclude_subjects}
     left = [s for s in subjects if s not in excluded]
-    held = {subject_name(name) for name in settings.validation_subjects} - excluded
-    if not held and settings.validation > 0:
+    validation_set = {subject_name(name) for name in settings.validation_subjects} - excluded
+    if not validation_set and settings.validation > 0:
         if len(left) < 2:
             raise InputError("One subject cannot be split into training and validation; add subjects or validation=0.")
         count = min(len(left) - 1, max(1, round(settings.validation * len(left))))
-        held = set(random(settings.seed, "split").permutation(left)[:count].tolist())
-    train = [s for s in sessions if s.subject in left and s.subject not in held]
+        validation_set = set(random(settings.seed, "split").permutation(left)[:count].tolist())
+    train = [s for s in sessions if s.subject in left and s.subject not in validation_set]
     if not train:
         raise InputError("No subject is left to train on; hold out or exclude fewer.")
-    return train, [s for s in sessions if s.subject in held]
+    return train, [s for s in sessions if s.subject in validation_set]
 
 
 def subject_name(name: str) -> str:
@@ -174,7 +174,7 @@ def subject_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSession:
     """A session on the model grid, on disk. Arrays are opened when asked for: hundreds would exhaust file handles."""
 
     subject: str
@@ -220,12 +220,12 @@ class Prepared:
         return np.load(self.folder / "labels.npy", mmap_mode="r")
 
     @property
-    def shares(self) -> np.ndarray | None:
+    def fractions(self) -> np.ndarray | None:
         """Fractions of grey and of white matter, 255 for a whole voxel, lesions white: uint8 (2, X, Y, Z); or None."""
         file = self.folder / "shares.npy"
         return np.load(file, mmap_mode="r") if file.is_file() else None
 
-    def places(self, kind: str) -> np.ndarray:
+    def voxel_indices(self, kind: str) -> np.ndarray:
         """Up to 8192 voxels (n, 3) drawn from the "brain" or from its "lesion"s, where PSR is known."""
         return np.load(self.folder / f"{kind}.npy", mmap_mode="r")
 
@@ -245,7 +245,10 @@ def pick(count: int, seed: int, key: str, index: int) -> int:
 
 
 def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """A copy of ``array[..., start:start+size]``; beyond the edge it is filled with zeros. Last three axes."""
+    """A copy of ``array[..., start:start+size]``; beyond the edge it is filled with zeros. Last three axes.
+
+    The shape is (..., *size).
+    """
     lead = array.shape[:-3]
     result = np.zeros((*lead, *size), array.dtype)
     source, target = [], []
@@ -262,13 +265,15 @@ def clamp_start(start: Sequence[int], size: Sequence[int], shape: Sequence[int])
     return [min(max(s, 0), n - m) if n >= m else -((m - n) // 2) for s, m, n in zip(start, size, shape)]
 
 
-def random_patch(entry: Prepared, size: Sequence[int], rng: np.random.Generator, lesions: float = 0.3) -> list[int]:
+def random_patch(
+    entry: PreparedSession, size: Sequence[int], rng: np.random.Generator, lesions: float = 0.3
+) -> list[int]:
     """Start of a patch centred (with jitter) on a lesion or, else, on any brain voxel."""
-    places = entry.places("lesion")
+    places = entry.voxel_indices("lesion")
     if not len(places) or rng.random() >= lesions:
-        places = entry.places("brain")
+        places = entry.voxel_indices("brain")
     if not len(places):
-        raise InputError(f"{entry.name} has an empty brain mask; mend or exclude it (exclude_subjects=).")
+        raise InputError(f"{entry.name} has an empty brain mask; fix or exclude it (exclude_subjects=).")
     centre = np.asarray(places[rng.integers(len(places))], int)
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
     return clamp_start([c + j - n // 2 for c, j, n in zip(centre, jitter, size)], size, entry.labels.shape)

@@ -22,7 +22,7 @@ from ..networks.backbone import freeze
 from ..networks.config import ModelConfig
 from . import previews
 from .autoencoder import DiscriminatorObjective, judged, read_patch, spread_of
-from .data import Prepared, collate, pick, random, random_patch
+from .data import PreparedSession, collate, pick, random, random_patch
 from .foundation import Foundation
 from .stage import Stage
 from .stages.decoder import DecoderSettings
@@ -69,11 +69,15 @@ class DecoderStage(Stage):
     score = "psr_mae"
 
     def __init__(
-        self, settings: DecoderSettings, foundation: Foundation, train: Sequence[Prepared], held: Sequence[Prepared]
+        self,
+        settings: DecoderSettings,
+        foundation: Foundation,
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
     ) -> None:
         self.model: ModelConfig = foundation.model
         self.psr_range = foundation.psr_range
-        self.settings, self.train, self.held = settings, train, held
+        self.settings, self.train, self.validation_set = settings, train, validation_set
         self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
@@ -129,7 +133,7 @@ class DecoderStage(Stage):
 
     def _reconstruct(self, i: int, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(y, brain, y_hat), each (X, Y, Z), of validation patch ``i``."""
-        s, entries = self.settings, self.held or self.train
+        s, entries = self.settings, self.validation_set or self.train
         rng, entry = random(s.seed, "validation", i), entries[i % len(entries)]
         sample = read_patch(entry, s.patch, random_patch(entry, s.patch, rng), False, self.psr_range)
         y = collate([{"y": sample["y"]}])["y"].to(device)
@@ -144,4 +148,4 @@ class DecoderStage(Stage):
             ("PSR again", y_hat * self.psr_range, "psr"),
             ("difference", (y_hat - y) * self.psr_range, "difference"),
         ]
-        previews.draw(path, rows, title=f"{(self.held or self.train)[0].name}, reconstruction")
+        previews.draw(path, rows, title=f"{(self.validation_set or self.train)[0].name}, reconstruction")

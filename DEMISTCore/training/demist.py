@@ -27,7 +27,7 @@ from . import previews
 from .autoencoder import read_known
 from .backbone import by_time, error_by_time, known_of_crop, prediction_error, validation_samples
 from .context import NEUTRAL
-from .data import TISSUES, Prepared, collate, random
+from .data import TISSUES, PreparedSession, collate, random
 from .data import crop as crop_array
 from .foundation import Foundation
 from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_cohort, latent_scales, noise_like
@@ -115,8 +115,8 @@ class DemistStage(Stage):
         model: ModelConfig,
         settings: DemistSettings,
         foundation: Foundation,
-        train: Sequence[Prepared],
-        held: Sequence[Prepared],
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
         cache: Path,
         contexts: Mapping[str, np.ndarray] | None = None,
         mean: tuple[MeanConfig, PosteriorMean] | None = None,
@@ -128,8 +128,8 @@ class DemistStage(Stage):
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.autoencoder_hash, self.psr_range = foundation.autoencoder_hash, foundation.psr_range
-        latents = encode_cohort([*train, *held], foundation, settings, cache)
-        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        latents = encode_cohort([*train, *validation_set], foundation, settings, cache)
+        self.train, self.validation_set = latents[: len(train)], latents[len(train) :]
         self.partial = any(entry.is_partial for entry in train)
         if self.latent_scale is None:  # a published backbone: to unit variance, as its own latents were
             self.latent_scale, self.condition_scale = latent_scales(self.train, self.model.psr.factor)
@@ -254,7 +254,9 @@ class DemistStage(Stage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time on fixed crops with fixed noise; PSNR of short samples against the truth."""
         losses, psnr, estimates = [], [], []
-        for i, sample in enumerate(validation_samples(self.held or self.train, self.settings, self.schedule.steps)):
+        for i, sample in enumerate(
+            validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps)
+        ):
             crop = sample.crop
             z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
             condition, known = self._condition(crop, device), known_of_crop(crop, self.model.psr.factor, device)
@@ -307,7 +309,7 @@ class DemistStage(Stage):
 
     def preview(self, path: Path, device: torch.device) -> None:
         """A held-out subject: T1w, FLAIR, true PSR, a short sample, the difference."""
-        latents = (self.held or self.train)[0]
+        latents = (self.validation_set or self.train)[0]
         entry = latents.prepared
         y = np.asarray(entry.y, np.float32)
         own = self._context(latents, device)

@@ -6,11 +6,8 @@ minutes and from few people; ``streams`` trains what makes maps of the scans; ``
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from ..acquisition import read_protocol
-from ..bundle import DESCRIPTION_FILE, Bundle, check_target, description_hash, load_bundle
-from ..bundle.description import CARD_FILE
+from ..bundle import Bundle, check_target, load_bundle
 from ..bundle.seen import scan_marks
 from ..devices import pick_device, pick_dtype
 from ..errors import BundleError, InputError
-from ..files import atomic_folder, atomic_path, write_json
+from ..files import write_json
 from ..guards import protect_folder
 from ..uncertainty.conformal import subjects_needed
 from . import data
-from .check import PAGE, Report, check, summary
+from .check import PAGE, check, summary
+from .finetune_publish import publish
+from .finetune_scale import best_factor, copy_base, judge, predicted, with_scale
 from .groups import Settings
 from .settings import resolve, write_yaml
 
@@ -45,8 +42,6 @@ _DEFAULTS = {
     "demist": {"lr": 1e-4, "warmup": 20, "max_minutes": 15.0, "steps": 1000},
     "decoder": {"lr": 1e-4, "warmup": 20, "max_minutes": 10.0, "steps": 500},
 }
-#: A factor beyond this is no scanner's, but a wrong unit's.
-_SCALE_RANGE = (0.4, 2.5)
 
 
 def finetune(
@@ -104,21 +99,21 @@ def finetune(
     if report.all_errors and not settings.accept_alarms:
         raise InputError(
             f"{root} has {len(report.all_errors)} errors that would spoil the model (see {out / PAGE}); "
-            f"the first: {report.all_errors[0].rstrip('.')}; mend it, or leave it out "
+            f"the first: {report.all_errors[0].rstrip('.')}; fix it, or leave it out "
             "(exclude_subjects=)."
         )
     entries = [one.entry for one in report.findings if one.entry is not None]
-    train, held, to_fit = _people(entries, settings, level)
+    train, validation_set, to_fit = _people(entries, settings, level)
     where = pick_device(device)
     dtype = pick_dtype(where)
 
-    def predict(model: Bundle, entry: data.Prepared) -> np.ndarray:
+    def predict(model: Bundle, entry: data.PreparedSession) -> np.ndarray:
         return predicted(model, entry, where, dtype)
 
-    before = [(entry, predict(bundle, entry)) for entry in _told(held, "before")]
+    before = [(entry, predict(bundle, entry)) for entry in _told(validation_set, "before")]
     at = (
         before
-        if {e.name for e in train} == {e.name for e in held}
+        if {e.name for e in train} == {e.name for e in validation_set}
         else [(entry, predict(bundle, entry)) for entry in _told(train, "scale")]
     )
     factor = best_factor(at)
@@ -126,23 +121,23 @@ def finetune(
     scaled = with_scale(bundle, factor, out / "scaled" / out.name)
     model = scaled
     if level != "scale":
-        model = _train(root, out, scaled, level, settings, common, own, train, held, cache, licence, measured)
+        model = _train(root, out, scaled, level, settings, common, own, train, validation_set, cache, licence, measured)
     words = {
         "people": len({e.subject for e in entries}),
         "trained": len({e.subject for e in train}),
-        "held_out": len({e.subject for e in held}),
+        "held_out": len({e.subject for e in validation_set}),
         "factor": round(factor, 4),
         "level": level,
         "metrics_before": judge(before),
         "calibrated_on": 0,
     }
-    words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(held, "after")])
+    words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(validation_set, "after")])
     final = model.folder
     if bundle.config.mean is not None and len({e.subject for e in to_fit}) >= _PEOPLE:
         from .calibrate import calibrate
 
         final = out / "calibrated" / out.name
-        _copy_base(model, final)
+        copy_base(model, final)
         if not final.exists():
             calibrate(model.folder, [root], final, entries=to_fit, preprocess=settings.preprocess, device=device)
         words["calibrated_on"] = len({e.subject for e in to_fit})
@@ -159,7 +154,7 @@ def finetune(
     scans = scan_marks(
         *([Path(e.meta["inputs"][0]) for e in entries if (e.name in learnt) == side] for side in (True, False))
     )
-    _publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level, scans)
+    publish(final, target, bundle, model, report, entries, words, licence, measured, salt, level, scans)
     write_json(out / "finetune.json", words)
     log.info("%s", told(words, target))
     return words
@@ -197,8 +192,8 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, lis
 
 
 def _people(
-    entries: Sequence[data.Prepared], settings: Settings, level: str
-) -> tuple[list[data.Prepared], list[data.Prepared], list[data.Prepared]]:
+    entries: Sequence[data.PreparedSession], settings: Settings, level: str
+) -> tuple[list[data.PreparedSession], list[data.PreparedSession], list[data.PreparedSession]]:
     """Who is trained on, on whom it is judged, and whose errors may be measured: nobody's whom a network has learnt.
 
     Fewer than three people cannot be split; then all are in all, and a warning says so.
@@ -213,102 +208,12 @@ def _people(
         wanted = settings
     else:
         wanted = replace(settings, validation=max(settings.validation, 1 / 3))
-    train, held = data.split(entries, wanted, excluded_already=True)
+    train, validation_set = data.split(entries, wanted, excluded_already=True)
     # One factor for all learns nothing of any single person: then everybody's errors may be measured.
-    return train, held, list(entries) if level == "scale" else held
+    return train, validation_set, list(entries) if level == "scale" else validation_set
 
 
-def predicted(bundle: Bundle, entry: data.Prepared, device: Any, dtype: Any) -> np.ndarray:
-    """The map that a bundle makes of a prepared session: its mean, or its first sample; (X, Y, Z) fraction."""
-    from ..synthesis import generate, plan_sampling
-
-    x = np.asarray(entry.x, np.float32)
-    mask = (x != 0).any(0).astype(np.uint8)
-    plan = plan_sampling(bundle, seeds=[0]) if bundle.config.mean is None else plan_sampling(bundle, mode="mean")
-    protocol, _ = read_protocol(*entry.meta["inputs"][:2])
-    [psr] = generate(bundle, x, mask, plan=plan, protocol=protocol, device=device, dtype=dtype)
-    return np.asarray(psr, np.float32)
-
-
-def best_factor(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> float:
-    """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
-
-    Raises:
-        InputError: it is no scanner's factor.
-    """
-    factors: dict[str, list[float]] = {}
-    for entry, psr in pairs:
-        where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
-        p, y = psr[where].astype(np.float64), np.asarray(entry.y, np.float64)[where]
-        power = float(p @ p)
-        if power > 0:
-            factors.setdefault(entry.subject, []).append(float(p @ y) / power)
-    if not factors:
-        raise InputError("The bundle makes empty maps of these scans; look at them (check.html).")
-    factor = float(np.median([np.mean(own) for own in factors.values()]))
-    if not _SCALE_RANGE[0] <= factor <= _SCALE_RANGE[1]:
-        raise InputError(
-            f"The measured maps are {factor:.2f} times what the bundle makes of the scans, which no "
-            "scanner explains; check their units and their fit."
-        )
-    return factor
-
-
-def judge(pairs: Sequence[tuple[data.Prepared, np.ndarray]]) -> dict[str, float]:
-    """PSNR (dB, peak 0.2), MAE (fraction) and scale error (%) where PSR is known, means over people."""
-    from .. import metrics
-    from ..evaluation.split import scale_error_percent
-
-    rows: dict[str, list[list[float]]] = {}
-    for entry, psr in pairs:
-        where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
-        y = np.asarray(entry.y, np.float32)
-        rows.setdefault(entry.subject, []).append(
-            [metrics.psnr(psr, y, where), metrics.mae(psr, y, where), scale_error_percent(psr, y, where)]
-        )
-    means = np.mean([np.mean(own, axis=0) for own in rows.values()], axis=0)
-    return dict(zip(("psnr", "mae", "scale_error_percent"), (round(float(v), 5) for v in means)))
-
-
-def with_scale(bundle: Bundle, factor: float, folder: Path) -> Bundle:
-    """A bundle whose maps are ``factor`` times those of ``bundle``, in ``folder``, with its own base beside it.
-
-    Networks work in units of the PSR range; a bundle of another scanner has another range and the same weights.
-    Calibrated errors do not carry over and are left out.
-    """
-    if folder.exists():  # of a run that was stopped
-        return load_bundle(folder)
-    base_folder = folder.with_name(f"{folder.name}-base")
-    base = {**bundle.base.info, "name": base_folder.name, "psr_range": bundle.base.psr_range * factor}
-    base["training"] = {**(base.get("training") or {}), "scaled": round(factor, 6), "from": bundle.base.hash}
-    base["hash"] = description_hash(base)
-    if not base_folder.exists():
-        _copied(bundle.base.folder, base_folder, base)
-    info = {key: value for key, value in bundle.info.items() if key != "uncertainty"}
-    info |= {"name": folder.name, "base": {"name": base_folder.name, "hash": base["hash"]}}
-    info["training"] = {**(info.get("training") or {}), "scaled": round(factor, 6), "from": bundle.hash}
-    _copied(bundle.folder, folder, info)
-    return load_bundle(folder)
-
-
-def _copied(source: Path, folder: Path, info: dict[str, Any]) -> None:
-    """The files of a bundle with another description, whole or not at all; ``info`` gets its hash."""
-    info["hash"] = description_hash(info)
-    with atomic_folder(folder) as building:
-        for file in source.iterdir():
-            if file.is_file() and file.name != DESCRIPTION_FILE:
-                shutil.copy2(file, building / file.name)
-        text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
-        (building / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-
-
-def _copy_base(bundle: Bundle, beside: Path) -> None:
-    target = beside.with_name(bundle.base.name)
-    if not target.exists():
-        _copied(bundle.base.folder, target, dict(bundle.base.info))
-
-
-def _told(entries: Sequence[data.Prepared], what: str) -> Any:
+def _told(entries: Sequence[data.PreparedSession], what: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(entries, desc=what, unit="scan")
@@ -322,8 +227,8 @@ def _train(
     settings: Settings,
     common: Sequence[str],
     own: dict[str, list[str]],
-    train: Sequence[data.Prepared],
-    held: Sequence[data.Prepared],
+    train: Sequence[data.PreparedSession],
+    validation_set: Sequence[data.PreparedSession],
     cache: Path,
     licence: str,
     measured: bool,
@@ -333,7 +238,11 @@ def _train(
     from .start import start
 
     base = str(scaled.base.folder)
-    names = [] if {e.name for e in train} == {e.name for e in held} else sorted({e.subject for e in held})
+    names = (
+        []
+        if {e.name for e in train} == {e.name for e in validation_set}
+        else sorted({e.subject for e in validation_set})
+    )
     shared = [
         f"preprocess.spacing={scaled.spacing:g}",
         *AS_SYNTHESIS,
@@ -384,93 +293,5 @@ def _train(
         storage="fp32",
     )
     if level != "decoder":
-        _copy_base(scaled, folder)
+        copy_base(scaled, folder)
     return load_bundle(saved[-1].folder)
-
-
-def _publish(
-    source: Path,
-    target: Path,
-    init: Bundle,
-    model: Bundle,
-    report: Report,
-    entries: Sequence[data.Prepared],
-    words: dict[str, Any],
-    licence: str,
-    measured: bool,
-    salt: str | None,
-    level: str,
-    scans: dict[str, list[str]],
-) -> None:
-    """The bundle in its place: with its base, its licence, and a card that says what it was made of."""
-    bundle = load_bundle(source)
-    _copy_base(bundle, target)
-    info = {**bundle.info, "name": target.name, "licence": licence}
-    info["training"] = {
-        **(info.get("training") or {}),
-        "finetune": {
-            **words,
-            "from": {"name": init.name, "hash": init.hash},
-            "data": report.root.name,
-            "scans": scans,
-        },
-    }
-    _copied(source, target, info)
-    salt = secrets.token_hex(16) if salt is None else salt
-    people = sorted(hashlib.sha256(f"{salt}{name}".encode()).hexdigest()[:16] for name in {e.subject for e in entries})
-    with atomic_path(target / CARD_FILE) as temporary:
-        card = _card(load_bundle(target), init, report, entries, words, people, measured, level)
-        temporary.write_text(card, encoding="utf-8")
-
-
-def _card(
-    bundle: Bundle,
-    init: Bundle,
-    report: Report,
-    entries: Sequence[data.Prepared],
-    words: dict[str, Any],
-    people: Sequence[str],
-    measured: bool,
-    level: str,
-) -> str:
-    facts = [one.facts for one in report.usable if one.facts]
-    share = np.mean([one["coverage"] for one in facts])
-    kinds = " and ".join(sorted({one["units"] for one in facts}))
-    moved = [one["registration"]["moved_mm"] for one in facts if one.get("registration")]
-    placed = f", registered to the T1w over {np.mean(moved):.1f} mm (at most {max(moved):.1f})" if moved else ""
-    before, after = words["metrics_before"], words["metrics_after"]
-    judged = "people held out" if words["held_out"] and words["trained"] < words["people"] else "the training itself"
-    intervals = (
-        f"calibrated on {words['calibrated_on']} people who had no part in training"
-        if words["calibrated_on"]
-        else f"not calibrated: {words.get('no_intervals', '')}"
-    )
-    lines = [
-        f"# {bundle.name}",
-        "",
-        f"**{bundle.warning}**",
-        "",
-        f"{init.name} ({init.hash[:12]}) fitted to {'measured' if measured else 'simulated'} PSR maps, level "
-        f"`{level}`. Licence of the weights: {bundle.licence}.",
-        "",
-        "## Data",
-        "",
-        f"{words['people']} people, {len(entries)} sessions; maps in {kinds}, known in {share:.0%} of the brain on "
-        f"average{placed}. {words['trained']} people were trained on, {words['held_out']} judged on.",
-        "",
-        "People, by salted hash: " + ", ".join(f"`{name}`" for name in people) + ".",
-        "",
-        "## Metrics",
-        "",
-        f"On {judged}, where PSR was measured; mean over people.",
-        "",
-        "| | before | after |",
-        "|---|---|---|",
-        f"| PSNR (dB, range 0.2) | {before['psnr']:.2f} | {after['psnr']:.2f} |",
-        f"| MAE (PSR) | {before['mae']:.4f} | {after['mae']:.4f} |",
-        f"| scale error (%) | {before['scale_error_percent']:.1f} | {after['scale_error_percent']:.1f} |",
-        "",
-        f"All maps were first multiplied by {words['factor']:.3f}. Intervals: {intervals}.",
-        "",
-    ]
-    return "\n".join(lines)

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..networks.autoencoder import encode
 from ..networks.config import PSR_RANGE
 from .cache import is_whole, new_entry
-from .data import Prepared, augment, clamp_start, pick, random
+from .data import PreparedSession, augment, clamp_start, pick, random
 from .foundation import Foundation
 from .groups import LatentSettings
 from .loop import autocast
@@ -32,7 +32,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 class Latents:
     """The latents of one session, on disk, not yet scaled."""
 
-    prepared: Prepared
+    prepared: PreparedSession
     folder: Path
 
     @property
@@ -48,7 +48,7 @@ class Latents:
 
 @torch.no_grad()
 def encode_cohort(
-    entries: Sequence[Prepared], foundation: Foundation, settings: LatentSettings, cache: Path
+    entries: Sequence[PreparedSession], foundation: Foundation, settings: LatentSettings, cache: Path
 ) -> list[Latents]:
     """Encode every session, once; what the cache has is not made again. Whole volumes; means, no sampling."""
     from tqdm import tqdm
@@ -107,7 +107,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def known_share(entry: Prepared, factor: int) -> np.ndarray:
+def known_share(entry: PreparedSession, factor: int) -> np.ndarray:
     """Share of each latent position's voxels whose PSR is known, float32 (x, y, z), 0 where that is under a half."""
     known = np.asarray(entry.known)
     shape = [n // factor for n in known.shape]
@@ -205,7 +205,7 @@ def draw_crop(
 def _over_known(latents: Latents, size: Sequence[int], flip: int, rng: np.random.Generator) -> list[int]:
     """Start of a crop around a place, drawn with jitter, where PSR is known."""
     shape, entry = latents.z.shape[-3:], latents.prepared
-    places = entry.places("brain")
+    places = entry.voxel_indices("brain")
     factor = entry.labels.shape[0] // shape[0]
     centre = np.asarray(places[rng.integers(len(places))], int) // factor
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
@@ -224,5 +224,5 @@ def check_crop(cohort: Sequence[Latents], settings: LatentSettings, multiple: in
 
 
 def noise_like(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal float32."""
+    """Standard normal float32. Of ``shape``: any shape."""
     return rng.standard_normal(shape, np.float32)

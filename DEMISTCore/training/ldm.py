@@ -49,7 +49,7 @@ class LdmStage(PairedLatentStage):
         }
 
     def answer(self, c: Tensor, seed: int = 0) -> Tensor:
-        """A short sample."""
+        """A short sample. Scaled PSR latents (B, C, X, Y, Z) of scaled condition latents."""
         noise = SeededNoise([seed] * len(c))
         start = noise((len(c), self.model.psr.latent_channels, *c.shape[2:])).to(c.device)
         model = conditioned(self.objective.network, c)
@@ -58,7 +58,7 @@ class LdmStage(PairedLatentStage):
     def validate(self, device: torch.device) -> dict[str, float]:
         """Loss by time, on fixed crops with fixed noise."""
         losses = []
-        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+        for sample in validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps):
             z, c = self.fixed(sample.crop, device)
             noise, t = sample.noise(z), sample.times.to(device)
             z = z.expand_as(noise)

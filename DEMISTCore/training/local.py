@@ -17,14 +17,14 @@ from torch import Tensor
 from ..errors import InputError
 from ..networks import filters
 from ..networks.local import Local, factors, linear_rows
-from .data import Prepared, random
+from .data import PreparedSession, random
 from .groups import LocalSettings
 
 Sample = dict[str, np.ndarray]
 _MOST_CROPS = 40_000  # 2.5 GB of features
 
 
-def wide_of(entry: Prepared) -> np.ndarray:
+def wide_of(entry: PreparedSession) -> np.ndarray:
     """Wide features of a prepared scan, float32 (8, X/4 + 2, ...); kept beside the images."""
     file = entry.folder / "wide.npy"
     if file.is_file():

@@ -274,10 +274,10 @@ def _require_finite(
             found = checkpoint.checkpoints(run.folder)
             kept = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
             bad = [k for k, v in (batch or {}).items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
-            mend = "Lower lr= or use precision=fp32 in a new run, or go on from there with --resume."
+            fix = "Lower lr= or use precision=fp32 in a new run, or go on from there with --resume."
             if bad:
-                mend = f"The data ({bad[0]}) hold values that are no numbers: look for them in the images."
-            raise DemistError(f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. {mend}")
+                fix = f"The data ({bad[0]}) hold values that are no numbers: look for them in the images."
+            raise DemistError(f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. {fix}")
 
 
 @contextlib.contextmanager

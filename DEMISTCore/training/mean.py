@@ -36,7 +36,7 @@ from ..networks.mean import PosteriorMean, Seen
 from . import previews, warp
 from .autoencoder import read_known
 from .checkpoint import Run, part
-from .data import TISSUES, Prepared, augment, clamp_start, collate, crop, pick, random, random_patch
+from .data import TISSUES, PreparedSession, augment, clamp_start, collate, crop, pick, random, random_patch
 from .foundation import Foundation, load, read_scales
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
 from .local import fit_local, wide_of
@@ -126,8 +126,8 @@ class MeanStage(Stage):
         model: ModelConfig,
         settings: MeanSettings,
         foundation: Foundation,
-        train: Sequence[Prepared],
-        held: Sequence[Prepared],
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
         cache: Path,
         given: bool = False,
     ) -> None:
@@ -149,12 +149,12 @@ class MeanStage(Stage):
             )
         self.settings = settings
         self.score = "surprise" if settings.only_spread else "mse"
-        self.train, self.held = list(train), list(held)
-        self.partial = any(entry.is_partial for entry in [*train, *held])
+        self.train, self.validation_set = list(train), list(validation_set)
+        self.partial = any(entry.is_partial for entry in [*train, *validation_set])
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.latents: dict[str, Latents] = {}
         if self.whole or self.latent_scale is None:
-            latents = encode_cohort([*train, *held], foundation, settings, cache)
+            latents = encode_cohort([*train, *validation_set], foundation, settings, cache)
             check_crop(latents, settings, 1)
             if self.latent_scale is None:
                 self.latent_scale, self.condition_scale = latent_scales(latents[: len(train)], self.model.psr.factor)
@@ -164,8 +164,8 @@ class MeanStage(Stage):
         self._psr = [foundation.psr]  # in a list: frozen, and no part of what is trained
         self.objective = MeanObjective(self.mean, settings, self.psr_range, self._latent_of)
         self.objectives: dict[str, nn.Module] = {"mean": self.objective}
-        self._known = {entry.key: known_of(entry) for entry in [*train, *held]}
-        self._wide = {entry.key: wide_of(entry) for entry in [*train, *held]}
+        self._known = {entry.key: known_of(entry) for entry in [*train, *validation_set]}
+        self._wide = {entry.key: wide_of(entry) for entry in [*train, *validation_set]}
         if not given:
             # Not warped: the volume around a crop would have to be, too, and voxels gain nothing by it.
             fit_local(
@@ -215,14 +215,16 @@ class MeanStage(Stage):
         sample["known"] = without_protocol(sample["known"], s.dropout_protocol, rng)
         return sample
 
-    def _start(self, entry: Prepared, rng: np.random.Generator) -> list[int]:
+    def _start(self, entry: PreparedSession, rng: np.random.Generator) -> list[int]:
         """First voxel of a crop, aligned with the latent's grid."""
         factor, crop_size = self.model.psr.factor, self.settings.crop
         start = random_patch(entry, [n * factor for n in crop_size], rng, self.settings.lesion_share)
         extents = [n // factor for n in entry.labels.shape]
         return [a * factor for a in clamp_start([a // factor for a in start], crop_size, extents)]
 
-    def _sample(self, entry: Prepared, start: list[int], places: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def _sample(
+        self, entry: PreparedSession, start: list[int], places: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """The crop that begins at ``start``, or warped about its centre, without anything else random."""
         size = [n * self.model.psr.factor for n in self.settings.crop]
         if places is None:
@@ -279,7 +281,7 @@ class MeanStage(Stage):
 
     def _fixed(self, i: int, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Validation crop ``i``, its mean and log spread."""
-        entries = self.held or self.train
+        entries = self.validation_set or self.train
         entry = entries[i % len(entries)]
         sample = self._sample(entry, self._start(entry, random(self.settings.seed, "validation", i)))
         batch = {name: value.to(device) for name, value in collate_whole([sample]).items()}
@@ -299,10 +301,10 @@ class MeanStage(Stage):
             ("spread", spread[0, 0].exp(), "image"),
             ("difference", mean - y, "difference"),
         ]
-        previews.draw(path, rows, title=(self.held or self.train)[0].name)
+        previews.draw(path, rows, title=(self.validation_set or self.train)[0].name)
 
 
-def known_of(entry: Prepared) -> np.ndarray:
+def known_of(entry: PreparedSession) -> np.ndarray:
     """Description of the images and the sidecars' protocol, (KNOWN_WIDTH,); the first is kept beside the images."""
     file = entry.folder / "described.npy"
     if file.is_file():
@@ -316,7 +318,10 @@ def known_of(entry: Prepared) -> np.ndarray:
 
 
 def without_protocol(known: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Forget the protocol in ``share`` of the samples, and of the others some keys."""
+    """Forget the protocol in ``share`` of the samples, and of the others some keys.
+
+    ``known`` and the result are (KNOWN_WIDTH,).
+    """
     known = known.copy()
     everything, some = rng.random() < share, rng.random(2 * len(KEYS)) < 0.2
     protocol = known[-PROTOCOL_WIDTH:].reshape(-1, 2)

@@ -14,7 +14,7 @@ from ..baselines.ldm import build_latent_unet
 from ..diffusion import NoiseSchedule
 from ..networks.config import ModelConfig
 from . import previews
-from .data import Prepared, collate, random
+from .data import PreparedSession, collate, random
 from .foundation import Foundation
 from .latents import Crop, check_crop, draw_crop, encode_cohort, latent_scales
 from .stage import Stage
@@ -32,16 +32,16 @@ class PairedLatentStage(Stage):
         model: ModelConfig,
         settings: Any,
         foundation: Foundation,
-        train: Sequence[Prepared],
-        held: Sequence[Prepared],
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
         cache: Path,
     ) -> None:
         base = foundation.model
         self.model = ModelConfig(base.psr, base.condition, model.backbone, model.streams, model.mean)
         self.settings, self.decoder, self.psr_range = settings, foundation.psr, foundation.psr_range
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
-        latents = encode_cohort([*train, *held], foundation, settings, cache)
-        self.train, self.held = latents[: len(train)], latents[len(train) :]
+        latents = encode_cohort([*train, *validation_set], foundation, settings, cache)
+        self.train, self.validation_set = latents[: len(train)], latents[len(train) :]
         self.partial = any(entry.is_partial for entry in train)
         check_crop(self.train, settings, self.model.backbone.multiple)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
@@ -76,14 +76,14 @@ class PairedLatentStage(Stage):
         return sample | ({"known": crop.known(self.model.psr.factor)} if self.partial else {})
 
     def fixed(self, crop: Crop, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Scaled z and c of a crop, unflipped and uncopied."""
+        """Scaled z and c of a crop, unflipped and uncopied. (1, C, X, Y, Z) each, the condition's channels in c."""
         z = torch.from_numpy(crop.read(crop.latents.z[0]))[None].to(device) * self.latent_scale
         c = torch.from_numpy(crop.read(crop.latents.c[0, 0]))[None].to(device) * self.condition_scale
         return z, c
 
     def preview(self, path: Path, device: torch.device) -> None:
         """A held-out subject: T1w, FLAIR, true PSR, the answer, the difference."""
-        latents = (self.held or self.train)[0]
+        latents = (self.validation_set or self.train)[0]
         entry = latents.prepared
         _, c = self.fixed(Crop(latents, 0, 0, (0, 0, 0), latents.z.shape[-3:]), device)
         z = self.answer(c, self.settings.seed).float()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..networks.config import PSR_RANGE
 from . import previews
 from .autoencoder import read_patch
-from .data import Prepared, augment, collate, pick, random, random_patch
+from .data import PreparedSession, augment, collate, pick, random, random_patch
 from .stage import Stage
 
 
@@ -24,8 +24,10 @@ class PatchStage(Stage):
     name: str
     score = "mae"
 
-    def __init__(self, settings: Any, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
-        self.settings, self.train, self.held = settings, train, held
+    def __init__(
+        self, settings: Any, train: Sequence[PreparedSession], validation_set: Sequence[PreparedSession]
+    ) -> None:
+        self.settings, self.train, self.validation_set = settings, train, validation_set
         self.partial = any(entry.is_partial for entry in train)
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
@@ -53,7 +55,7 @@ class PatchStage(Stage):
 
     def fixed_patches(self) -> list[dict[str, Tensor]]:
         """The same patches of held-out subjects at every validation, one a batch."""
-        s, entries = self.settings, self.held or self.train
+        s, entries = self.settings, self.validation_set or self.train
         patches = []
         for i in range(s.validation_patches):
             entry = entries[i % len(entries)]
@@ -73,7 +75,7 @@ class PatchStage(Stage):
     def preview(self, path: Path, device: torch.device) -> None:
         """One held-out patch: T1w, FLAIR, PSR, the answer, the difference."""
         s = self.settings
-        entry = (self.held or self.train)[0]
+        entry = (self.validation_set or self.train)[0]
         batch = collate([read_patch(entry, s.patch, random_patch(entry, s.patch, random(0, "preview")), False)])
         y_hat = self.answer(batch["x"].to(device)).float().cpu()[0, 0] * PSR_RANGE
         x, y = batch["x"][0], batch["y"][0, 0] * PSR_RANGE

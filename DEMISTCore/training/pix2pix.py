@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..baselines.pix2pix import build_generator
 from ..losses import PatchGAN, known_mean
 from .autoencoder import judged
-from .data import Prepared
+from .data import PreparedSession
 from .patches import PatchStage
 from .regression import check_unet
 
@@ -67,9 +67,11 @@ class Pix2pixStage(PatchStage):
 
     name = "pix2pix"
 
-    def __init__(self, settings: Pix2pixSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+    def __init__(
+        self, settings: Pix2pixSettings, train: Sequence[PreparedSession], validation_set: Sequence[PreparedSession]
+    ) -> None:
         check_unet(settings)
-        super().__init__(settings, train, held)
+        super().__init__(settings, train, validation_set)
         gan = PatchGAN(3, settings.discriminator_channels, settings.discriminator_layers)
         self.objective = GeneratorObjective(settings, gan)
         self.objectives: dict[str, nn.Module] = {
@@ -79,7 +81,7 @@ class Pix2pixStage(PatchStage):
         self.lr_factors = {"discriminator": settings.discriminator_lr / settings.lr}
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """The generator's."""
+        """The generator's. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         return self.objective.network(x)
 
     def batch(self, indices: range) -> dict[str, Tensor]:

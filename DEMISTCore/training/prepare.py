@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import sha256
 from ..labels import LESION
 from .cache import is_whole, new_entry
-from .data import UNLABELLED, Prepared, Session, random
+from .data import UNLABELLED, PreparedSession, Session, random
 from .groups import PreprocessSettings, Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ LEAST_COVERAGE = 0.10
 
 def prepare_cohort(
     sessions: Sequence[Session], settings: Settings, cache: Path, *, progress: bool = True
-) -> list[Prepared]:
+) -> list[PreparedSession]:
     """Bring every session to the model grid, once; what the cache has already is not made again.
 
     A stopped run leaves whole entries only and goes on where it stopped. Sessions that cannot be prepared stop the
@@ -52,7 +52,7 @@ def prepare_cohort(
     from tqdm import tqdm
 
     result = [_entry(session, settings.preprocess, cache) for session in sessions]
-    todo: dict[str, list[tuple[Session, Prepared]]] = {}
+    todo: dict[str, list[tuple[Session, PreparedSession]]] = {}
     for session, entry in zip(sessions, result):
         if not is_whole(entry.folder, "meta.json"):
             todo.setdefault(session.subject, []).append((session, entry))
@@ -77,7 +77,7 @@ def prepare_cohort(
     return result
 
 
-def _tell(entries: Sequence[Prepared]) -> None:
+def _tell(entries: Sequence[PreparedSession]) -> None:
     """Warnings of the preparation, each once with whom it concerns, and how much of the brains PSR is known in."""
     said: dict[str, list[str]] = {}
     for entry in entries:
@@ -114,7 +114,7 @@ def _quiet_worker() -> None:
         pass
 
 
-def _entry(session: Session, settings: PreprocessSettings, cache: Path) -> Prepared:
+def _entry(session: Session, settings: PreprocessSettings, cache: Path) -> PreparedSession:
     from ..measured import is_complete
 
     told = asdict(settings)
@@ -130,7 +130,7 @@ def _entry(session: Session, settings: PreprocessSettings, cache: Path) -> Prepa
         what["measured"] = [_MEASURED_FORMAT, _digest(sidecar) if sidecar.is_file() else None]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "prepared" / session.subject / f"{session.session or 'only'}-{key}"
-    return Prepared(session.subject, session.session, folder, key)
+    return PreparedSession(session.subject, session.session, folder, key)
 
 
 def _digest(path: Path) -> str:
@@ -147,7 +147,7 @@ def _digest_of(path: Path, size: int, mtime: int) -> str:
     return sha256(path)
 
 
-def _prepare_subject(pairs: list[tuple[Session, Prepared]], settings: PreprocessSettings) -> int:
+def _prepare_subject(pairs: list[tuple[Session, PreparedSession]], settings: PreprocessSettings) -> int:
     for session, entry in pairs:
         try:
             _prepare_session(session, entry, settings)
@@ -156,7 +156,7 @@ def _prepare_subject(pairs: list[tuple[Session, Prepared]], settings: Preprocess
     return len(pairs)
 
 
-def _prepare_session(session: Session, entry: Prepared, settings: PreprocessSettings) -> None:
+def _prepare_session(session: Session, entry: PreparedSession, settings: PreprocessSettings) -> None:
     from ..preprocess import prepare
     from ..volume import Volume
 
@@ -257,7 +257,7 @@ def place_measured(measured: MeasuredMap, session: Session, prepared: Pair, sett
 
 
 def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:
-    """Fractions of grey and white matter on ``grid``, see :attr:`Prepared.shares`."""
+    """Fractions of grey and white matter on ``grid``, see :attr:`PreparedSession.fractions`."""
     from ..volume import Volume
 
     grey, white = (

@@ -1,4 +1,4 @@
-"""The rival's training: L1 between the network's answer and the PSR map, on patches."""
+"""The baseline's training: L1 between the network's answer and the PSR map, on patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..baselines.regression import build_regression, load_regression
 from ..errors import InputError
 from ..losses import known_mean
-from .data import Prepared
+from .data import PreparedSession
 from .patches import PatchStage
 
 if TYPE_CHECKING:
@@ -36,14 +36,16 @@ class RegressionStage(PatchStage):
 
     name = "regression"
 
-    def __init__(self, settings: RegressionSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+    def __init__(
+        self, settings: RegressionSettings, train: Sequence[PreparedSession], validation_set: Sequence[PreparedSession]
+    ) -> None:
         check_unet(settings)
-        super().__init__(settings, train, held)
+        super().__init__(settings, train, validation_set)
         self.objective = RegressionObjective(settings)
         self.objectives: dict[str, nn.Module] = {"regression": self.objective}
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
-        """The network's."""
+        """The network's. PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
         return self.objective.network(x)
 
 

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
 from ..regions.network import FOLD, build_network
 from . import previews
-from .data import Prepared, augment, collate, crop, pick, random, random_patch
+from .data import PreparedSession, augment, collate, crop, pick, random, random_patch
 from .stage import Stage
 from .stages.segmentation import SegmentationSettings
 
@@ -132,7 +132,12 @@ class SegmentationStage(Stage):
 
     score = "error"
 
-    def __init__(self, settings: SegmentationSettings, train: Sequence[Prepared], held: Sequence[Prepared]) -> None:
+    def __init__(
+        self,
+        settings: SegmentationSettings,
+        train: Sequence[PreparedSession],
+        validation_set: Sequence[PreparedSession],
+    ) -> None:
         if len(settings.channels) != 6:
             raise InputError("channels needs six widths: five levels and the last decoder block.")
         if any(n % 32 for n in settings.patch) or max(settings.patch) < 64:
@@ -140,7 +145,7 @@ class SegmentationStage(Stage):
             raise InputError(f"patch={list(settings.patch)} must be multiples of 32, and one of them 64 or more.")
         if settings.thin_mask + settings.thick_mask > 1:
             raise InputError("thin_mask and thick_mask are shares of the samples; together they are 1 at most.")
-        self.settings, self.train, self.held = settings, train, held
+        self.settings, self.train, self.validation_set = settings, train, validation_set
         self.objective = SegmentationObjective(settings)
         self.objectives: dict[str, nn.Module] = {"segmentation": self.objective}
 
@@ -177,7 +182,7 @@ class SegmentationStage(Stage):
         ``error``: one minus the mean of the three.
         """
         s = self.settings
-        entries = self.held or self.train
+        entries = self.validation_set or self.train
         hits: dict[str, list[float]] = {}
         for i in range(s.validation_patches):
             entry = entries[i % len(entries)]
@@ -194,7 +199,7 @@ class SegmentationStage(Stage):
     def preview(self, path: Path, device: torch.device) -> None:
         """One held-out patch: T1w, FLAIR, true classes, the answer with and without the FLAIR."""
         s = self.settings
-        entry = (self.held or self.train)[0]
+        entry = (self.validation_set or self.train)[0]
         x, labels = _read(entry, s.patch, random_patch(entry, s.patch, random(0, "preview"), 1.0))
         rows = [("T1w", x[0], "image"), ("FLAIR", x[1], "image"), ("true", labels.astype(np.float32), "labels")]
         for name, flair in (("T1w and FLAIR", 1.0), ("T1w alone", 0.0)):
@@ -204,7 +209,7 @@ class SegmentationStage(Stage):
         previews.draw(path, rows, title=entry.name)
 
 
-def _read(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _read(entry: PreparedSession, size: Sequence[int], start: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """x (2, ...) float32 and labels (...) of a patch; a data set without tissue labels has nothing to learn from."""
     labels = crop(entry.labels, start, size)
     if labels.max() > max(TISSUE_LABELS):
@@ -214,9 +219,9 @@ def _read(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> tuple[n
     return x, np.where((labels == 0) & x.any(0), np.uint8(1), labels)
 
 
-def _shares(entry: Prepared, size: Sequence[int], start: Sequence[int]) -> np.ndarray:
+def _shares(entry: PreparedSession, size: Sequence[int], start: Sequence[int]) -> np.ndarray:
     """Fractions of grey and white matter in 255ths (2, ...) of a patch; all or nothing where only labels are known."""
-    shares = entry.shares
+    shares = entry.fractions
     if shares is not None:
         return crop(shares, start, size)
     labels = crop(entry.labels, start, size)
@@ -268,7 +273,10 @@ def recoloured(
 
 
 def thinned(x: np.ndarray, labels: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Without the outer CSF: brain masks of different tools differ in how much of it they hold."""
+    """Without the outer CSF: brain masks of different tools differ in how much of it they hold.
+
+    ``x`` (C, X, Y, Z) are prepared images, ``labels`` (X, Y, Z).
+    """
     from scipy.ndimage import binary_dilation
 
     outside = labels == 0

@@ -140,10 +140,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(f"{path} is not valid YAML{where}; mend or remove it.") from error
+        raise InputError(f"{path} is not valid YAML{where}; fix or remove it.") from error
     except (ValueError, OverflowError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"{path} is not valid YAML ({why}); mend or remove it.") from error
+        raise InputError(f"{path} is not valid YAML ({why}); fix or remove it.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

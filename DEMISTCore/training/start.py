@@ -198,9 +198,9 @@ def _same(a: Any, b: Any) -> bool:
     return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
 
 
-def _data_hash(train: Sequence[Any], held: Sequence[Any], contexts: Any) -> str:
+def _data_hash(train: Sequence[Any], validation_set: Sequence[Any], contexts: Any) -> str:
     """What a run is trained on: names and content of its sessions, on either side, and their conditions."""
-    sides = [[(entry.name, entry.key) for entry in side] for side in (train, held)]
+    sides = [[(entry.name, entry.key) for entry in side] for side in (train, validation_set)]
     table = {name: values.tolist() for name, values in (contexts or {}).items()}
     return hashlib.sha256(json.dumps([sides, table], sort_keys=True).encode()).hexdigest()
 
@@ -222,7 +222,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
 
     s.bids_filter = _absolute(s.bids_filter)
     sessions = data.index(run.data, read_filters(s.bids_filter), s.exclude_subjects)
-    train, held = data.split(sessions, s, excluded_already=True)
+    train, validation_set = data.split(sessions, s, excluded_already=True)
     try:
         model = read_model(s.model)
     except ValueError as error:
@@ -256,21 +256,23 @@ def _assemble(run: Run, resume: bool) -> Stage:
         from .context import read_contexts
 
         s.context = _absolute(s.context)
-        contexts = read_contexts(s.context, foundation.conditions, [*train, *held])
-    prepared = prepare_cohort([*train, *held], s, cache)
+        contexts = read_contexts(s.context, foundation.conditions, [*train, *validation_set])
+    prepared = prepare_cohort([*train, *validation_set], s, cache)
     stop_at_alarms(prepared, s.accept_alarms)
-    train, held = prepared[: len(train)], prepared[len(train) :]
-    content = _data_hash(train, held, contexts)
+    train, validation_set = prepared[: len(train)], prepared[len(train) :]
+    content = _data_hash(train, validation_set, contexts)
     if resume and run.data_hash not in (None, content):
         raise InputError(
             f"{run.data} does not hold the images that {run.folder} began with; give it those, or start a new run "
             f"with --init {run.folder}."
         )
     run.data_hash = content
-    log.info("%d training and %d validation sessions; cache %s", len(train), len(held), cache)
+    log.info("%d training and %d validation sessions; cache %s", len(train), len(validation_set), cache)
 
     begun = bool(checkpoints(run.folder))
-    stage = kind.build(Task(run, s, model, train, held, cache, foundation, contexts, given=begun or bool(run.init)))
+    stage = kind.build(
+        Task(run, s, model, train, validation_set, cache, foundation, contexts, given=begun or bool(run.init))
+    )
     # The model as it really is (the foundation decides its own part), so that config.yaml alone says it.
     if stage.model is not None:
         run.settings.model = stage.model.to_dict()

@@ -38,13 +38,13 @@ class VaeStage(PairedLatentStage):
         self.objectives: dict[str, nn.Module] = {"vae": self.objective}
 
     def answer(self, c: Tensor, seed: int = 0) -> Tensor:
-        """The network's."""
+        """The network's. Scaled PSR latents (B, C, X, Y, Z) of scaled condition latents."""
         return regress(self.objective.network, c)
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Squared error on fixed crops of held-out subjects."""
         errors = []
-        for sample in validation_samples(self.held or self.train, self.settings, self.schedule.steps):
+        for sample in validation_samples(self.validation_set or self.train, self.settings, self.schedule.steps):
             z, c = self.fixed(sample.crop, device)
             known = known_of_crop(sample.crop, self.model.psr.factor, device)
             errors.append(float(known_mean((self.answer(c).float() - z).square(), known)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..networks.filters import STRIDE
-from .data import Prepared
+from .data import PreparedSession
 from .groups import WarpSettings
 
 _KNOTS = 16  # voxels between the knots of the bend
@@ -74,7 +74,7 @@ def wide_at(
     return np.stack([map_coordinates(one, index, order=1, mode="nearest") for one in wide]).astype(np.float32)
 
 
-def read(entry: Prepared, start: Sequence[int], places: np.ndarray) -> dict[str, np.ndarray]:
+def read(entry: PreparedSession, start: Sequence[int], places: np.ndarray) -> dict[str, np.ndarray]:
     """x (2, X, Y, Z), y, labels and known (X, Y, Z) at ``places`` (:func:`draw`) about the crop beginning at ``start``.
 
     Images are interpolated linearly, labels and known take the nearest voxel; beyond the volume all is 0, and known.

@@ -141,6 +141,8 @@ def fit_region(
 def correlation_volume(lags_mm: np.ndarray, correlation: np.ndarray, least_ml: float) -> float:
     """Volume that errors correlate over, mL: the integral of the correlation over space, 4 pi int r^2 rho(r) dr.
 
+    ``lags_mm`` (mm) and ``correlation`` are (n,).
+
     A mean over a volume V, large against it, has the variance of a voxel divided by V / V_c (Vanmarcke, *Random
     Fields*, 1983: the scale of fluctuation). Cut where the correlation first falls below 0.05: what comes after is the
     sampling error of many shells times a large r^2, and belongs to gamma.

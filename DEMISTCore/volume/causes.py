@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .detached import pair_of
 
-#: How files of other sorts begin, with what they are and the mend.
+#: How files of other sorts begin, with what they are and the fix.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x00\x05\x16\x07", "the macOS companion of a file, without its content", "give the file without '._' before it"),
     (b"PK\x03\x04", "a ZIP archive", "unpack it first"),
@@ -42,7 +42,7 @@ _HDF5 = b"\x89HDF"
 
 
 def explain(path: Path, error: Exception) -> str:
-    """One sentence with cause and mend for an image that ``error`` kept from being read."""
+    """One sentence with cause and fix for an image that ``error`` kept from being read."""
     try:
         start = _start(path)
     except OSError as reason:
@@ -86,9 +86,9 @@ def _placeholder(path: Path, start: bytes) -> str | None:
 def _foreign(path: Path, start: bytes) -> str | None:
     if path.name.startswith("._") and start[:4] != _SIGNATURES[0][0]:
         return None
-    for signature, what, mend in _SIGNATURES:
+    for signature, what, fix in _SIGNATURES:
         if start.startswith(signature):
-            return f"{path} cannot be read as an image: it is {what}; {mend}."
+            return f"{path} cannot be read as an image: it is {what}; {fix}."
     if start[257:262] == b"ustar":
         return f"{path} cannot be read as an image: it is a tar archive; unpack it first."
     return None

@@ -43,7 +43,7 @@ def check_memory(path: Path, shape: tuple[int, int, int]) -> None:
 
 
 def invertible(affine: np.ndarray) -> bool:
-    """True if all is finite and the voxel has a volume."""
+    """True if all is finite and the voxel has a volume. ``affine`` (4, 4), mm."""
     matrix = affine[:3, :3]
     if not np.isfinite(affine).all():
         return False
@@ -52,7 +52,7 @@ def invertible(affine: np.ndarray) -> bool:
 
 
 def check_geometry(path: Path | str, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    """Refuse voxels without a place or a credible size."""
+    """Refuse voxels without a place or a credible size. ``affine`` (4, 4), mm."""
     if 0 in shape:
         raise InputError(f"{path} holds no voxels; export it again.")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)

@@ -79,7 +79,7 @@ class Volume:
         Raises:
             InputError: the file is missing, unreadable, truncated, not an image, not 3-D, empty, too large for
                 this machine's memory, takes its voxels from elsewhere, or its header gives no usable voxel size and
-                orientation; the sentence names the cause and the mend.
+                orientation; the sentence names the cause and the fix.
         """
         path = Path(path)
         loaded = read(path)

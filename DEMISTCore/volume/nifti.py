@@ -73,7 +73,7 @@ def read_forms(path: Path, image: nib.Nifti1Pair, raw: Nifti1Header, itk: np.nda
     Args:
         path: the file, for the sentences.
         image: as opened by one of :data:`LENIENT`.
-        raw: its header as it is in the file, which nibabel may have mended in ``image``.
+        raw: its header as it is in the file, which nibabel may have fixed in ``image``.
         itk: where ITK puts its voxels, (4, 4) RAS mm, or None.
     """
     header, warnings = image.header, []
@@ -89,7 +89,7 @@ def read_forms(path: Path, image: nib.Nifti1Pair, raw: Nifti1Header, itk: np.nda
         kept["sform_code"] = np.int16(0)
         warnings.append(f"{path}: its sform is singular; its qform is used instead.")
     if qform is not None:
-        warnings += _mend_quaternion(path, kept)
+        warnings += _fix_quaternion(path, kept)
 
     scale, sentence = _units(path, affine, kept["xyzt_units"])
     for matrix in (affine, qform):
@@ -115,7 +115,7 @@ def _qform(header: Nifti1Header) -> np.ndarray | None:
     return matrix if invertible(matrix) else None
 
 
-def _mend_quaternion(path: Path, kept: dict[str, Any]) -> list[str]:
+def _fix_quaternion(path: Path, kept: dict[str, Any]) -> list[str]:
     """Shorten a quaternion that nibabel would refuse to length 1, in place; a sentence if that is not rounding."""
     names = ("quatern_b", "quatern_c", "quatern_d")
     vector = np.array([kept[name] for name in names], np.float64)

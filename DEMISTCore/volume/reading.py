@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
 
 
 def read(path: Path) -> Loaded:
-    """Read an image file; every refusal names the file, the cause and the mend.
+    """Read an image file; every refusal names the file, the cause and the fix.
 
     Raises:
         InputError: see :meth:`.image.Volume.read`.
@@ -72,7 +72,7 @@ def _check_there(path: Path) -> None:
         if path.is_symlink():
             raise InputError(
                 f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file itself (datalad get, "
-                "git annex get), or mend the link."
+                "git annex get), or fix the link."
             ) from error
         if isinstance(error, FileNotFoundError):
             raise InputError(f"{path} does not exist; check the path.") from error
@@ -184,7 +184,7 @@ def _check_inside(path: Path) -> None:
 
 
 def _raw_header(image: Any) -> Any:
-    """The header of an open NIfTI image as it is in the file: nibabel mends it in passing."""
+    """The header of an open NIfTI image as it is in the file: nibabel fixes it in passing."""
     kind = type(image.header)
     holder = image.file_map.get("header") or image.file_map["image"]
     with holder.get_prepare_fileobj("rb") as stream:

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import Cancelled, InputError
 from ..volume import Volume
+from .cache import Cache
 from .exchange import write_reference
 from .protocol import Sender
-from .warm import Warm
 
 #: Progress is told at most this often (seconds), unless the stage changes.
 _EVERY = 0.1
@@ -25,12 +25,12 @@ class Context:
     Attributes:
         id: the job's.
         request: what was asked for.
-        warm: what is kept between jobs.
+        cache: what is kept between jobs.
         cancelled: set when the parent cancels.
     """
 
-    def __init__(self, request: dict[str, Any], send: Sender, warm: Warm, cancelled: Event) -> None:
-        self.id, self.request, self.warm, self.cancelled = request["id"], request, warm, cancelled
+    def __init__(self, request: dict[str, Any], send: Sender, cache: Cache, cancelled: Event) -> None:
+        self.id, self.request, self.cache, self.cancelled = request["id"], request, cache, cancelled
         self._send = send
         self._stage, self._told = "", 0.0
 
@@ -63,7 +63,7 @@ class Context:
                 raise InputError(f"There is no {name}; give one.")
             return None
         self.check()
-        return self.warm.volume(reference, name)
+        return self.cache.volume(reference, name)
 
     @property
     def folder(self) -> Path:

@@ -66,7 +66,7 @@ def write_reference(volume: Volume, folder: Path, name: str) -> dict[str, Any]:
 
 
 def disk_sentence(path: Path, error: OSError) -> str:
-    """What went wrong in writing ``path``, in one sentence with the mend."""
+    """What went wrong in writing ``path``, in one sentence with the fix."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"There is no space left for {path.name} on the disk of {path.parent}; free some and run again."
     return f"Cannot write {path}: {error.strerror or error}; choose another temporary folder."

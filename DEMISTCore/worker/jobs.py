@@ -40,7 +40,7 @@ def hello(context: Context) -> dict[str, Any]:
         told["torch"] = str(torch.__version__)
         told["devices"] = _devices()
     if context.request.get("bundle"):
-        bundle = context.warm.bundle(context.request["bundle"])
+        bundle = context.cache.bundle(context.request["bundle"])
         context.check()
         for part in ("demist", "autoencoder_psr", "autoencoder_condition"):
             getattr(bundle, part)
@@ -67,12 +67,12 @@ def synthesize(context: Context) -> dict[str, Any]:
     out, options = request.get("out"), SynthesisOptions.from_request(request)
     t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
     mask = context.volume("brain_mask", "brain mask")
-    bundle = context.warm.bundle(options.bundle or DEFAULT_BUNDLE)
+    bundle = context.cache.bundle(options.bundle or DEFAULT_BUNDLE)
     chosen = options.arguments()
     plan = {name: chosen[name] for name in ("steps", "sampler", "mode", "guidance")}
     seeds = None if options.seeds is None else check_seeds(options.seeds)
     count = len(plan_sampling(bundle, seeds, **plan).seeds)  # none in mode mean
-    keep = out is None and context.warm.samples.affordable(count, t1w.shape)
+    keep = out is None and context.cache.samples.affordable(count, t1w.shape)
     remaining = Remaining()
 
     def progress(stage: str, done: float) -> None:
@@ -89,7 +89,7 @@ def synthesize(context: Context) -> dict[str, Any]:
             uncertainty=bool(out) and (bundle.config.mean is not None or count > 1),
             keep_samples=keep,
             estimate=Preview(context) if request.get("preview") else None,
-            reuse=context.warm.reuse,
+            reuse=context.cache.reuse,
             progress=progress,
         )
     context.check()
@@ -99,7 +99,7 @@ def synthesize(context: Context) -> dict[str, Any]:
     if request.get("sanity") and result.prepared is not None:
         told["sanity"] = _sanity(context, result)
     if keep:
-        context.warm.samples.keep(result.psr, result.samples)
+        context.cache.samples.keep(result.psr, result.samples)
     if out is None:
         told["psr"] = context.give(result.psr, "psr")
         told["uncertainty"] = context.give(result.uncertainty, "uncertainty")
@@ -115,11 +115,11 @@ def statistics(context: Context) -> dict[str, Any]:
     """
     request = context.request
     context.progress("load", 0.0)
-    from ..statistics import Settings, analyse
+    from ..statistics import MeasureSettings, analyse
     from ..statistics.analysis import find_backdrop
     from ..statistics.onepage import write_page
 
-    settings = Settings(regions=_region_settings(request.get("distances")))
+    settings = MeasureSettings(regions=_region_settings(request.get("distances")))
     volumes = {
         name: context.volume(key, text)
         for name, key, text in (
@@ -135,8 +135,8 @@ def statistics(context: Context) -> dict[str, Any]:
     psr = context.volume("psr", "PSR map", needed=True)
     suggest, unchecked = bool(request.get("suggest")), bool(request.get("unchecked"))
     # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
-    prepared = context.warm.prepared(volumes["t1w"], volumes["flair"])
-    samples = context.warm.samples.of(psr)
+    prepared = context.cache.prepared(volumes["t1w"], volumes["flair"])
+    samples = context.cache.samples.of(psr)
     with context.interruptible():
         analysis = analyse(
             psr,
@@ -188,7 +188,7 @@ def regions(context: Context) -> dict[str, Any]:
     mask, lesions = context.volume("brain_mask", "brain mask"), context.volume("lesions", "lesion mask")
     settings = _region_settings(context.request.get("distances"))
     with context.interruptible():
-        prepared = context.warm.prepared(t1w, flair, mask) or prepare(
+        prepared = context.cache.prepared(t1w, flair, mask) or prepare(
             t1w,
             flair,
             brain_mask=mask,
@@ -220,7 +220,7 @@ def brain_ldm(context: Context) -> dict[str, Any]:
     from ..devices import describe_device
     from ..published.store import WARNING
 
-    model = context.warm.brain_ldm(request.get("bundle") or PUBLISHED, request.get("device") or "auto")
+    model = context.cache.brain_ldm(request.get("bundle") or PUBLISHED, request.get("device") or "auto")
     given = {name: request[name] for name in (*NAMES, "steps", "seed", "eta") if request.get(name) is not None}
     if request.get("shape"):
         given["shape"] = tuple(request["shape"])

@@ -24,10 +24,10 @@ from typing import Any, BinaryIO
 from ..cli import sentence
 from ..devices import memory_errors
 from ..errors import BundleError, Cancelled, DemistError, MemoryShortage
+from .cache import Cache
 from .context import Context
 from .exchange import disk_sentence
 from .protocol import MAX_LINE, PROTOCOL, ProtocolError, Sender, decode
-from .warm import Warm
 
 #: Folders that a parent makes for a worker, and that it may remove when the parent is dead, begin like this.
 FOLDER_PREFIX = "DEMIST-"
@@ -47,7 +47,7 @@ class Worker:
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._cancelled: dict[int, threading.Event] = {}  # by id, of jobs that wait or run
         self._lock = threading.Lock()
-        self._warm = Warm()
+        self._cache = Cache()
         self.current: int | None = None
         self._parent = os.getppid()  # now: when a thread gets to look, the parent may be dead already
 
@@ -69,7 +69,7 @@ class Worker:
     def _work(self, request: dict[str, Any]) -> None:
         number, cancelled = request["id"], self._cancelled[request["id"]]
         self.current = number
-        context = Context(request, self._send, self._warm, cancelled)
+        context = Context(request, self._send, self._cache, cancelled)
         try:
             from .jobs import RUN
 

@@ -1,4 +1,4 @@
-"""DEMISTCore's errors for what the user can mend, wherever DEMISTCore is.
+"""DEMISTCore's errors for what the user can fix, wherever DEMISTCore is.
 
 In a source checkout DEMISTCore is not on Slicer's path; whoever imports from here need not know.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RunError(Exception):
-    """One sentence that names the thing and the mend.
+    """One sentence that names the thing and the fix.
 
     Attributes:
         kind: ``input``, ``bundle`` (the model), ``memory``, ``dependency`` (a missing Python package), ``cancelled``

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "DEMISTSlicer" / "DEMISTSlicerLib" / "Run" / "WorkerSentences.py"
-#: Where a run can fail for a reason that the user can mend.
+#: Where a run can fail for a reason that the user can fix.
 PLACES = (
     "devices.py", "dicom", "files.py", "measured", "options.py", "preprocess", "regions", "statistics", "synthesis",
     "volume", "worker/jobs.py", "worker/context.py", "worker/exchange.py", "bundle",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import InputError, printable
-from ..names import Places
+from ..names import SessionPaths
 from ..records import is_done
 from ..session import Session
 from ..writer import results
@@ -24,7 +24,7 @@ _SECONDS = 900
 _LAYOUT = 1
 
 
-def convert(session: Session, places: Places) -> Session:
+def convert(session: Session, places: SessionPaths) -> Session:
     """The session with images, which are made if they are not there yet.
 
     Args:

@@ -119,7 +119,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         delimiter = "," if path.suffix.lower() == ".csv" else "\t"
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend it.") from error
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; fix it.") from error
     return [
         {
             str(key).strip().lower(): (value or "").strip()

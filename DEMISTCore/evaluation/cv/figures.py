@@ -149,7 +149,10 @@ def region_figure(
 
 
 def scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
-    """Map against truth, with the line of identity."""
+    """Map against truth, with the line of identity.
+
+    ``truth``, ``made`` (PSR, fraction) and ``region`` (its number) are (n,), a value for each region of each scan.
+    """
     ends = (min(truth.min(), made.min()), max(truth.max(), made.max()))
     axes.plot(ends, ends, color="0.6", linewidth=0.8)
     for name, color in _REGIONS.items():
@@ -162,7 +165,10 @@ def scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray,
 
 
 def bland_altman(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray, who: Any) -> None:
-    """Map minus truth against their mean, with bias and limits of agreement."""
+    """Map minus truth against their mean, with bias and limits of agreement.
+
+    ``truth``, ``made`` (PSR, fraction) and ``region`` (its number) are (n,), a value for each region of each scan.
+    """
     for name, color in _REGIONS.items():
         here = region == name
         axes.plot((truth[here] + made[here]) / 2, made[here] - truth[here], "o", markersize=2.2, alpha=0.6, color=color)

@@ -28,8 +28,8 @@ from ..methods.method import Method
 from . import folds as of_folds
 from .folds import Fold
 from .maps import Machine, methods_of
+from .masks import ScanMasks
 from .options import Options
-from .places import Places
 from .recipes import Recipe, choose, without_mean
 from .runs import Trained, check_external, train
 from .store import fingerprint, read_result, write_result, write_scan
@@ -170,7 +170,7 @@ def _one_fold(
                 out / "prepared",
                 already_aligned=options.already_aligned,
             )
-            places: list[Places] = []
+            places: list[ScanMasks] = []
             for recipe, method in ready:
                 bar.set_postfix_str(f"{case.name}: {method.names[0]}")
                 results += _measured(case, places, method, recipe, trained[recipe.name], fold, home / "results")
@@ -179,7 +179,7 @@ def _one_fold(
 
 
 def _measured(
-    case: Case, places: list[Places], method: Method, recipe: Recipe, trained: Trained, fold: Fold, folder: Path
+    case: Case, places: list[ScanMasks], method: Method, recipe: Recipe, trained: Trained, fold: Fold, folder: Path
 ) -> list[dict[str, Any]]:
     """Results of one method for one scan: read if they are there, else made, measured and stored."""
     key = fingerprint(case, method.settings)
@@ -188,7 +188,7 @@ def _measured(
         return stored
     try:
         if not places:  # once a scan, and only if something is missing
-            places.append(Places.of(case))
+            places.append(ScanMasks.of(case))
             write_scan(folder, case, places[0])
         case.prepared  # noqa: B018  its time is not the method's
         start = time.perf_counter()
@@ -267,7 +267,7 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     try:
         before = read_json(out / MARK)
     except (OSError, ValueError) as error:
-        raise InputError(f"{out / MARK} cannot be read; mend it, or give another folder.") from error
+        raise InputError(f"{out / MARK} cannot be read; fix it, or give another folder.") from error
     for key in ("version", "data", "folds", "options", "spacing", "multiple"):
         was, now = before.get(key), settings[key]
         if was != now and not (key == "options" and _same_options(was, now)):

@@ -13,9 +13,9 @@ import numpy as np
 from ...baselines.linear import LinearModel, fit
 from ...errors import InputError
 from ..cases import Case
+from ..methods.baselines import baseline
 from ..methods.demist import demist, sampling_plan
 from ..methods.method import Method, Outcome
-from ..methods.rivals import rival
 from .folds import Fold
 from .options import Options
 from .recipes import DEMIST_MEAN, DEMIST_SAMPLE, LINEAR, RATIO, Recipe
@@ -62,7 +62,7 @@ def methods_of(
         return [_fitted(recipe.name, _linear(fold, sessions, out, options))]
     run = list(trained.folder.values())[-1]
     return [
-        rival(
+        baseline(
             run, machine.device, machine.dtype, sampler=options.sampler, steps=options.sampling_steps, seed=options.seed
         )
     ]

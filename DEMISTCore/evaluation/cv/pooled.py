@@ -14,7 +14,7 @@ import numpy as np
 
 from ...statistics.contrast import curve
 from ...statistics.paired_roc import PairedAreas, paired_areas
-from .places import AGAINST
+from .masks import AGAINST
 from .store import arrays, scan_arrays
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .masks import AGAINST
 from .numbers import ERRORS, GROUPS
-from .places import AGAINST
 from .recipes import OURS
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from ...volume import Volume
 from ..cases import Case
 from ..figures import brain_box, levels
 from ..methods.method import Outcome
+from .masks import ScanMasks
 from .numbers import numbers, region_rows
-from .places import Places
 
 _FORMAT = 1
 _BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
@@ -62,7 +62,7 @@ def read_result(folder: Path, scan: str, row: str, key: str) -> dict[str, Any] |
 def write_result(
     folder: Path,
     case: Case,
-    places: Places,
+    places: ScanMasks,
     row: str,
     outcome: Outcome,
     key: str,
@@ -89,7 +89,7 @@ def write_result(
     return _with_nan(read_json(home / f"{slug(row)}.json"))
 
 
-def write_scan(folder: Path, case: Case, places: Places) -> None:
+def write_scan(folder: Path, case: Case, places: ScanMasks) -> None:
     """The truth's voxels and slices of a scan, once; those that are there and whole stay."""
     path = folder / case.name / "scan.npz"
     if scan_arrays(folder, case.name) is not None:

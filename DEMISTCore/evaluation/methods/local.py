@@ -13,7 +13,7 @@ import numpy as np
 from ...baselines.linear import LinearModel, fit
 from ...errors import InputError
 from ...files import sha256
-from ...training.data import Prepared, Session, index
+from ...training.data import PreparedSession, Session, index
 from ..cases import Case, check_preprocess
 from ..knockouts import FLAT, variant
 from .method import Context, Method, Outcome
@@ -162,13 +162,13 @@ def _scans(
             raise InputError(f"{case.name}: {error}") from error
 
 
-def _prepared_cohort(folder: Path, spacing: float) -> list[Prepared]:
+def _prepared_cohort(folder: Path, spacing: float) -> list[PreparedSession]:
     """Scans that a training has prepared, the first of each subject."""
     root = folder / "prepared" if (folder / "prepared").is_dir() else folder
-    first: dict[str, Prepared] = {}
+    first: dict[str, PreparedSession] = {}
     for meta in sorted(root.glob("sub-*/[!.]*/meta.json")):
         session, _, key = meta.parent.name.rpartition("-")
-        entry = Prepared(meta.parts[-3], "" if session == "only" else session, meta.parent, key)
+        entry = PreparedSession(meta.parts[-3], "" if session == "only" else session, meta.parent, key)
         if np.isclose(float(entry.meta["settings"]["spacing"]), spacing, rtol=1e-3):
             first.setdefault(entry.subject, entry)
     if not first:

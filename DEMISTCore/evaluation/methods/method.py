@@ -131,7 +131,7 @@ class Context:
     knock_outs: bool = False
     compare: Mapping[str, str | Path] = field(default_factory=dict)
     regression_from: str | Path | None = None
-    rivals: Sequence[str | Path] = ()
+    baselines: Sequence[str | Path] = ()
     lookup_from: str | Path | None = None
     linear: str | Path | None = None
     preprocess: str = "masked"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...errors import InputError
-from . import bounds, demist, local, lookups, regression, rivals
+from . import baselines, bounds, demist, local, lookups, regression
 from .method import Context, Method
 
-BUILDERS = (lookups.build, local.build, regression.build, rivals.build, demist.build, bounds.build)
+BUILDERS = (lookups.build, local.build, regression.build, baselines.build, demist.build, bounds.build)
 _WRITERS = (local.build, lookups.build)
 
 

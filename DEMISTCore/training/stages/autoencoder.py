@@ -52,7 +52,7 @@ class Autoencoder(Kind):
         """See :class:`DEMISTCore.training.autoencoder.AutoencoderStage`."""
         from ..autoencoder import AutoencoderStage
 
-        return AutoencoderStage(task.model, task.settings, task.train, task.held)
+        return AutoencoderStage(task.model, task.settings, task.train, task.validation_set)
 
     def initialize(self, stage: Stage, source: str) -> None:
         """Both from a bundle's two, or both from a published model's one."""

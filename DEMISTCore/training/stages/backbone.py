@@ -36,7 +36,7 @@ class Backbone(Kind):
         """See :class:`DEMISTCore.training.backbone.BackboneStage`."""
         from ..backbone import BackboneStage
 
-        return BackboneStage(task.model, task.settings, task.foundation, task.train, task.held, task.cache)
+        return BackboneStage(task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache)
 
     def initialize(self, stage: Stage, source: str) -> None:
         """From a bundle's backbone."""

@@ -1,4 +1,4 @@
-"""A rival: conditional wavelet diffusion; see :mod:`DEMISTCore.training.cwdm`."""
+"""A baseline: conditional wavelet diffusion; see :mod:`DEMISTCore.training.cwdm`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CwdmSettings(Settings):
     lr: float = 1e-4
     patch: tuple[int, ...] = (64, 64, 64)  # voxels; the wavelets have half of them
     flip: bool = True
-    augment: AugmentSettings = field(default_factory=slight)  # a rival learns from the same images
+    augment: AugmentSettings = field(default_factory=slight)  # a baseline learns from the same images
     channels: tuple[int, ...] = (64, 128, 128, 256, 256)
     blocks: int = field(default=2, metadata={"bounds": (1, 16)})  # residual blocks a level
     groups: int = field(default=32, metadata={"bounds": (1, 1024)})  # of the normalization
@@ -31,14 +31,14 @@ class Cwdm(Kind):
     """Diffusion of the map's wavelets."""
 
     name, order = "cwdm", 68
-    help = "a rival: conditional diffusion of the map's 3-D Haar wavelets (cWDM)"
+    help = "a baseline: conditional diffusion of the map's 3-D Haar wavelets (cWDM)"
     settings = CwdmSettings
 
     def build(self, task: Task) -> Stage:
         """See :class:`DEMISTCore.training.cwdm.CwdmStage`."""
         from ..cwdm import CwdmStage
 
-        return CwdmStage(task.settings, task.train, task.held)
+        return CwdmStage(task.settings, task.train, task.validation_set)
 
 
 STAGE = Cwdm()

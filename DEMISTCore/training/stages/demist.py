@@ -67,7 +67,7 @@ class Demist(Kind):
 
         mean = read_mean(task.run.mean_source, task.foundation) if task.run.mean else None
         return DemistStage(
-            task.model, task.settings, task.foundation, task.train, task.held, task.cache, task.contexts, mean
+            task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache, task.contexts, mean
         )
 
     def initialize(self, stage: Stage, source: str) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...networks.config import ModelConfig
     from ...regions.network import TissueModel
     from ..checkpoint import Run
-    from ..data import Prepared
+    from ..data import PreparedSession
     from ..foundation import Foundation
     from ..stage import Stage
 
@@ -43,8 +43,8 @@ class Task:
     run: Run
     settings: Any  # the stage's own
     model: ModelConfig
-    train: Sequence[Prepared]
-    held: Sequence[Prepared]
+    train: Sequence[PreparedSession]
+    validation_set: Sequence[PreparedSession]
     cache: Path
     foundation: Foundation | None = None  # None: the stage builds on nothing
     contexts: Mapping[str, np.ndarray] | None = None  # the backbone's own conditions by session; None: neutral

@@ -1,4 +1,4 @@
-"""A rival: plain conditional latent diffusion, the condition concatenated; see :mod:`DEMISTCore.training.ldm`."""
+"""A baseline: plain conditional latent diffusion, the condition concatenated; see :mod:`DEMISTCore.training.ldm`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ldm(Kind):
     """What DEMIST's autoencoders do with a simpler network between them."""
 
     name, order = "ldm", 66
-    help = "a rival: a plain conditional latent diffusion model, the condition concatenated"
+    help = "a baseline: a plain conditional latent diffusion model, the condition concatenated"
     settings = LdmSettings
     foundation = "autoencoder"
 
@@ -31,7 +31,7 @@ class Ldm(Kind):
         """See :class:`DEMISTCore.training.ldm.LdmStage`."""
         from ..ldm import LdmStage
 
-        return LdmStage(task.model, task.settings, task.foundation, task.train, task.held, task.cache)
+        return LdmStage(task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache)
 
 
 STAGE = Ldm()

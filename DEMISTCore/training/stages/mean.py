@@ -48,7 +48,7 @@ class Mean(Kind):
         from ..mean import MeanStage
 
         return MeanStage(
-            task.model, task.settings, task.foundation, task.train, task.held, task.cache, given=task.given
+            task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache, given=task.given
         )
 
     def initialize(self, stage: Stage, source: str) -> None:

@@ -1,4 +1,4 @@
-"""A rival: pix2pix in 3-D; see :mod:`DEMISTCore.training.pix2pix`."""
+"""A baseline: pix2pix in 3-D; see :mod:`DEMISTCore.training.pix2pix`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Pix2pix(Kind):
     """What an adversary makes of the regression."""
 
     name, order = "pix2pix", 62
-    help = "a rival: pix2pix in 3-D, a U-Net against a discriminator of (scans, map)"
+    help = "a baseline: pix2pix in 3-D, a U-Net against a discriminator of (scans, map)"
     settings = Pix2pixSettings
 
     def build(self, task: Task) -> Stage:
         """See :class:`DEMISTCore.training.pix2pix.Pix2pixStage`."""
         from ..pix2pix import Pix2pixStage
 
-        return Pix2pixStage(task.settings, task.train, task.held)
+        return Pix2pixStage(task.settings, task.train, task.validation_set)
 
 
 STAGE = Pix2pix()

@@ -49,7 +49,7 @@ class Segmentation(Kind):
         """See :class:`DEMISTCore.training.segmentation.SegmentationStage`."""
         from ..segmentation import SegmentationStage
 
-        return SegmentationStage(task.settings, task.train, task.held)
+        return SegmentationStage(task.settings, task.train, task.validation_set)
 
     def initialize(self, stage: Stage, source: str) -> None:
         """From a bundle of this kind."""

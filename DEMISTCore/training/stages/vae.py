@@ -1,4 +1,4 @@
-"""A rival: latent regression between the autoencoders, without diffusion; see :mod:`DEMISTCore.training.vae`."""
+"""A baseline: latent regression between the autoencoders, without diffusion; see :mod:`DEMISTCore.training.vae`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Vae(Kind):
     """What DEMIST's autoencoders do with a simpler network between them."""
 
     name, order = "vae", 64
-    help = "a rival: latent regression between the autoencoders, without diffusion"
+    help = "a baseline: latent regression between the autoencoders, without diffusion"
     settings = VaeSettings
     foundation = "autoencoder"
 
@@ -31,7 +31,7 @@ class Vae(Kind):
         """See :class:`DEMISTCore.training.vae.VaeStage`."""
         from ..vae import VaeStage
 
-        return VaeStage(task.model, task.settings, task.foundation, task.train, task.held, task.cache)
+        return VaeStage(task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache)
 
 
 STAGE = Vae()

@@ -171,8 +171,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} is a folder; give a file name, such as {1}."),
         _("{0} is a foundation and makes no maps; convert a demist bundle."),
         _("{0} is a header without its data: {1} is missing; copy it beside the header."),
-        _("{0} is a link to {1}, which is not there; fetch the file itself (datalad get, git annex get), or mend "
-          "the link."),
+        _("{0} is a link to {1}, which is not there; fetch the file itself (datalad get, git annex get), or fix the"
+          " link."),
         _("{0} is a pipe or device, not a file; save the image to a file first."),
         _("{0} is a pipe or device; give the name of a file."),
         _("{0} is a tissue network for regions and makes no PSR maps; give a demist bundle."),
@@ -197,7 +197,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} is not a DEMIST bundle{1}: it has no {2}; give another folder."),
         _("{0} is not a bundle and will not be overwritten; choose another name."),
         _("{0} is not a mask: it holds grey values; give a mask of 0 and 1, or whole labels."),
-        _("{0} is not a readable safetensors file; get the bundle again."),
         _("{0} is not binary: it holds values such as {1}; give a mask of 0 and 1, or whole labels."),
         _("{0} is not valid: {1}; it was not saved by DEMIST, save it again."),
         _("{0} is not where the brain is: {1} of it lies outside the head in {2}; give a mask in the T1w's space, "
@@ -222,11 +221,12 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} takes its voxels from {1}, which is no regular file; give the data file."),
         _("{0} tells other classes apart than this version knows; update DEMIST."),
         _("{0} was changed or damaged after it was saved (wrong hash); get the bundle again."),
+        _("{0} was trained on {1}; what it makes of scans it has learnt says nothing of new ones: leave these out."),
         _("{0}, the other half of {1}, is no regular file; give the image as one file."),
         _("{0}, which holds the {1}, cannot be read ({2}); run again."),
         _("{0}, which holds the {1}, is gone; run again."),
         _("{0}, which holds the {1}, is no 3-D array of numbers."),
-        _("{0}: its sidecar says Units \"{1}\", and PSR has \"fraction\" or \"percent\"; mend it."),
-        _("{0}: its sidecar says Units \"{1}\", but its typical value is {2}, where such a map has about {3}; mend "
-          "the sidecar or the map."),
+        _("{0}: its sidecar says Units \"{1}\", and PSR has \"fraction\" or \"percent\"; fix it."),
+        _("{0}: its sidecar says Units \"{1}\", but its typical value is {2}, where such a map has about {3}; fix the"
+          " sidecar or the map."),
     )  # fmt: skip

@@ -22,7 +22,7 @@ _VOLUMES = 6
 _FINE = 1.1
 
 
-class Warm:
+class Cache:
     """One model of each kind at a time, the images of the last job, and the single maps of the last runs.
 
     Attributes:

@@ -22,7 +22,7 @@ VOXELS = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class ScanMasks:
     """Masks (X, Y, Z; bool) of a scan on the grid of the comparison, where PSR is known.
 
     Attributes:
@@ -37,7 +37,7 @@ class Places:
     drawn: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, case: Case, settings: RegionSettings | None = None) -> Places:
+    def of(cls, case: Case, settings: RegionSettings | None = None) -> ScanMasks:
         """The places of a case."""
         from scipy.ndimage import distance_transform_edt
 

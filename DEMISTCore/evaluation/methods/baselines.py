@@ -1,4 +1,4 @@
-"""Trained rivals of any kind: regression, latent regression, pix2pix, conditional latent and wavelet diffusion."""
+"""Trained baselines of any kind: regression, latent regression, pix2pix, conditional latent and wavelet diffusion."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...baselines.registry import load_rival
+from ...baselines.registry import load_baseline
 from ..cases import Case
 from .method import Context, Method, Outcome
 
 if TYPE_CHECKING:
     import torch
 
-#: What a rival is called in tables, by the stage of its run.
+#: What a baseline is called in tables, by the stage of its run.
 NAMES = {
     "regression": "U-Net regression",
     "vae": "VAE (latent regression)",
@@ -27,12 +27,12 @@ NAMES = {
 def build(context: Context) -> list[Method]:
     """One method for each run that is given."""
     return [
-        rival(source, context.device, context.dtype, sampler=context.sampler, steps=context.steps)
-        for source in context.rivals
+        baseline(source, context.device, context.dtype, sampler=context.sampler, steps=context.steps)
+        for source in context.baselines
     ]
 
 
-def rival(
+def baseline(
     source: str | Path,
     device: torch.device,
     dtype: torch.dtype,
@@ -44,9 +44,9 @@ def rival(
     """What the run ``source`` has trained: one map, of ``seed`` where it is drawn.
 
     Raises:
-        InputError: it is no run of a rival.
+        InputError: it is no run of a baseline.
     """
-    stage, maker = load_rival(source, sampler=sampler, steps=steps)
+    stage, maker = load_baseline(source, sampler=sampler, steps=steps)
     name = NAMES[stage]
 
     def make(case: Case) -> dict[str, Outcome]:
