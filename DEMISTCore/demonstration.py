@@ -24,7 +24,7 @@ from . import __version__, metrics
 from .clock import Progress
 from .commit import staging, sweep
 from .errors import InputError
-from .files import atomic_path, write_json
+from .files import write_json
 from .guards import protect_files
 from .labels import LESION, NAMES, WHITE
 from .volume import Volume
@@ -50,25 +50,12 @@ FILES = (
     "psr_uncertainty.nii.gz",
     "psr.json",
     "demo.png",
-    "regions.csv",
     "demo.json",
 )
 #: Written when all else is there: a folder that has it holds a demo.
 _LAST = FILES[-1]
 #: Folder with table, ROC curves and pictures of the regions, see :mod:`DEMISTCore.statistics`.
 STATISTICS = "statistics"
-_REGION_COLUMNS = (
-    "region",
-    "label",
-    "voxels",
-    "volume_ml",
-    "true_mean",
-    "synthesized_mean",
-    "bias",
-    "bias_percent",
-    "true_median",
-    "synthesized_median",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +203,6 @@ def demonstrate(
         report("compare", 0.92)
         start = time.perf_counter()
         numbers = compare(result, patient)
-        _write_regions(aside / "regions.csv", numbers["regions"])
         from .preview import save_figure
 
         save_figure(draw(result, patient, numbers), aside / "demo.png")
@@ -378,18 +364,6 @@ def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
         title=f"Simulated patient: PSNR {measured['psnr']:.1f} dB, SSIM {measured['ssim']:.3f}; lesions outlined",
         footer=numbers["statement"],
     )
-
-
-def _write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
-    import csv
-
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.DictWriter(stream, _REGION_COLUMNS)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def _in_place(result: Synthesis, aside: Path, out: Path) -> Synthesis:
