@@ -136,7 +136,7 @@ def test_licence_is_apache_2():
 def readme_commands() -> list[str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
-    return [block.strip() for block in blocks if "venv" in block]
+    return [block.strip() for block in blocks if "-m venv" in block]
 
 
 def test_readme_has_two_commands_of_one_line_each():

@@ -1,8 +1,9 @@
-"""The README's first picture: one axial slice of a patient's T1w, FLAIR, PSR map and its standard deviation.
+"""The README's first picture: T1w, FLAIR, synthesized PSR and the truth of the demo's patient, in two slices.
 
-python benchmarks/readme_picture.py --t1w T1w.nii.gz --flair FLAIR.nii.gz --psr psr.nii.gz --slice 100 --out psr.png
+python -m DEMISTCore.demo --out demo
+python benchmarks/readme_picture.py --demo demo --out docs/images/first_look.png
 
-All four lie on the T1w's grid; the standard deviation is looked for beside the map.
+The scans are shown as the model sees them: the FLAIR moved onto the T1w, both without bias field, brain only.
 """
 
 from __future__ import annotations
@@ -10,53 +11,57 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from DEMISTCore.preview import UNCERTAINTY_LIMITS
+from DEMISTCore import Volume, prepare
+from DEMISTCore.evaluation.figures import brain_box, levels
+
+#: PSR (fraction) from black to yellow.
+LIMITS = (0.0, 0.16)
 
 
 def main() -> None:
     """Draw it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("t1w", "flair", "psr", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--slice", type=int, required=True, help="voxel index from below")
+    parser.add_argument("--demo", type=Path, required=True, help="folder that the demo has written")
+    parser.add_argument("--out", type=Path, required=True, help="picture (.png)")
     told = parser.parse_args()
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    psr = nib.as_closest_canonical(nib.load(told.psr))
-    deviation = nib.load(told.psr.with_name(told.psr.name.replace(".nii", "_uncertainty.nii")))
-    images = [nib.as_closest_canonical(image) for image in (nib.load(told.t1w), nib.load(told.flair), deviation)]
-    if any(image.shape != psr.shape for image in images):
-        raise SystemExit("T1w, FLAIR, map and standard deviation do not lie on one grid.")
-    t1w, flair, deviation, psr = (np.asarray(image.dataobj, np.float32) for image in (*images, psr))
-    inside = np.argwhere(psr[..., told.slice] > 0)
-    low, high = inside.min(0) - 4, inside.max(0) + 5
+    prepared = prepare(told.demo / "T1w.nii.gz", told.demo / "FLAIR.nii.gz")
+    grid, brain = prepared.grid, prepared.mask.array > 0
+    psr, truth = (
+        Volume.read(told.demo / f"{name}.nii.gz").resampled_to(grid).array * brain for name in ("psr", "true_psr")
+    )
+    lesions = Volume.read(told.demo / "true_lesions.nii.gz").resampled_to(grid, "nearest").array > 0
+    shown = levels(lesions & brain, 2, apart=round(10 / grid.spacing[2]))
+    across, along = brain_box(brain)
 
-    def plane(image: np.ndarray) -> np.ndarray:  # front above, the patient's right on the left
-        return image[low[0] : high[0], low[1] : high[1], told.slice][::-1, ::-1].T
+    def plane(image: np.ndarray, k: int) -> np.ndarray:  # front above, the patient's right on the left
+        return image[across, along, k][::-1, ::-1].T
 
-    deviation[deviation <= 0] = np.nan
-    rows = [
-        ("T1w", t1w, "gray", (0, np.percentile(t1w[psr > 0], 99.5)), None),
-        ("FLAIR", flair, "gray", (0, np.percentile(flair[psr > 0], 99.8)), None),
-        ("PSR", psr, "inferno", (0, 0.15), "fraction"),
-        ("its standard deviation", deviation, "viridis", UNCERTAINTY_LIMITS, "fraction"),
+    t1w, flair = (np.where(brain, volume.array, 0) for volume in (prepared.t1w, prepared.flair))
+    columns = [
+        ("T1w", t1w, "gray", (0, np.percentile(t1w[brain], 99.5))),
+        ("FLAIR", flair, "gray", (0, np.percentile(flair[brain], 99.8))),
+        ("PSR from the two", psr, "inferno", LIMITS),
+        ("true PSR", truth, "inferno", LIMITS),
     ]
-    figure, axes = plt.subplots(1, 4, figsize=(12.6, 4.1), facecolor="black", layout="constrained")
-    for axis, (title, image, colours, limits, unit) in zip(axes, rows):
-        drawn = axis.imshow(plane(image), cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="bilinear")
-        axis.set_title(title, color="white")
-        axis.set_axis_off()
-        if unit:
-            bar = figure.colorbar(drawn, ax=axis, shrink=0.8, label=unit)
-            bar.ax.tick_params(colors="white")
-            bar.set_label(unit, color="white")
-    figure.savefig(told.out, dpi=100, facecolor="black")
+    figure, axes = plt.subplots(2, 4, figsize=(10, 6.2), facecolor="black", layout="constrained")
+    for row, k in enumerate(shown):
+        for axis, (title, image, colors, limits) in zip(axes[row], columns):
+            drawn = axis.imshow(plane(image, k), cmap=colors, vmin=limits[0], vmax=limits[1], interpolation="bilinear")
+            axis.contour(plane(lesions, k).astype(float), [0.5], colors="#40e0ff", linewidths=0.6)
+            axis.set_axis_off()
+            if not row:
+                axis.set_title(title, color="white", fontsize=14)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7, aspect=30, ticks=[0, 0.04, 0.08, 0.12, 0.16], extend="max")
+    bar.ax.tick_params(colors="white")
+    bar.set_label("PSR (fraction); lesions outlined", color="white")
+    figure.savefig(told.out, dpi=72, facecolor="black")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_files
 from .draw import draw, how_made
-from .measure import compare, measure, measured, write_regions
+from .measure import compare, measure, measured
 from .patient import PATIENT_SEED, Patient, simulate_patient
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ FILES = (
     "psr_uncertainty.nii.gz",
     "psr.json",
     "demo.png",
-    "regions.csv",
     "demo.json",
 )
 #: Written when all else is there: a folder that has it holds a demo.
@@ -146,7 +145,6 @@ def demonstrate(
         report("compare", 0.92)
         start = time.perf_counter()
         numbers = compare(result, patient)
-        write_regions(aside / "regions.csv", numbers["regions"])
         from ..preview import save_figure
 
         save_figure(draw(result, patient, numbers), aside / "demo.png")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__, metrics
-from ..files import atomic_path
 from ..labels import LESION, NAMES, WHITE
 from .patient import Patient
 
@@ -19,20 +17,6 @@ if TYPE_CHECKING:
 
 #: Normal-appearing white matter is taken this far from any lesion.
 GAP_MM = 5.0
-
-
-_REGION_COLUMNS = (
-    "region",
-    "label",
-    "voxels",
-    "volume_ml",
-    "true_mean",
-    "synthesized_mean",
-    "bias",
-    "bias_percent",
-    "true_median",
-    "synthesized_median",
-)
 
 
 def measure(result: Synthesis, patient: Patient, out: Path) -> Analysis:
@@ -132,14 +116,3 @@ def _ratio(psr: np.ndarray, lesions: np.ndarray, normal: np.ndarray) -> dict[str
         return {}
     inside, outside = float(np.median(psr[lesions])), float(np.median(psr[normal]))
     return {"lesions": inside, "white_matter": outside, "loss_percent": 100 * (1 - inside / max(outside, 1e-6))}
-
-
-def write_regions(path: Path, rows: list[dict[str, Any]]) -> None:
-    """``regions.csv``: a row for each region, PSR as fraction, volumes in ml."""
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.DictWriter(stream, _REGION_COLUMNS)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -100,7 +100,7 @@ def boxPlotChart(
 
     Boxes are quartiles, their white line the median, whiskers the 5th and 95th percentile, diamonds means; dots are
     single lesions. Where the table has intervals of the means, they are error bars. Slicer has no box plots, no fills
-    and no error bars of its own, so each box is one line that goes to and fro until the box is full, drawn without
+    and no error bars of its own, so each box is one line that goes back and forth until the box is full, drawn without
     lifting the pen, and all medians and all bars are one line each, broken by missing values.
 
     Args:
