@@ -2,7 +2,7 @@
 
 1. Makes an environment that holds the packages of a Slicer release, in the versions that its sources pin
    (``SuperBuild/External_python-*.cmake``), and what stands in for its Qt application in the tests (slicer-core,
-   trame-slicer, PySide6). SimpleITK, where that release builds it itself, is not in it.
+   trame-slicer, slicer-layer-dm, PySide6). SimpleITK, where that release builds it itself, is not in it.
 2. Drives the panel in it, off screen, by clicks: docs/slicer.md, *Tutorial: a first map*. The first click installs the
    worker's own environment, by the module's installer, from the package index that pip is configured for.
 3. Compares ``pip freeze --all`` of the first environment, and a digest of each of its files, before and after.
@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the harness of the tests needs, and Slicer has as parts of itself.
-HARNESS = ("slicer-core==5.11.0.6", "trame-slicer==2.0.0", "PySide6_Essentials")
+HARNESS = ("slicer-core==5.11.0.6", "trame-slicer==2.0.0", "slicer-layer-dm==2.0.0", "PySide6_Essentials")
 #: Longest wait for a step, seconds.
 PATIENCE = 3600.0
 
