@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 import zipfile
 from dataclasses import replace
@@ -166,6 +167,10 @@ def test_a_killed_one_is_cleaned_up_by_the_next(plan):
     process.stdin.close()
     process.stdout.close()
     assert (plan.folder / "tmp").exists()
+    time.sleep(0.5)
+    unpacked = sum(1 for _ in plan.folder.rglob("*"))
+    time.sleep(0.5)
+    assert sum(1 for _ in plan.folder.rglob("*")) == unpacked  # its pip has ended with it
     plan.requirements.write_text("demistroot\n")
     environment, _told, _said = made(plan)
     assert [path for path in plan.folder.iterdir() if path.is_dir()] == [environment.packages]

@@ -114,17 +114,20 @@ def remove(folder: Path) -> None:
 def tidy(folder: Path, patience: float = 60.0) -> None:
     """Delete what a stopped build has left, and environments that are not in use any more.
 
-    The pip of a killed build lives on until it has something to say, and writes what is being deleted: it is given
-    ``patience`` seconds. What still cannot be deleted (Windows keeps files that are open) is left to the next build.
+    The pip of a killed build ends with it, but not within the same millisecond: what it may still have written is
+    looked for again a little later. What cannot be deleted within ``patience`` seconds (Windows keeps files that are
+    open) is left to the next build.
     """
     used = read_environment(folder).packages
     until = time.monotonic() + patience
-    for path in [*folder.glob(f"{PACKAGES}*"), folder / TEMPORARY]:
-        while path != used and path.is_dir():
+    while left := [
+        path for path in [*folder.glob(f"{PACKAGES}*"), folder / TEMPORARY] if path != used and path.is_dir()
+    ]:
+        for path in left:
             shutil.rmtree(path, ignore_errors=True)
-            if not path.is_dir() or time.monotonic() > until:
-                break
-            time.sleep(0.2)
+        if time.monotonic() > until:
+            break
+        time.sleep(0.2)
 
 
 def requirements(file: Path) -> list[str]:

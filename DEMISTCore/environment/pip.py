@@ -19,6 +19,21 @@ from ..errors import Cancelled, InputError
 EXPECTED = {"cpu": 700e6, "default": 900e6, "shared": 250e6}
 EXPECTED_CUDA = 3.3e9
 
+#: pip in a process that ends at once when its parent is gone, however that ended: else a killed build's pip goes on
+#: writing into what the next build deletes and makes anew. Its standard input is a pipe that nobody writes to; it ends
+#: when the other end is closed. A group of its own (POSIX) takes what pip has started along.
+_PIP = """
+import os, runpy, signal, sys, threading
+def watch():
+    while os.read(0, 1):
+        pass
+    if os.name != "nt":
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
 _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _NETWORK = (
     "NewConnectionError",
@@ -136,8 +151,8 @@ class Run:
         """Run pip to its end, hearing what it says."""
         command = [
             sys.executable,
-            "-m",
-            "pip",
+            "-c",
+            _PIP,
             arguments[0],
             "--no-input",
             "--disable-pip-version-check",
@@ -160,7 +175,7 @@ class Run:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             env=environment,
             cwd=self._temporary,
             text=True,
@@ -256,5 +271,6 @@ def _end(process: subprocess.Popen[str]) -> None:
             except OSError:
                 process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
