@@ -15,7 +15,7 @@ import pytest
 from scipy import ndimage, stats
 
 from DEMISTCore.labels import NAMES
-from DEMISTCore.uncertainty import Calibration, Case, evaluate_calibration, fit_calibration
+from DEMISTCore.uncertainty import Calibration, Case, evaluate_calibration, fit, fit_calibration
 from DEMISTCore.uncertainty.case import sample, samples_of
 from DEMISTCore.uncertainty.conformal import conformal_quantile, subjects_needed
 from DEMISTCore.uncertainty.coverage import evaluate_samples
@@ -212,6 +212,41 @@ def test_every_subject_counts_the_same():
     scores = rng.standard_normal((24, 5000))
     found = conformal_quantile(np.abs(scores).ravel(), np.repeat(np.arange(24), 5000), (0.9,))
     assert found[0] == pytest.approx(stats.norm.ppf(0.95), rel=0.01)
+
+
+def test_subjects_of_a_group_are_no_strangers_to_each_other():
+    """Subjects that share more than chance (simulated from one anatomy): what holds on new groups takes groups."""
+    rng = np.random.default_rng(5)
+    groups, members = 6, 10
+    subjects = np.arange(groups * members)
+    of = np.repeat(np.arange(groups), members)
+    held = {"subjects": [], "groups": []}
+    for _ in range(400):
+        scale = np.exp(0.6 * rng.standard_normal(groups + 1))
+        scores = np.abs(rng.standard_normal(len(subjects))) * scale[of]
+        new = np.abs(rng.standard_normal(200)) * scale[-1]
+        for name, told in (("subjects", None), ("groups", of)):
+            (q,) = conformal_quantile(scores, subjects, (0.9,), groups=told)
+            held[name].append((new <= q).mean())
+    assert np.mean(held["subjects"]) < 0.9
+    assert np.mean(held["subjects"]) + 0.005 < np.mean(held["groups"]) <= 0.95
+    # Groups of one subject each are no groups.
+    alone = conformal_quantile(scores, subjects, (0.5, 0.9), groups=subjects + 100)
+    assert alone == conformal_quantile(scores, subjects, (0.5, 0.9))
+
+
+def test_a_group_is_held_out_as_a_whole(monkeypatch):
+    """Parameters that score a subject are never fitted on another of its group."""
+    cases = [replace(subject(k), group=f"anatomy {k % 4}") for k in range(12)]
+    fitted_on, real = [], fit._parameters
+    monkeypatch.setattr(fit, "_parameters", lambda kept, *more: fitted_on.append(kept) or real(kept, *more))
+    fit_calibration(cases)
+    folds = [{kept.group for kept in others} for others in fitted_on if len(others) < len(cases)]
+    assert folds
+    for kept, groups in zip([k for k in fitted_on if len(k) < len(cases)], folds):
+        assert len(kept) == 3 * len(groups)  # all of a group, or none
+    assert len(set.union(*folds)) == 4
+    assert all(len(groups) < 4 for groups in folds)
 
 
 @pytest.mark.parametrize("sigma", [1.0, 1.5])
@@ -494,3 +529,14 @@ def test_bad_dictionaries_are_refused(calibration, change, words):
 def test_what_is_no_calibration(told):
     with pytest.raises(ValueError, match="calibration"):
         Calibration.from_dict(told)
+
+
+def test_the_anatomy_of_a_simulated_subject_is_its_group(tmp_path):
+    from DEMISTCore.training.calibrate import _anatomy
+
+    psr = tmp_path / "sub-001_desc-truth_PSRmap.nii.gz"
+    assert _anatomy(psr) is None  # a measured map has none
+    told = tmp_path / "sub-001_desc-truth_parameters.json"
+    for content, expected in (('{"anatomy": "seg_13.nii.gz"}', "seg_13.nii.gz"), ('{"anatomy": 3}', None), ("{", None)):
+        told.write_text(content)
+        assert _anatomy(psr) == expected

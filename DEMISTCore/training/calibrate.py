@@ -23,6 +23,7 @@ from ..errors import BundleError, InputError
 from ..files import atomic_folder
 from ..guards import protect_folder
 from ..networks.knowledge import describe
+from ..schema import parse_json
 from ..synthesis.given import encode, predict_mean
 from ..uncertainty import Case, evaluate_calibration, fit_calibration
 from ..uncertainty.typical import Typical
@@ -103,7 +104,8 @@ def calibrate(
             inside, voxel_ml = (np.asarray(entry.x) != 0).any(0), bundle.spacing**3 / 1000
             inside &= np.asarray(entry.known) > 0
             distance, person = typical.distance(mean.described), f"{folder} {entry.subject}"
-            yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, distance, person)
+            group = _anatomy(Path(entry.meta["inputs"][2]))
+            yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, distance, person, group)
 
     try:
         everyone = (case for folder in datasets for case in cases(folder))
@@ -138,6 +140,18 @@ def _mean(bundle: Bundle, entry: data.PreparedSession, device: Any, dtype: Any) 
     x = np.asarray(entry.x, np.float32)
     protocol, _ = read_protocol(*entry.meta["inputs"][:2])
     return predict_mean(bundle, encode(bundle, x, protocol, device, dtype), (x != 0).any(0), dtype)
+
+
+def _anatomy(psr: Path) -> str | None:
+    """The anatomy that a simulated subject was drawn from, noted by the simulator beside its truth; None if unknown."""
+    for file in sorted(psr.parent.glob("*_desc-truth_parameters.json")):
+        try:
+            told = parse_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        name = told.get("anatomy") if isinstance(told, dict) else None
+        return name if isinstance(name, str) else None
+    return None
 
 
 def _describe(entry: data.PreparedSession) -> np.ndarray:

@@ -32,6 +32,8 @@ class Case:
         ood: distance from the training data, None if the model gives none.
         subject: whose scan it is, where there are several of one person: these count as one. None: somebody else's
             than all others.
+        group: what several subjects have in common beyond chance, such as the anatomy that simulated ones were drawn
+            from. None: nothing.
     """
 
     mean: np.ndarray
@@ -42,6 +44,7 @@ class Case:
     voxel_ml: float
     ood: float | None = None
     subject: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.mean)
@@ -65,7 +68,7 @@ class Sample:
         weight: (N,) how many voxels of the brain each stands for.
         scale: the relative error that the whole brain shares, sum m e / sum m^2.
         lags_mm, correlation: correlation of local errors by distance.
-        voxel_ml, ood, subject: of the case.
+        voxel_ml, ood, subject, group: of the case.
         region_kind, region_mean, region_error, region_ml: (R,) of each region.
         region_voxels: (R, 2, PER_REGION) mean and local SD of voxels drawn of each, with repeats in small ones.
     """
@@ -86,6 +89,19 @@ class Sample:
     region_ml: np.ndarray
     region_voxels: np.ndarray
     subject: str | None = None
+    group: str | None = None
+
+
+def groups_of(samples: Sequence[Sample]) -> np.ndarray:
+    """(n,) number of the group of each, from 0 in order of appearance; a subject without one is a group of its own.
+
+    One group alone tells nothing of others: then every subject is its own.
+    """
+    known: dict[object, int] = {}
+    who = subjects_of(samples)
+    names = (int(of) if kept.group is None else f"group {kept.group}" for kept, of in zip(samples, who))
+    numbers = np.array([known.setdefault(name, len(known)) for name in names], np.intp)
+    return numbers if len(known) > 1 else who
 
 
 def subjects_of(samples: Sequence[Sample]) -> np.ndarray:
@@ -163,6 +179,7 @@ def sample(case: Case, rng: np.random.Generator) -> Sample:
         np.array(sizes),
         np.array(voxels, np.float32).reshape(-1, 2, PER_REGION),
         case.subject,
+        case.group,
     )
 
 

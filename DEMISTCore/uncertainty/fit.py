@@ -10,7 +10,7 @@ import numpy as np
 
 from . import draw, model
 from .calibration import KINDS, Calibration, Quantiles
-from .case import Case, Sample, samples_of, subjects_of
+from .case import Case, Sample, groups_of, samples_of, subjects_of
 from .conformal import conformal_quantile, subjects_needed
 
 #: Levels that intervals are made for, as far as there are subjects enough.
@@ -66,13 +66,13 @@ def _fit(
     samples: Sequence[Sample], seed: int, levels: tuple[float, ...], edges: np.ndarray, lesion_weight: float
 ) -> tuple[Calibration, float]:
     """A calibration, and what share of lesion voxels its 90 % intervals hold (1 without lesions)."""
-    who = subjects_of(samples)
-    count = int(who.max()) + 1
+    who, group = subjects_of(samples), groups_of(samples)
+    count, groups = int(who.max()) + 1, int(group.max()) + 1
     limit, power = _distances(samples), 1.0
-    fold_of = (np.random.default_rng((seed, count)).permutation(count) % _FOLDS)[who]
+    fold_of = (np.random.default_rng((seed, groups)).permutation(groups) % _FOLDS)[group]
     voxel_scores: list[np.ndarray] = [np.empty(0)] * len(samples)
     region_scores: list[np.ndarray] = [np.empty(0)] * len(samples)
-    for fold in range(_FOLDS):
+    for fold in np.unique(fold_of):
         others = [s for s, of in zip(samples, fold_of) if of != fold]
         fitted = _parameters(others, edges, levels, lesion_weight)
         for i in np.flatnonzero(fold_of == fold):
@@ -83,12 +83,13 @@ def _fit(
     fitted = replace(fitted, subjects=count, ood_limit=limit, ood_power=power)
     wide = [fitted.widening(s.ood) for s in samples]
     voxel_scores = [score / w for score, w in zip(voxel_scores, wide)]
-    subjects = np.repeat(who, [len(s.mean) for s in samples])
+    sizes = [len(s.mean) for s in samples]
+    subjects, of_group = np.repeat(who, sizes), np.repeat(group, sizes)
     scores, means = np.concatenate(voxel_scores), np.concatenate([s.mean for s in samples])
     weights = np.concatenate([_voxel_weights(s, lesion_weight) for s in samples])
     bins = np.searchsorted(edges, means)
     by_bin = [
-        conformal_quantile(scores[bins == k], subjects[bins == k], levels, weights[bins == k])
+        conformal_quantile(scores[bins == k], subjects[bins == k], levels, weights[bins == k], of_group[bins == k])
         for k in range(len(edges) + 1)
     ]
     fitted = replace(
@@ -226,7 +227,8 @@ def _region_quantiles(
     samples: Sequence[Sample], scores: Sequence[np.ndarray], levels: tuple[float, ...], needed: int
 ) -> dict[str, Quantiles]:
     """By kind, class of size and, for regions, class of mean; a class of too few subjects has the next wider one's."""
-    subject = np.repeat(subjects_of(samples), [len(s.region_mean) for s in samples])
+    counts = [len(s.region_mean) for s in samples]
+    subject, of_group = np.repeat(subjects_of(samples), counts), np.repeat(groups_of(samples), counts)
     kind, mean, volume = (
         np.concatenate([getattr(s, name) for s in samples]) for name in ("region_kind", "region_mean", "region_ml")
     )
@@ -247,7 +249,7 @@ def _region_quantiles(
             for g in groups:
                 cell = here & (group == g)
                 cell = cell if np.unique(subject[cell]).size >= needed else here
-                row.append(conformal_quantile(score[cell], subject[cell], levels, weight[cell]))
+                row.append(conformal_quantile(score[cell], subject[cell], levels, weight[cell], of_group[cell]))
             cells.append(row)
         centres = [float(np.exp(np.median(np.log(volume[which & (size == k)])))) for k in sizes] or [1.0]
         middles = [float(np.median(mean[which & (group == g)])) for g in groups]
