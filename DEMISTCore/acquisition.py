@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from .schema import finite, shown
+
 
 @dataclass(frozen=True)
 class Key:
@@ -138,9 +140,8 @@ def _value(content: Mapping[str, Any], key: Key, what: str, notes: list[str]) ->
         value = value[0]
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        shown = repr(str(value)[:40])
-        notes.append(f"The {what}'s sidecar gives {key.name} as {shown}, which is no number; it is ignored.")
+    if not finite(value):
+        notes.append(f"The {what}'s sidecar gives {key.name} as {shown(value)}, which is no number; it is ignored.")
         return None
     if value == 0:  # how converters write "none", as the inversion time of a spin echo
         return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .errors import InputError
+from .schema import shown
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class SynthesisOptions:
         weights = dict(self.guidance) if isinstance(self.guidance, Mapping) else {"all": self.guidance}
         try:
             return {str(name): float(weight) for name, weight in weights.items()}
-        except (TypeError, ValueError):
-            raise InputError(f"Guidance is a weight, or weights by stream, not {self.guidance!r}.") from None
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"Guidance is a weight, or weights by stream, not {shown(self.guidance)}.") from None
 
 
 _DEFAULTS = SynthesisOptions()

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import stat
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,17 @@ def check_size(content: Any, depth: int = DEPTH, nodes: int = NODES) -> None:
         if not level:
             return
     raise ValueError("it is nested too deeply")
+
+
+def finite(value: Any) -> bool:
+    """Whether it is a number, and one that a float can hold.
+
+    JSON's whole numbers may have hundreds of digits; ``math.isfinite`` raises OverflowError on those.
+
+    >>> finite(3), finite(True), finite(float("nan")), finite(10**400)
+    (True, False, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def number(value: Any, what: str, low: float, high: float, *, whole: bool = False) -> float:

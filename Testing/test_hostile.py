@@ -48,6 +48,8 @@ ODD = st.sampled_from(
         1e300,
         -1e300,
         10**30,
+        10**400,
+        -(10**400),
         float("nan"),
         float("inf"),
         1e-320,
@@ -497,3 +499,34 @@ def test_json_is_bounded():
         parse_json("[" * 100_000)
     with pytest.raises(ValueError, match="values"):
         parse_json("[" + "0," * 300_000 + "0]")
+
+
+HUGE = 10**400  # a whole number that no float holds
+
+
+def test_numbers_of_hundreds_of_digits_are_no_numbers(tmp_path):
+    """JSON allows them, and arithmetic with them raises OverflowError, which is no ValueError."""
+    from DEMISTCore.acquisition import protocol_vector
+    from DEMISTCore.options import SynthesisOptions
+    from DEMISTCore.regions import RegionSettings
+    from DEMISTCore.uncertainty import serial
+    from DEMISTCore.uncertainty.typical import Typical
+    from DEMISTCore.volume import Volume
+
+    vector, notes = protocol_vector({"RepetitionTime": HUGE}, {})
+    assert not vector.any()
+    assert "a number of many digits, which is no number; it is ignored" in notes[0]
+    with pytest.raises(ValueError, match="no number"):
+        Typical.from_dict({"mean": [HUGE], "directions": [[1]], "deviations": [1, 1]})
+    with pytest.raises(ValueError, match="not a number of many digits"):
+        serial._number(HUGE, "scale_sd", 0.0)
+    for settings in ({"proximal_mm": (2, HUGE)}, {"distal_mm": HUGE}):
+        with pytest.raises(InputError):
+            RegionSettings(**settings)
+    with pytest.raises(InputError):
+        SynthesisOptions(guidance={"all": HUGE}).arguments()
+    header = "ObjectType = Image\nNDims = 3\nDimSize = 5 6 {}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    for size in (HUGE, -HUGE):
+        (tmp_path / "t1w.mha").write_text(header.format(size))
+        with pytest.raises(InputError, match="dimsize must hold 3 numbers"):
+            Volume.read(tmp_path / "t1w.mha")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
+from ..schema import finite
 from .parametric import MAKER, QUANTITIES, save
 from .place import missing_package
 from .segmentation import SEGMENTS
@@ -109,14 +109,14 @@ def _measurements(sr: Any, row: Mapping[str, Any]) -> list[Any]:
     """
     psr, none = sr.CodedConcept(*QUANTITIES["psr"][0]), sr.CodedConcept("1", "UCUM", "no units")
     found = []
-    if _known(row.get("volume_ml")):
+    if finite(row.get("volume_ml")):
         volume, millilitre = sr.CodedConcept("118565006", "SCT", "Volume"), sr.CodedConcept("mL", "UCUM", "milliliter")
         found.append(sr.Measurement(volume, float(row["volume_ml"]), millilitre))
     for column, (code, meaning) in _DERIVED.items():
-        if not _known(row.get(column)):
+        if not finite(row.get(column)):
             continue
         reach = None
-        if column == "mean" and _known(row.get("mean_ci90_low")) and _known(row.get("mean_ci90_high")):
+        if column == "mean" and finite(row.get("mean_ci90_low")) and finite(row.get("mean_ci90_high")):
             reach = sr.MeasurementProperties(
                 upper_measurement_uncertainty=float(row["mean_ci90_high"]) - float(row["mean"]),
                 lower_measurement_uncertainty=float(row["mean"]) - float(row["mean_ci90_low"]),
@@ -124,7 +124,3 @@ def _measurements(sr: Any, row: Mapping[str, Any]) -> list[Any]:
         derived = sr.CodedConcept(code, "SCT", meaning)
         found.append(sr.Measurement(psr, float(row[column]), none, derivation=derived, properties=reach))
     return found
-
-
-def _known(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -120,7 +120,7 @@ class Scheduler:
                 "leading" if old else "linspace",
             )
             _ = scheduler.noise
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise BundleError(
                 f"{source} has a scheduler that cannot be read ({error}); correct its entries."
             ) from error

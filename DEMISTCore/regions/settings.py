@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..schema import finite, shown
 
 #: Ways to find tissue and lesions.
 METHODS = ("network", "hmrf")
@@ -78,7 +78,7 @@ class RegionSettings:
     def __post_init__(self) -> None:
         try:
             low, high = (float(value) for value in self.proximal_mm)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError("Proximal NAWM needs two distances in mm, such as 2 and 6.") from error
         object.__setattr__(self, "proximal_mm", (low, high))
         if self.method not in METHODS:
@@ -87,8 +87,8 @@ class RegionSettings:
             if name in ("method", "network"):
                 continue
             for number in value if isinstance(value, tuple) else (value,):
-                if not (isinstance(number, (int, float)) and math.isfinite(number) and number >= 0):
-                    raise InputError(f"The setting {name} must be a finite number of 0 or more, not {value!r}.")
+                if not finite(number) or number < 0:
+                    raise InputError(f"The setting {name} must be a finite number of 0 or more, not {shown(value)}.")
         if not self.lesion_gap_mm <= low < high <= self.distal_mm:
             raise InputError(
                 f"Distances from lesions must rise: gap {self.lesion_gap_mm:g} <= proximal from {low:g} < to {high:g} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..schema import finite, shown
 from ..uncertainty import Calibration
 from ..volume import Volume
 
@@ -94,6 +94,8 @@ def uncertainty_beside(psr: Volume, told: Mapping[str, Any]) -> Path | None:
 def _distance(value: Any) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"The distance from the training data (ood) must be a number of at least 0, not {value!r}.")
+    if not finite(value) or value < 0:
+        raise ValueError(
+            f"The distance from the training data (ood) must be a number of at least 0, not {shown(value)}."
+        )
     return float(value)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ..schema import finite, shown
+
 if TYPE_CHECKING:
     from .calibration import Calibration
 
@@ -118,10 +120,9 @@ def _keys(told: Any, wanted: Sequence[str], name: str) -> None:
 
 
 def _number(value: Any, name: str, least: float, strict: bool = False) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < least or (strict and value == least):
+    if not finite(value) or value < least or (strict and value == least):
         bound = f"{'above' if strict else 'of at least'} {least:g}" if math.isfinite(least) else "that is finite"
-        raise ValueError(f"The calibration's {name} must be a number {bound}, not {value!r}.")
+        raise ValueError(f"The calibration's {name} must be a number {bound}, not {shown(value)}.")
     return float(value)
 
 

@@ -79,7 +79,7 @@ class Typical:
             raise ValueError(f"what is typical holds {', '.join(names)}")
         try:
             mean, directions, deviations = (np.array(told[name], np.float64) for name in names)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("what is typical holds something that is no number") from error
         fits = mean.ndim == 1 and directions.ndim == 2 and directions.shape[1:] == mean.shape
         if not fits or deviations.shape != (len(directions) + 1,):

@@ -252,7 +252,7 @@ def simulate(context: Context) -> dict[str, Any]:
 
         seed = PATIENT_SEED if context.request.get("seed") is None else int(context.request["seed"])
         patient = simulate_patient(seed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"A seed is a whole number, not {context.request.get('seed')!r}.") from error
     told = {"protocol": patient.protocol, "seed": seed}
     for name in ("t1w", "flair", "psr", "labels", "lesions", "brain"):

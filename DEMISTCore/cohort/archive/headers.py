@@ -175,5 +175,5 @@ def _list(value: Any) -> list[str]:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
