@@ -121,7 +121,7 @@ def plan_tiles(shape: tuple[int, ...], margin: int, fits: Callable[[tuple[int, .
 
     best = min(fitting, key=cost) if fitting else min(choices, key=lambda choice: (peak(choice), *cost(choice)))
     cuts = itertools.product(*(axis[i] for axis, i in zip(axes, best)))
-    return [(tuple(core for core, _ in cut), tuple(tile for _, tile in cut)) for cut in cuts]
+    return [((x[0], y[0], z[0]), (x[1], y[1], z[1])) for x, y, z in cuts]
 
 
 def _cut(n: int, core: int, margin: int) -> list[tuple[slice, slice]]:
@@ -159,9 +159,18 @@ def decode(
     tiles = plan_tiles(shape, margin, lambda size: decode_memory(autoencoder, size, dtype) <= memory)
     images = []
     for i, sample in enumerate(z.split(1)):
-        report = (lambda done, i=i: progress((i + done) / len(z))) if progress else (lambda done: None)
-        images.append(_decode_one(autoencoder, sample, tiles, dtype, report))
+        images.append(_decode_one(autoencoder, sample, tiles, dtype, _part(progress, i, len(z))))
     return torch.cat(images)
+
+
+def _part(progress: Callable[[float], None] | None, i: int, n: int) -> Callable[[float], None]:
+    """What sample ``i`` of ``n`` tells of its own work, told of all."""
+
+    def report(done: float) -> None:
+        if progress:
+            progress((i + done) / n)
+
+    return report
 
 
 def _decode_one(
@@ -182,7 +191,7 @@ def _decode_one(
         for done, norm in enumerate(norms):
             sums = []
             for i, (core, tile) in enumerate(tiles):
-                sums.append(_measure(norm, lambda tile=tile: _run(autoencoder, z[(..., *tile)], dtype), core, tile))
+                sums.append(_measure(norm, partial(_run, autoencoder, z[(..., *tile)], dtype), core, tile))
                 report((done + (i + 1) / len(tiles)) / passes)
             _fix(norm, sum(sums))
         for i, (core, tile) in enumerate(tiles):
@@ -217,11 +226,13 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _within(core: Box, tile: Box) -> Box:
-    return tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile))
+    x, y, z = (slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile))
+    return x, y, z
 
 
 def _scaled(box: Box, zoom: int) -> Box:
-    return tuple(slice(s.start * zoom, s.stop * zoom) for s in box)
+    x, y, z = (slice(s.start * zoom, s.stop * zoom) for s in box)
+    return x, y, z
 
 
 # GroupNorm, replaced for the time of a decoding ----------------------------------------------------------------------

@@ -58,7 +58,7 @@ def find_folder(source: str | os.PathLike[str], patterns: Sequence[str] = PATTER
         raise BundleError(f"{path} is a file, not a bundle; give the folder that holds its {DESCRIPTION_FILE}.")
     hub = HUB_ID.fullmatch(text)
     if hub and not text.startswith((".", "/", "~")):
-        return download(*hub.groups(), there_is_no=text, patterns=patterns)
+        return download(hub[1], hub[2], there_is_no=text, patterns=patterns)
     known = ", ".join(list_bundles()) or "none"
     raise BundleError(
         f"There is no bundle {text!r}: no folder, and no shipped bundle of that name (there are: {known}); "

@@ -245,8 +245,8 @@ class Bundle(Described):
                     f"does not fit its own description: {file.name}, {name} is {tuple(tensor.shape)} "
                     f"and should be {tuple(own[name].shape)}"
                 )
-        if name := not_finite(stored):
-            raise self._error(f"has NaN or infinite weights in {file.name} ({name}); train or download it again")
+        if broken := not_finite(stored):
+            raise self._error(f"has NaN or infinite weights in {file.name} ({broken}); train or download it again")
 
 
 def _state_of(bundle: Bundle, part: str) -> dict[str, Tensor]:

@@ -237,7 +237,7 @@ class PosteriorMean(nn.Module):
         keep = keep or {}
         tokens = None
         if semantic and self.cfg.semantic:
-            tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
+            tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c or ()])
         knowledge = self.knowledge(known) if adaptive else None
         kept = keep.get("adaptive")
         coarse = filters.wide(x) if wide is None else wide

@@ -222,7 +222,8 @@ class ControlStream(nn.Module):
         own.update({k: v for k, v in backbone.state_dict().items() if k in own})
         self.control.load_state_dict(own)
 
-        self.estimate = self.fusion = None
+        self.estimate: Estimate | None = None
+        self.fusion: Fusion | None = None
         if mean_channels is None and cfg.estimate_width:
             self.estimate = Estimate(
                 condition_channels, backbone.out_channels, cfg.estimate_width, cfg.estimate_dilations

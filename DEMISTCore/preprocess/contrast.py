@@ -174,6 +174,7 @@ def _tails(values: np.ndarray) -> float:
 def name_warnings(t1w: Volume, flair: Volume) -> list[str]:
     """Sentences if the files' names, or the sidecars of dcm2niix and BIDS beside them, speak of other contrasts."""
     found = []
+    others: tuple[str, ...]
     for volume, wanted, others in (
         (t1w, "T1w", ("contrast agent", "FLAIR", "T2w", "PD")),
         (flair, "FLAIR", ("T2w", "PD", "T1w")),

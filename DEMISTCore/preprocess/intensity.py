@@ -40,7 +40,7 @@ def normalise(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1
     t1w = np.asarray(images[0], np.float64)
     dark, white = np.percentile(t1w[deep], 1.0), np.percentile(t1w[inside], 95.0)
     tissue = inside & (t1w > dark + _TISSUE * (white - dark))
-    if np.count_nonzero(tissue) < min(_ENOUGH, np.count_nonzero(inside) // 4):
+    if np.count_nonzero(tissue) < min(_ENOUGH, int(np.count_nonzero(inside)) // 4):
         tissue = inside
     return [_rescaled(np.asarray(image, np.float64), inside, deep, tissue) for image in images]
 

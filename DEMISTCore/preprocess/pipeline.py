@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_files
 from ..volume import Grid, Order, Volume, as_volume, check_writable
+from ..volume.grid import triple
 from . import checks
 from .brain import check_covers, check_extent, check_volume, find_brain, require_brain
 from .contrast import contrast_warnings, name_warnings
@@ -149,11 +150,11 @@ def prepare(
         for sentence in name_warnings(t1, fl):
             run.warn(sentence)
         zeroed = [bring_to_zero(volume, name) for volume, name in ((t1, "T1w"), (fl, "FLAIR"))]
-        for found in zeroed:
-            if found.warning:
-                run.warn(found.warning)
-        t1, fl = (found.volume for found in zeroed)
-        t1_factors, fl_factors = (bias_correct and found.true for found in zeroed)
+        for brought in zeroed:
+            if brought.warning:
+                run.warn(brought.warning)
+        t1, fl = (brought.volume for brought in zeroed)
+        t1_factors, fl_factors = (bias_correct and brought.true for brought in zeroed)
 
     with run.step("brain mask") as note:
         said: list[str] = []
@@ -228,14 +229,14 @@ def prepare(
 
     with run.step("normalisation"):
         pair = normalise((t1_model, fl_model), inside, spacing)
-        for image, volume, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
-            if not image.any():
+        for values, scan, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
+            if not values.any():
                 raise InputError(
-                    f"{checks.describe(volume, name)} is constant inside the brain; check that the mask and the "
+                    f"{checks.describe(scan, name)} is constant inside the brain; check that the mask and the "
                     "image belong together."
                 )
         signal = fl_model if zeroed[1].true else None
-        for sentence in contrast_warnings(*pair, inside, spacing, t1_factors, signal):
+        for sentence in contrast_warnings(pair[0], pair[1], inside, spacing, t1_factors, signal):
             run.warn(sentence)
 
     run.done()
@@ -301,7 +302,7 @@ def model_grid(
     affine = np.eye(4)
     affine[:3, :3] = rotation * spacing
     affine[:3, 3] = rotation @ first
-    return Grid(tuple(int(n) for n in sides), affine)
+    return Grid(triple(sides), affine)
 
 
 def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:

@@ -119,25 +119,23 @@ def build_regions(
     follows = any(mask is not None and places.follows_flair(mask.grid) for mask in masks.values())
     known = flair_place is not None and places.flair is not None and places.flair.same_as(flair_place[0], SAME_MM)
 
-    images = None
+    images: _Images | None = None
     # A tissue map makes the images superfluous, unless lesions are to be suggested or looked at on the T1w.
     needed = tissue is None or suggest or lesion_mask is not None or (follows and not known)
     if prepared is None and t1w is not None and flair is not None and needed:
         prepared = _prepare(t1w, flair, brain, any_brain_volume)
     if prepared is not None:
         notes.extend(prepared.warnings)
-    if prepared is not None or (t1w is not None and needed):
-        if prepared is not None:
-            images = _from_prepared(prepared)
-        else:
-            images = _prepare_t1w(t1w, brain, notes, any_brain_volume)
-        if not images.brain.resampled_to(grid, "nearest").array.any():
-            raise InputError(
-                f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
-            )
+        images = _from_prepared(prepared)
+    elif t1w is not None and needed:
+        images = _prepare_t1w(t1w, brain, notes, any_brain_volume)
+    if images is not None and not images.brain.resampled_to(grid, "nearest").array.any():
+        raise InputError(
+            f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
+        )
     if prepared is not None:
         places = replace(places, motion=prepared.flair_motion)
-    elif known:
+    elif known and flair_place is not None:
         places = replace(places, motion=flair_place[1])
     elif follows:
         notes.append("The FLAIR was not registered to a T1w: what lies on its grid stays where its header says.")
@@ -216,8 +214,10 @@ def _places(
 ) -> Places:
     """The images that masks may have been drawn on; nothing has moved yet."""
     fixed = {"PSR map": grid_of.grid}
-    if prepared is not None or t1w is not None:
-        fixed["T1w"] = prepared.native if prepared is not None else t1w.grid
+    if prepared is not None:
+        fixed["T1w"] = prepared.native
+    elif t1w is not None:
+        fixed["T1w"] = t1w.grid
     if flair is not None:
         return Places(fixed, flair.grid)
     if prepared is not None and prepared.flair_native is not None:

@@ -82,8 +82,8 @@ def segment_tissue(
         images.append(normalise([work.array, bright], mask, float(np.mean(work.spacing)))[1])
     labels = _classify(images, mask, hidden, work.spacing, label)
     if lesions is None and flair is not None:
-        pair = (Volume(one, affine) for one in images)
-        found = suggest_lesions(*pair, Volume(labels, affine)).numbers.array
+        pair = [Volume(one, affine) for one in images]
+        found = suggest_lesions(pair[0], pair[1], Volume(labels, affine)).numbers.array
         hidden = (found > 0) & mask
     labels = fill_white(Volume(labels, affine), hidden).array
 
@@ -117,7 +117,7 @@ def _classify(
             t1w.learn(volume)
             if len(images) > 1:
                 channels = [t1w, Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
-        evidence = sum(channel.evidence() for channel in channels)
+        evidence = sum((channel.evidence() for channel in channels), np.zeros((), np.float32))
         mean_field_update(evidence, volume, mask, _ROUNDS)
     return likeliest(volume, mask)
 

@@ -138,7 +138,7 @@ def _write_one(
     name, index, anatomy = person
     subject = simulate_subject(
         seed + index,
-        anatomy=load_anatomy(anatomy),
+        anatomy=load_anatomy(str(anatomy)),
         lesion_masks=masks,
         skull=skull,
         healthy=healthy,

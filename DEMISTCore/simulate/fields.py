@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..volume.grid import triple
+
 
 def smooth_field(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
     """Zero-mean, unit-variance Gaussian random field (float32) with a correlation length of about ``scale`` voxels.
@@ -64,7 +66,7 @@ def diffeomorphism(
     """
     import torch
 
-    coarse = tuple(int(np.ceil(n / step)) + 1 for n in shape)
+    coarse = triple(np.ceil(n / step) + 1 for n in shape)
     velocity = np.zeros((3, *coarse), np.float32)
     for scale, sd in amplitudes:
         for axis in range(3):

@@ -18,12 +18,15 @@ from .fields import smooth_field
 
 @dataclass(frozen=True, eq=False)
 class Residue:
-    """Material without PSR, (X, Y, Z) float32: ``share`` of the voxel; its ``r1`` and ``r2`` in 1/s and ``pd``."""
+    """Material without PSR, (X, Y, Z) float32: ``share`` of the voxel; its ``r1`` and ``r2`` in 1/s and ``pd``.
+
+    A number stands for one value everywhere.
+    """
 
     share: np.ndarray
-    r1: np.ndarray
-    r2: np.ndarray
-    pd: np.ndarray
+    r1: np.ndarray | np.float32
+    r2: np.ndarray | np.float32
+    pd: np.ndarray | np.float32
 
 
 def vessels(fluid: np.ndarray, brain: np.ndarray, rng: np.random.Generator, parameters: dict[str, Any]) -> Residue:
@@ -129,8 +132,8 @@ def mix_in(
     added = np.minimum(residue.share.flat[where], np.maximum(1 - grey - white, 0))
     total = np.maximum(grey + added, 1e-6)
 
-    def at(values: np.ndarray) -> np.ndarray:
-        return values if values.ndim == 0 else values.flat[where]
+    def at(values: np.ndarray | np.float32) -> np.ndarray | np.float32:
+        return values.flat[where] if isinstance(values, np.ndarray) else values
 
     fractions[GREY].flat[where] = grey + added
     fractions[CSF].flat[where] = np.minimum(fractions[CSF].flat[where], np.maximum(1 - grey - white - added, 0))

@@ -125,7 +125,7 @@ def _scan(
     outside = image <= 0.02 * reference
     if done.stripes:
         image = image * artefacts.stripe_gains(shape[2], done.stripes, rng).astype(np.float32)
-    noise = reference / protocol.snr[which]
+    noise: np.ndarray | float = reference / protocol.snr[which]
     if protocol.g_factor:
         noise = noise * artefacts.g_factor(shape, protocol.g_factor, rng)
     image = artefacts.received(image, noise, rng, kspace=done.kspace, coils=protocol.coils)

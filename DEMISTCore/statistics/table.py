@@ -100,8 +100,10 @@ def region_table(
         row = {**start, "voxels": int(index.size), "missing": int((~np.isfinite(here)).sum())}
         row["volume_ml"] = float(index.size * millilitres)
         row |= describe(here)
-        ends = (None, None) if intervals is None else intervals.of(row, here, spread[index], millilitres)
-        row["mean_ci90_low"], row["mean_ci90_high"] = ends
+        if intervals is not None and spread is not None:
+            row["mean_ci90_low"], row["mean_ci90_high"] = intervals.of(row, here, spread[index], millilitres)
+        else:
+            row["mean_ci90_low"] = row["mean_ci90_high"] = None
         row["uncertainty"] = None if spread is None else _mean(spread[index])
         row["seed_sd"] = float(np.std([_mean(m[index]) for m in maps], ddof=1)) if maps else None
         rows.append(row)

@@ -118,7 +118,7 @@ def synthesize(
         plan = plan_sampling(model, seed_list, steps, sampler, guidance, mode=mode)
         if uncertainty and model.config.mean is None and len(plan.seeds) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
-        if write_samples:
+        if write_samples and out is not None:
             outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan.seeds}
             check_outputs(outputs, overwrite, sources)
         inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
@@ -140,7 +140,8 @@ def synthesize(
 
     vector, remarks = _protocol(inputs, protocol)
     native, on_grid = RunningDeviation(), RunningDeviation()
-    samples, means = [], []
+    samples: list[Volume] = []
+    means: list[Mean] = []
     for sample in generate(
         model,
         prepared.array,
@@ -218,7 +219,7 @@ def _protocol(
 def _prepared(inputs: Mapping[str, Volume], options: Mapping[str, Any], reuse: Reuse, clock: Clock) -> Prepared:
     """The images as the model sees them: what ``reuse`` has of the same images and options, or made now."""
     key = (*((name, volume.shape, reuse.content(volume)) for name, volume in inputs.items()), *options.items())
-    if reuse.knows(key):
+    if reuse.knows(key) and reuse.prepared is not None:
         clock.skip("prepare")
         return reuse.prepared
     from ..preprocess import prepare

@@ -31,8 +31,8 @@ def figure(measured: Sequence[Measured], people: Mapping[str, Person]) -> Figure
     width = 0.8 / max(len(groups), 1)
     for g, (group, colour) in enumerate(zip(groups, _COLOURS)):
         for r, region in enumerate(regions):
-            values = [one.mean(region) for one in measured if of[one.name] == group]
-            values = np.array([value for value in values if value is not None])
+            means = [one.mean(region) for one in measured if of[one.name] == group]
+            values = np.array([mean for mean in means if mean is not None])
             if not values.size:
                 continue
             centre = r - 0.4 + (g + 0.5) * width
