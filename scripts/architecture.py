@@ -35,7 +35,8 @@ ROWS = (
     ("bundle",),
     ("published", "uncertainty"),
     ("networks",),
-    ("model math", "volume"),
+    ("model math",),
+    ("samplers", "volume"),
     ("common",),
 )
 #: Known by nearly all; arrows to them would hide the rest.
@@ -64,6 +65,7 @@ WORDS = {
     "published": "others' formats",
     "networks": "autoencoder to streams",
     "model math": "diffusion, losses, decoding",
+    "samplers": "noise to maps, a file each",
     "volume": "array with affine, files",
     "common": "errors, files, devices, …",
 }

@@ -75,7 +75,7 @@ def synthesize(
         seeds: how many samples (0, 1, ... n-1), or which seeds. Default: the bundle's recommendation, as for ``steps``
             and ``sampler``.
         steps: sampling steps.
-        sampler: ``ddpm``, ``ddim`` or ``dpmpp_2m``.
+        sampler: by its name in :data:`DEMISTCore.samplers.SAMPLERS`, such as ``ddim``.
         guidance: weight by stream (``semantic``, ``spatial``, ``adaptive``, or ``all``), see
             :class:`DEMISTCore.diffusion.Guided`. 1 is plain conditioning, 0 switches a stream off.
         mode: ``mean``, the map with the lowest error, in one pass, or ``sample``, maps with realistic detail, one per
