@@ -248,7 +248,7 @@ def simulate(context: Context) -> dict[str, Any]:
     """A simulated patient: T1w, FLAIR, and the true PSR, tissue labels and lesions on the T1w's grid."""
     context.progress("simulate", 0.0)
     try:
-        from ..demonstration import PATIENT_SEED, simulate_patient
+        from ..demo import PATIENT_SEED, simulate_patient
 
         seed = PATIENT_SEED if context.request.get("seed") is None else int(context.request["seed"])
         patient = simulate_patient(seed)
