@@ -114,7 +114,7 @@ def demonstrate(
     model = load_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     chosen = None if seeds is None else check_seeds(seeds)
     plan = plan_sampling(model, chosen, steps, settings.get("sampler"), guidance=settings.get("guidance"), mode=mode)
-    spread = model.config.mean is not None or len(plan.seeds) > 1
+    uncertain = model.config.mean is not None or len(plan.seeds) > 1
     timings: dict[str, float] = {}
     earlier: list[Path] = []
     # Everything is made aside and put in place at the end: what is cancelled, fails or is killed leaves no half demo,
@@ -135,7 +135,7 @@ def demonstrate(
             aside / "FLAIR.nii.gz",
             out=aside / "psr.nii.gz",
             bundle=model,
-            uncertainty=spread,
+            uncertainty=uncertain,
             progress=lambda stage, done: report(stage, 0.15 + 0.75 * done),
             seeds=chosen,
             steps=steps,

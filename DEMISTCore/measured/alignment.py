@@ -206,8 +206,8 @@ def _quality(
     rows = features(condition).reshape(10, -1)[:, some].T.astype(np.float64)
     values = psr.ravel()[some].astype(np.float64)
     weights = np.linalg.lstsq(rows, values, rcond=None)[0]
-    spread = float(values.var())
-    fit = 1 - float((values - rows @ weights).var()) / spread if spread > 0 else float("nan")
+    variance = float(values.var())
+    fit = 1 - float((values - rows @ weights).var()) / variance if variance > 0 else float("nan")
     # Zeros count here: fits end at 0 in fluid, and leaving them out would leave the rest.
     seen = _support(measured).astype(np.float32)
     covered = Volume(seen, motion @ measured.psr.affine).resampled_to(brain.grid).array > 0.99

@@ -240,10 +240,10 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
     images = normalise(images, mask)
     if flair is None:
         images.append(np.zeros_like(images[0]))
-    shares = model.predict(np.stack(images), mask)
+    fractions = model.predict(np.stack(images), mask)
     lookup = np.array([tissue for _, tissue in TISSUE_LABELS.values()], np.uint8)
-    prior = np.stack([shares[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
-    lesions = (mask & (shares[list(TISSUE_LABELS).index(LESION)] >= model.lesion_threshold)).astype(np.uint8)
+    prior = np.stack([fractions[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
+    lesions = (mask & (fractions[list(TISSUE_LABELS).index(LESION)] >= model.lesion_threshold)).astype(np.uint8)
     used = images if flair is not None else images[:1]
     # Lesions after that: one in cortex is an island, too.
     tissue = drop_islands(refine(used, mask, lesions > 0, grid.spacing, prior))

@@ -132,9 +132,9 @@ def roc(
     ci, method = delong.interval(area, delong.variance(v10, v01), confidence)
     ci_clustered, clusters = None, None
     if low_clusters is not None and high_clusters is not None:
-        spread = delong.clustered_variance(v10, v01, low_clusters, high_clusters)
-        ci_clustered, _ = delong.interval(area, spread, confidence)
-        clusters = (spread.low, spread.high)
+        clustered = delong.clustered_variance(v10, v01, low_clusters, high_clusters)
+        ci_clustered, _ = delong.interval(area, clustered, confidence)
+        clusters = (clustered.low, clustered.high)
     fpr, tpr, thresholds = curve(low, high)
     best = int(np.argmax(tpr - fpr))
     return Roc(

@@ -142,25 +142,25 @@ def _bootstrap(
     return moved[kept] / pairs[kept]
 
 
-def _normal(difference: float, spread: float, confidence: float) -> tuple[Interval, float]:
+def _normal(difference: float, squared: float, confidence: float) -> tuple[Interval, float]:
     from scipy.stats import norm
 
-    if not math.isfinite(spread):
+    if not math.isfinite(squared):
         return NO_INTERVAL, math.nan
-    if spread <= 0:
+    if squared <= 0:
         return (difference, difference), 1.0 if difference == 0 else math.nan
-    error = math.sqrt(spread)
+    error = math.sqrt(squared)
     half = norm.ppf(0.5 + confidence / 2) * error
     return (difference - half, difference + half), float(2 * norm.sf(abs(difference) / error))
 
 
-def _student(difference: float, spread: AreaVariance, confidence: float) -> tuple[Interval, float]:
+def _student(difference: float, estimate: AreaVariance, confidence: float) -> tuple[Interval, float]:
     from scipy.stats import t
 
-    if not math.isfinite(spread.variance):
+    if not math.isfinite(estimate.variance):
         return NO_INTERVAL, math.nan
-    if spread.variance <= 0:
+    if estimate.variance <= 0:
         return (difference, difference), 1.0 if difference == 0 else math.nan
-    error = math.sqrt(spread.variance)
-    half = float(t.ppf(0.5 + confidence / 2, spread.freedom)) * error
-    return (difference - half, difference + half), float(2 * t.sf(abs(difference) / error, spread.freedom))
+    error = math.sqrt(estimate.variance)
+    half = float(t.ppf(0.5 + confidence / 2, estimate.freedom)) * error
+    return (difference - half, difference + half), float(2 * t.sf(abs(difference) / error, estimate.freedom))

@@ -44,13 +44,18 @@ class Mean:
 
     Attributes:
         psr: fraction, float32 (X, Y, Z).
-        spread: predicted standard deviation of its local error, fraction, not yet calibrated.
+        sd: predicted standard deviation of its local error, fraction, not yet calibrated.
         described: the numbers that describe the input as a whole, see :func:`DEMISTCore.networks.knowledge.describe`.
     """
 
     psr: np.ndarray
-    spread: np.ndarray
+    sd: np.ndarray
     described: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The former name of :attr:`sd`, (X, Y, Z)."""
+        return self.sd
 
 
 def layout(device: torch.device) -> torch.memory_format:
@@ -104,14 +109,14 @@ def encode(
 
 
 def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: torch.dtype) -> Mean:
-    """The posterior mean and its predicted spread.
+    """The posterior mean and its predicted standard deviation.
 
     ``mask`` is (X, Y, Z).
 
     Args:
         bundle: one with a mean network.
         given: of :func:`encode`.
-        mask: brain on the model grid; outside it PSR and spread are 0.
+        mask: brain on the model grid; outside it PSR and deviation are 0.
         dtype: precision of the network.
 
     Raises:
@@ -122,9 +127,9 @@ def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: t
     if given.seen is None or given.described is None:
         raise ValueError(f"Bundle {bundle.name} has no network for the mean.")
     with torch.no_grad(), autocast(given.seen.estimate.device, dtype):
-        image, spread = bundle.demist.mean_network.decode(given.seen)
+        image, log_sd = bundle.demist.mean_network.decode(given.seen)
     psr = np.maximum(image[0, 0].cpu().numpy() * np.float32(bundle.psr_range), 0)
-    deviation = spread[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)
+    deviation = log_sd[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)
     if mask is not None:
         psr, deviation = (np.where(mask > 0, a, np.float32(0)) for a in (psr, deviation))
     return Mean(psr, deviation, given.described)

@@ -163,12 +163,12 @@ def synthesize(
             if keep_samples or write_samples:
                 samples.append(volume)
 
-    psr, spread = native.volumes(prepared.native)
+    psr, sd = native.volumes(prepared.native)
     model_maps = on_grid.volumes(prepared.grid)
-    known = {"kind": "standard deviation over seeds" if spread is not None else "none"}
+    known = {"kind": "standard deviation over seeds" if sd is not None else "none"}
     if means:
         deviation, known, unlike = _deviation(model, means[0])
-        spread = prepared.to_native(deviation)
+        sd = prepared.to_native(deviation)
         model_maps = model_maps[0], Volume(deviation, prepared.grid.affine)
         remarks += unlike
     settings = {
@@ -177,12 +177,12 @@ def synthesize(
         "precision": str(dtype).removeprefix("torch."),
         **chosen,
     }
-    told = provenance(model, identities, settings, outputs, prepared, psr, spread)
+    told = provenance(model, identities, settings, outputs, prepared, psr, sd)
     told["warnings"] += remarks
     told["uncertainty"] = known
     if means:
         told["protocol"] = {"known": known_keys(vector), "vector": [round(float(value), 4) for value in vector]}
-    result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
+    result = Synthesis(psr, sd, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
     clock.end()
@@ -192,7 +192,7 @@ def synthesize(
 def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], list[str]]:
     """Standard deviation on the model grid, what it is, and a warning where the scans are unlike the training's."""
     if model.calibration is None:
-        return mean.spread, {"kind": "predicted standard deviation, not calibrated"}, []
+        return mean.sd, {"kind": "predicted standard deviation, not calibrated"}, []
     ood = None if model.typical is None else model.typical.distance(mean.described)
     warning = model.calibration.warning(ood)
     known = {
@@ -201,7 +201,7 @@ def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], l
         "widened": model.calibration.widening(ood),
         "calibration": model.calibration.to_dict(),
     }
-    return model.calibration.voxel_sd(mean.psr, mean.spread, ood), known, [warning] if warning else []
+    return model.calibration.voxel_sd(mean.psr, mean.sd, ood), known, [warning] if warning else []
 
 
 def _protocol(
