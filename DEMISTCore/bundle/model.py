@@ -29,7 +29,7 @@ SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH
 #: ``mode``: "mean", the posterior mean, where the bundle has a network for it, or "sample". ``start``: where on the
 #: schedule sampling starts, 1 from pure noise, below 1 from the noised mean. ``detail``: how much of what sets a sample
 #: apart from the mean is added to it.
-SAMPLING = {
+SAMPLING: dict[str, Any] = {
     "mode": "sample",
     "sampler": "dpmpp_2m",
     "steps": 10,

@@ -32,6 +32,7 @@ from .recorder import Recorder, Step
 from .zero import bring_to_zero
 
 Source = Volume | str | os.PathLike  # an image, or the file it is in
+SkullStrip = Literal["auto", "deepbet", "none"]
 
 # What write_prepared writes.
 _FILES = ("t1w.nii.gz", "flair.nii.gz", "mask.nii.gz", "native_mask.nii.gz", "steps.json")
@@ -100,7 +101,7 @@ def prepare(
     *,
     brain_mask: Source | None = None,
     register: bool = True,
-    skull_strip: Literal["auto", "deepbet", "none"] = "auto",
+    skull_strip: SkullStrip = "auto",
     bias_correct: bool = True,
     spacing: float = 1.0,
     shape: tuple[int, int, int] | None = None,

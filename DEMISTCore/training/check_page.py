@@ -102,6 +102,8 @@ def _picture(one: Finding) -> str:
     from matplotlib.figure import Figure
 
     entry = one.entry
+    if entry is None:
+        raise ValueError(f"{one.choice.name} could not be prepared, so there is nothing to draw.")
     t1w, flair = np.asarray(entry.x, np.float32)
     y, known = np.asarray(entry.y, np.float32), np.asarray(entry.known) > 0
     inside = np.asarray(entry.labels) > 0

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -251,12 +252,14 @@ def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.nda
     """
     lead = array.shape[:-3]
     result = np.zeros((*lead, *size), array.dtype)
-    source, target = [], []
+    # Typed by hand: an ellipsis before slices is more than numpy's stubs can tell from an index by arrays.
+    source: list[EllipsisType | slice] = [...]
+    target: list[EllipsisType | slice] = [...]
     for s, n, extent in zip(start, size, array.shape[-3:]):
         low, high = max(s, 0), min(s + n, extent)
         source.append(slice(low, max(high, low)))
         target.append(slice(low - s, max(high, low) - s))
-    result[(..., *target)] = array[(..., *source)]
+    result[tuple(target)] = array[tuple(source)]
     return result
 
 

@@ -18,6 +18,7 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..networks.autoencoder import encode
 from ..networks.config import PSR_RANGE
+from ..volume.grid import triple
 from .cache import is_whole, new_entry
 from .data import PreparedSession, augment, clamp_start, pick, random
 from .foundation import Foundation
@@ -199,7 +200,7 @@ def draw_crop(
     start = clamp_start([int(rng.integers(max(n - m, 0) + 1)) for n, m in zip(shape, size)], size, shape)
     if latents.prepared.is_partial:
         start = _over_known(latents, size, flip, rng)
-    return Crop(latents, flip, copy, tuple(start), tuple(size))
+    return Crop(latents, flip, copy, triple(start), triple(size))
 
 
 def _over_known(latents: Latents, size: Sequence[int], flip: int, rng: np.random.Generator) -> list[int]:

@@ -84,7 +84,7 @@ def _specks(x: np.ndarray, y: np.ndarray, labels: np.ndarray, rng: np.random.Gen
 
 
 def _blob(
-    centre: tuple[int, ...], shape: tuple[int, ...], radius: float, rng: np.random.Generator
+    centre: tuple[np.integer, ...], shape: tuple[int, ...], radius: float, rng: np.random.Generator
 ) -> tuple[tuple, np.ndarray]:
     """A lumpy ellipsoid about ``centre``: its box, and how much of each voxel there it takes, 0 to 1."""
     from scipy.ndimage import gaussian_filter
