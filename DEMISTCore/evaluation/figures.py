@@ -16,6 +16,7 @@ from ..preview import PSR_COLOURS, PSR_LIMITS, UNCERTAINTY_COLOURS, UNCERTAINTY_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 DIFFERENCE_COLOURS = "RdBu_r"
 DIFFERENCE_LIMITS = (-0.06, 0.06)
@@ -190,7 +191,7 @@ def _flip(data: np.ndarray) -> np.ndarray:
     return np.asarray(data)[::-1].T
 
 
-def _show(axes: Axes, data: np.ndarray, column: Column, aspect: float):
+def _show(axes: Axes, data: np.ndarray, column: Column, aspect: float) -> AxesImage:
     low, high = column.limits
     return axes.imshow(
         _flip(np.asarray(data, np.float32)),

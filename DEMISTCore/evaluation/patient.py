@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -244,7 +244,16 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
-def _quartiles(values: np.ndarray, voxel_ml: float) -> dict[str, float | int]:
+class Quartiles(TypedDict):
+    """PSR (fraction) of a region; no median and no quartiles where it has no voxel."""
+
+    voxels: int
+    volume_ml: float
+    median: float
+    quartiles: list[float]
+
+
+def _quartiles(values: np.ndarray, voxel_ml: float) -> Quartiles:
     if not values.size:
         return {"voxels": 0, "volume_ml": 0.0, "median": float("nan"), "quartiles": []}
     low, middle, high = np.percentile(values.astype(np.float64), (25, 50, 75))

@@ -316,7 +316,7 @@ class Demist(nn.Module):
         shape = tuple(x.shape[2:])
         if len(shape) != 3 or any(n % self.multiple or n == 0 for n in shape):
             raise ValueError(f"Latent extents {shape}: each must be a multiple of {self.multiple}.")
-        return shape  # type: ignore[return-value]
+        return shape[0], shape[1], shape[2]
 
     @property
     def device(self) -> torch.device:

@@ -52,7 +52,7 @@ class _Rotation:
 
 
 def _lenient(image: type, header: type) -> type:
-    class Header(_Rotation, header):  # type: ignore[misc, valid-type]
+    class Header(_Rotation, header):
         pass
 
     return type(image.__name__, (image,), {"header_class": Header, "__module__": __name__})

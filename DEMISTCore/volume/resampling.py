@@ -14,7 +14,9 @@ Order = Literal["nearest", "linear", "bspline"]
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, *, order: Order = "linear", fill: float = 0.0):
+def resample(
+    array: np.ndarray, affine: np.ndarray, grid: Grid, *, order: Order = "linear", fill: float = 0.0
+) -> np.ndarray:
     """Resample ``array`` (X, Y, Z), which lies at ``affine``, onto ``grid``.
 
     Where the grids share their lattice (flips, axis swaps, crops, pads) values are copied exactly. Otherwise,

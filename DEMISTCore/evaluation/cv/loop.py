@@ -183,8 +183,9 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """Results of one method for one scan: read if they are there, else made, measured and stored."""
     key = fingerprint(case, method.settings)
-    stored = [read_result(folder, case.name, row, key) for row in method.names]
-    if all(stored):
+    kept = [read_result(folder, case.name, row, key) for row in method.names]
+    stored = [result for result in kept if result]
+    if len(stored) == len(kept):
         return stored
     try:
         if not places:  # once a scan, and only if something is missing

@@ -9,10 +9,9 @@ import numpy as np
 
 from ... import metrics
 from ..calibrated import coverage, normal_intervals
-from ..cases import Case
 from ..methods.method import Outcome
 from ..split import scale_error_percent
-from .masks import AGAINST, ScanMasks
+from .masks import AGAINST, MeasuredScan, ScanMasks
 
 #: Errors that are reported in every group of voxels: key, heading, factor, digits, 1 if more is better.
 ERRORS = (
@@ -27,7 +26,7 @@ GROUPS = ("brain", "white", "grey", "lesions")
 LEVEL = 90
 
 
-def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
+def numbers(case: MeasuredScan, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     """One row: errors in every group of voxels, sharpness, biases of region means, lesion AUCs, coverage.
 
     ``auc_distal`` is that of the map, ``truth_auc_distal`` that of the truth, ``auc_distal_difference`` the first minus
@@ -65,7 +64,7 @@ def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     return row
 
 
-def region_rows(case: Case, places: ScanMasks, outcome: Outcome) -> list[dict[str, Any]]:
+def region_rows(case: MeasuredScan, places: ScanMasks, outcome: Outcome) -> list[dict[str, Any]]:
     """True and synthesized mean of every region that the scan has, and the difference (fraction)."""
     rows = []
     for name, where in places.regions.items():

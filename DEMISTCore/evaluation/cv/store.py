@@ -106,7 +106,8 @@ def write_scan(folder: Path, case: Case, places: ScanMasks) -> None:
         np.savez_compressed(
             temporary,
             aspect=case.grid.spacing[1] / case.grid.spacing[0],
-            **{name: array[across, along, level].astype(np.float16) for name, array in images.items()},
+            # As numpy's stub has it, any of the names might be allow_pickle.
+            **{name: array[across, along, level].astype(np.float16) for name, array in images.items()},  # type: ignore[arg-type]
             **{f"at_{name}": flat[where].astype(np.float32) for name, where in places.drawn.items()},
         )
 
