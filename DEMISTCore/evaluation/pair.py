@@ -112,14 +112,14 @@ def compare_pairs(
     for pair in pairs:
         case = read_pair(pair)
         notes += [f"{pair.name}: {note}" for note in case.notes]
-        places, outcome = ScanMasks.of(case), Outcome(case.psr)
+        masks, outcome = ScanMasks.of(case), Outcome(case.psr)
         told = agreement(case.psr[case.mask], case.truth[case.mask])
         rows.append(
             {
                 "subject": pair.subject,
                 "session": pair.name,
                 "method": ROW,
-                **numbers(case, places, outcome),
+                **numbers(case, masks, outcome),
                 "pearson": told.pearson,
                 "concordance": told.concordance,
                 "bias": told.bias,
@@ -128,8 +128,8 @@ def compare_pairs(
             }
         )
         names = {"subject": pair.subject, "session": pair.name, "method": ROW}
-        regions += [{**names, **region} for region in region_rows(case, places, outcome)]
-        for region, where in places.drawn.items():
+        regions += [{**names, **region} for region in region_rows(case, masks, outcome)]
+        for region, where in masks.drawn.items():
             voxels[None].setdefault(region, []).append(case.truth.ravel()[where])
             voxels[ROW].setdefault(region, []).append(case.psr.ravel()[where])
             who.setdefault(region, []).append(np.full(where.size, people[pair.subject]))

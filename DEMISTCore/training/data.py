@@ -272,12 +272,12 @@ def random_patch(
     entry: PreparedSession, size: Sequence[int], rng: np.random.Generator, lesions: float = 0.3
 ) -> list[int]:
     """Start of a patch centred (with jitter) on a lesion or, else, on any brain voxel."""
-    places = entry.voxel_indices("lesion")
-    if not len(places) or rng.random() >= lesions:
-        places = entry.voxel_indices("brain")
-    if not len(places):
+    indices = entry.voxel_indices("lesion")
+    if not len(indices) or rng.random() >= lesions:
+        indices = entry.voxel_indices("brain")
+    if not len(indices):
         raise InputError(f"{entry.name} has an empty brain mask; fix or exclude it (exclude_subjects=).")
-    centre = np.asarray(places[rng.integers(len(places))], int)
+    centre = np.asarray(indices[rng.integers(len(indices))], int)
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
     return clamp_start([c + j - n // 2 for c, j, n in zip(centre, jitter, size)], size, entry.labels.shape)
 

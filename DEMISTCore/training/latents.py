@@ -206,9 +206,9 @@ def draw_crop(
 def _over_known(latents: Latents, size: Sequence[int], flip: int, rng: np.random.Generator) -> list[int]:
     """Start of a crop around a place, drawn with jitter, where PSR is known."""
     shape, entry = latents.z.shape[-3:], latents.prepared
-    places = entry.voxel_indices("brain")
+    indices = entry.voxel_indices("brain")
     factor = entry.labels.shape[0] // shape[0]
-    centre = np.asarray(places[rng.integers(len(places))], int) // factor
+    centre = np.asarray(indices[rng.integers(len(indices))], int) // factor
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
     if flip:
         centre[0] = shape[0] - 1 - centre[0]

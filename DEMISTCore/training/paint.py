@@ -35,9 +35,9 @@ def paint(
     if rng.random() < settings.specks:
         _specks(x, y, labels, rng)
     white = np.isin(labels, _WHITE)
-    places = np.flatnonzero(white)
-    if rng.random() < settings.probability and places.size:
-        _lesions(x, y, labels, white, rng.choice(places, int(rng.integers(1, settings.most + 1))), settings, rng)
+    indices = np.flatnonzero(white)
+    if rng.random() < settings.probability and indices.size:
+        _lesions(x, y, labels, white, rng.choice(indices, int(rng.integers(1, settings.most + 1))), settings, rng)
     return x, y, labels
 
 
@@ -46,18 +46,18 @@ def _lesions(
     y: np.ndarray,
     labels: np.ndarray,
     white: np.ndarray,
-    places: np.ndarray,
+    indices: np.ndarray,
     settings: PaintSettings,
     rng: np.random.Generator,
 ) -> None:
-    """Change all three in place, with a lesion at each of ``places``."""
+    """Change all three in place, with a lesion at each of ``indices``."""
     from scipy.ndimage import gaussian_filter
 
     # Lesions end where white matter does, as softly as voxels of two tissues go over into each other.
     share = gaussian_filter((white | (labels == LESION)).astype(np.float32), 0.6)
-    for place in places:
+    for index in indices:
         radius = float(np.clip(np.exp(rng.normal(1.0, 0.5)), 1.2, 10))  # voxels
-        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, radius, rng)
+        part, amount = _blob(np.unravel_index(int(index), y.shape), y.shape, radius, rng)
         amount = amount * share[part]
         change = np.minimum(rng.multivariate_normal(CONTRAST_MEAN, CONTRAST_COVARIANCE), _HIGHEST)
         if rng.random() < settings.faint:
@@ -76,8 +76,8 @@ def _specks(x: np.ndarray, y: np.ndarray, labels: np.ndarray, rng: np.random.Gen
     rim = np.flatnonzero(brain & ~binary_erosion(brain, iterations=3, border_value=1))
     if not rim.size:
         return
-    for place in rng.choice(rim, int(rng.integers(1, 13))):
-        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, float(rng.uniform(0.7, 2.5)), rng)
+    for index in rng.choice(rim, int(rng.integers(1, 13))):
+        part, amount = _blob(np.unravel_index(int(index), y.shape), y.shape, float(rng.uniform(0.7, 2.5)), rng)
         amount = amount * brain[part]
         for image, to in zip((x[0], x[1], y), (rng.uniform(0.65, 1.2), rng.uniform(0.05, 0.8), 0.0)):
             image[part] += (np.float32(to) - image[part]) * amount

@@ -90,12 +90,12 @@ def _tell(entries: Sequence[PreparedSession]) -> None:
         log.warning("%s%s: %s", names[0], others, sentence)
     partial = [(entry.coverage, entry.name) for entry in entries if entry.is_partial]
     if partial:
-        shares = [share for share, _ in partial] + [1.0] * (len(entries) - len(partial))
+        covered = [coverage for coverage, _ in partial] + [1.0] * (len(entries) - len(partial))
         least, name = min(partial)
         log.info(
             "PSR is known in %.0f %% of the brains' voxels, the least in %s (%.0f %%); losses and metrics count "
             "these alone.",
-            100 * sum(shares) / len(shares),
+            100 * sum(covered) / len(covered),
             name,
             100 * least,
         )
@@ -186,20 +186,20 @@ def _prepare_session(session: Session, entry: PreparedSession, settings: Preproc
         lesion = Volume.read(session.lesion).resampled_to(grid, order="nearest").array > 0.5
         labels[lesion & inside] = LESION
     labels[~inside] = 0
-    shares = _shares(session.grey, session.white, grid, labels) if session.grey and session.white else None
+    fractions = _fractions(session.grey, session.white, grid, labels) if session.grey and session.white else None
 
     with new_entry(entry.folder) as temporary:
         np.save(temporary / "x.npy", prepared.array.astype(np.float16))
-        arrays = {"y": y, "labels": labels} | ({} if shares is None else {"shares": shares})
+        arrays = {"y": y, "labels": labels} | ({} if fractions is None else {"shares": fractions})
         if known is not None:
             arrays["known"] = known
         for name, array in arrays.items():
             _save_shared(temporary / f"{name}.npy", array, entry.folder.parent)
         for kind, where in (("brain", labels > 0), ("lesion", labels == LESION)):
-            places = np.argwhere(where if known is None else where & (known > 0)).astype(np.int16)
-            if len(places) > _PLACES:
-                places = places[np.sort(random(0, "places", kind).choice(len(places), _PLACES, replace=False))]
-            np.save(temporary / f"{kind}.npy", places)
+            indices = np.argwhere(where if known is None else where & (known > 0)).astype(np.int16)
+            if len(indices) > _PLACES:
+                indices = indices[np.sort(random(0, "places", kind).choice(len(indices), _PLACES, replace=False))]
+            np.save(temporary / f"{kind}.npy", indices)
         meta = {
             "subject": session.subject,
             "session": session.session,
@@ -258,7 +258,7 @@ def place_measured(measured: MeasuredMap, session: Session, prepared: Pair, sett
     return align(measured, prepared.array, prepared.mask, already_aligned=aligned, search=search, reference=reference)
 
 
-def _shares(grey_file: Path, white_file: Path, grid: Grid, labels: np.ndarray) -> np.ndarray:
+def _fractions(grey_file: Path, white_file: Path, grid: Grid, labels: np.ndarray) -> np.ndarray:
     """Fractions of grey and white matter on ``grid``, see :attr:`PreparedSession.fractions`."""
     from ..volume import Volume
 

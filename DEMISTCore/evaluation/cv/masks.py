@@ -75,7 +75,7 @@ class ScanMasks:
 
     @classmethod
     def of(cls, case: MeasuredScan, settings: RegionSettings | None = None) -> ScanMasks:
-        """The places of a case."""
+        """The masks of a case."""
         from scipy.ndimage import distance_transform_edt
 
         settings = settings or RegionSettings()

@@ -82,11 +82,11 @@ class Outcome:
         """
 
         def region(mask: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
-            values, spread = psr[mask], deviation[mask]
+            values, deviations = psr[mask], deviation[mask]
             everywhere = np.ones(values.shape, bool)
             return {
                 level: calibration.region_interval(
-                    values, spread, everywhere, voxel_ml, level=level / 100, ood=ood, kind=kind
+                    values, deviations, everywhere, voxel_ml, level=level / 100, ood=ood, kind=kind
                 )
                 for level in levels
             }
