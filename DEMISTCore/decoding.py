@@ -6,9 +6,9 @@ whole volume gives at that place, up to rounding, and needs no blending. Two thi
 
 - Padding: the margin ends where the volume ends, so tiles at the border see the same zeros as the whole volume does.
 - GroupNorm takes its statistics over all it is given. :func:`decode` finds them for the whole volume first, one
-  normalisation after the other, by running the tiles up to it; then tiles are decoded with these statistics fixed.
-  With n normalisations the work is that of up to n partial decodings more, for networks that have GroupNorm (the
-  published BraTS autoencoder); the shipped ones normalise per position and need none of it. Such tiles run in
+  normalization after the other, by running the tiles up to it; then tiles are decoded with these statistics fixed.
+  With n normalizations the work is that of up to n partial decodings more, for networks that have GroupNorm (the
+  published BraTS autoencoder); the shipped ones normalize per position and need none of it. Such tiles run in
   float32: in bf16 the two ways round differently, by more than a seam may show.
 """
 
@@ -240,7 +240,7 @@ def _scaled(box: Box, zoom: int) -> Box:
 
 @contextmanager
 def _replaced(norms: list[nn.GroupNorm]) -> Iterator[None]:
-    """Let each normalisation compute accurately; afterwards they are what they were."""
+    """Let each normalization compute accurately; afterwards they are what they were."""
     try:
         for norm in norms:
             norm.forward = partial(_accurate, norm)
@@ -260,7 +260,7 @@ def _accurate(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 class _Measured(Exception):
-    """Raised by a normalisation that is being measured: the rest of the network is not needed."""
+    """Raised by a normalization that is being measured: the rest of the network is not needed."""
 
 
 def _measure(norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box) -> Tensor:
@@ -284,7 +284,7 @@ def _measure(norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box
 
 
 def _fix(norm: nn.GroupNorm, sums: Tensor) -> None:
-    """From now on ``norm`` uses these statistics: a batch normalisation with fixed mean and variance."""
+    """From now on ``norm`` uses these statistics: a batch normalization with fixed mean and variance."""
     total, squares, count = sums
     mean = total / count
     variance = (squares / count - mean**2).clamp_min(0)

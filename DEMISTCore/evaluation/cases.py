@@ -191,7 +191,7 @@ class Case:
 
     @property
     def condition(self) -> np.ndarray:
-        """What methods are given: normalised T1w and FLAIR on the model grid, float32 (2, X, Y, Z)."""
+        """What methods are given: normalized T1w and FLAIR on the model grid, float32 (2, X, Y, Z)."""
         return self.prepared.array
 
     @cached_property

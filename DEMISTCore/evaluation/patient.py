@@ -41,7 +41,7 @@ _CORTEX_DEPTH_MM = (2.0, 12.0)
 def tissues(prepared: Prepared, lesions: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """White matter, cortex and ventricles by a rule, as masks (X, Y, Z) on the model grid.
 
-    Three Gaussians (starting from Otsu's two thresholds) are fitted to the normalised T1w inside the brain, two voxels
+    Three Gaussians (starting from Otsu's two thresholds) are fitted to the normalized T1w inside the brain, two voxels
     off its rim: CSF, grey, white from dark to bright. A voxel belongs to a class with at least 90 % probability. Then
 
     - white matter: the bright class, eroded by one voxel (partial volume);

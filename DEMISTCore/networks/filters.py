@@ -17,7 +17,7 @@ from torch import Tensor
 
 #: Brighter than any tissue or lesion are vessels, fat and dura: no formula must go on there.
 BRIGHTEST = (0.9, 1.2)
-TISSUE = 0.5  # the median of tissue in normalised images
+TISSUE = 0.5  # the median of tissue in normalized images
 STRIDE = 4  # voxels between the points of the wide grid
 WIDE, NEAR = 8, 20  # numbers of features
 REACH = 12  # voxels that near features look to each side

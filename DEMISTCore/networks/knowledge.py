@@ -23,7 +23,7 @@ KNOWN_WIDTH = DESCRIPTION_WIDTH + PROTOCOL_WIDTH
 
 
 def describe(x: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> np.ndarray:
-    """Numbers that describe a normalised pair of images as a whole, float32 (DESCRIPTION_WIDTH,).
+    """Numbers that describe a normalized pair of images as a whole, float32 (DESCRIPTION_WIDTH,).
 
     Args:
         x: T1w and FLAIR, (2, X, Y, Z), fluid about 0 and tissue's median 0.5.

@@ -15,7 +15,7 @@ _TISSUE = 0.45
 _ENOUGH = 500  # voxels, below which a percentile of them says little
 
 
-def normalise(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1.0) -> list[np.ndarray]:
+def normalize(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1.0) -> list[np.ndarray]:
     """Bring T1w and FLAIR to a scale on which 0 is deep-lying fluid and 0.5 the median of the brain's tissue.
 
     x -> clip(0.5 (x - dark) / (middle - dark), -0.5, 2), each image by itself. dark: its first percentile deeper than

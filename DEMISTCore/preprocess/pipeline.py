@@ -26,7 +26,7 @@ from ..volume.grid import triple
 from . import checks
 from .brain import check_covers, check_extent, check_volume, find_brain, require_brain
 from .contrast import contrast_warnings, name_warnings
-from .intensity import normalise
+from .intensity import normalize
 from .placing import Places, place
 from .recorder import Recorder, Step
 from .zero import bring_to_zero
@@ -43,7 +43,7 @@ class Prepared:
     """The pair as the model sees it, with the way back.
 
     Attributes:
-        t1w: normalised, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
+        t1w: normalized, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
         flair: likewise, registered to the T1w.
         mask: uint8 brain mask on the model grid.
         native: the T1w's own grid, with its file's own way of saying so.
@@ -77,7 +77,7 @@ class Prepared:
     def to_native(self, array: np.ndarray, order: Order = "linear") -> Volume:
         """Take a map (X, Y, Z) on the model grid to the T1w's own grid; 0 outside ``native_mask``.
 
-        Interpolation is normalised by the mask (map x mask over mask, both interpolated), so that voxels at the
+        Interpolation is normalized by the mask (map x mask over mask, both interpolated), so that voxels at the
         rim of the brain are not diluted by the zeros outside. ``order="nearest"`` keeps labels and their type.
         """
         if tuple(array.shape) != self.grid.shape:
@@ -229,7 +229,7 @@ def prepare(
             note.append("off")
 
     with run.step("normalisation"):
-        pair = normalise((t1_model, fl_model), inside, spacing)
+        pair = normalize((t1_model, fl_model), inside, spacing)
         for values, scan, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
             if not values.any():
                 raise InputError(

@@ -54,7 +54,7 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """T1w and FLAIR, normalised, and the brain, on one isotropic grid; the longest edge of the T1w's own voxels."""
+    """T1w and FLAIR, normalized, and the brain, on one isotropic grid; the longest edge of the T1w's own voxels."""
 
     t1w: Volume
     flair: Volume | None
@@ -226,7 +226,7 @@ def _places(
 
 
 def _prepare(t1w: Volume, flair: Volume, brain: Volume | None, any_brain_volume: bool) -> Prepared:
-    """Brain mask, registration, bias field and normalisation, at 1 mm; the given outline's volume is not questioned."""
+    """Brain mask, registration, bias field and normalization, at 1 mm; the given outline's volume is not questioned."""
     from ..preprocess import prepare
 
     mask = None if brain is None else brain.with_array(np.nan_to_num(brain.array) > 0)
@@ -235,7 +235,7 @@ def _prepare(t1w: Volume, flair: Volume, brain: Volume | None, any_brain_volume:
 
 def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str], any_brain_volume: bool) -> _Images:
     """The same for a T1w that comes alone."""
-    from ..preprocess import checks, model_grid, normalise
+    from ..preprocess import checks, model_grid, normalize
     from ..preprocess.bias import correct_bias
     from ..preprocess.brain import Brain, check_volume
     from ..preprocess.brainmask import extract_brain, recognise_stripped
@@ -255,7 +255,7 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str], any_brain_v
     grid = model_grid(native, 1.0, multiple=1)
     inside = (mask.resampled_to(grid).array >= 0.5) & (native.resampled_to(grid, "nearest").array > 0)
     image, _ = correct_bias(volume.resampled_to(grid, "bspline").array, inside, 1.0)
-    image = normalise([image], inside)[0]
+    image = normalize([image], inside)[0]
     brain = Volume(inside.astype(np.uint8), grid.affine)
     return _Images(Volume(image, grid.affine, volume.path), None, brain, max(volume.spacing))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..colors import OUTLINED, REGION_COLORS
-from ..preview import PSR_COLOURS, PSR_LIMITS
+from ..preview import PSR_COLORS, PSR_LIMITS
 from ..volume import Volume
 from .comparison import Agreement, Comparison
 from .contrast import Contrast, Roc
@@ -87,7 +87,7 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     width = max(5.5, 1.05 * len(whole) + 1.2)
     figure, (axes,) = _canvas(width, 5.0, 1, title, footer)
     for k, row in enumerate(whole):
-        colour = REGION_COLORS.get(row["region"], "0.5")
+        color = REGION_COLORS.get(row["region"], "0.5")
         stats = {
             "med": row["median"],
             "q1": row["p25"],
@@ -105,7 +105,7 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
             showfliers=False,
             manage_ticks=False,
             patch_artist=True,
-            boxprops={"facecolor": colour, "alpha": 0.55, "edgecolor": "0.2"},
+            boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": "0.2"},
             medianprops={"color": "black"},
             meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"},
         )
@@ -176,13 +176,13 @@ def overlay_figure(
             axes.set_axis_off()
             if r == 0 and behind is not None:
                 image = np.where(behind[across, along, k] == 0, np.nan, behind[across, along, k])  # black around it
-                limits, colours = _window(behind, inside), "gray"
+                limits, colors = _window(behind, inside), "gray"
             else:
                 image = np.where(inside[across, along, k], shown.array[across, along, k], np.nan)
-                limits, colours = PSR_LIMITS, PSR_COLOURS
+                limits, colors = PSR_LIMITS, PSR_COLORS
             drawn = axes.imshow(
                 image[::-1].T,
-                cmap=colours,
+                cmap=colors,
                 vmin=limits[0],
                 vmax=limits[1],
                 origin="lower",

@@ -88,7 +88,7 @@ def generate(
 
     Args:
         bundle: a demist bundle.
-        condition: float32 (2, X, Y, Z), normalised T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
+        condition: float32 (2, X, Y, Z), normalized T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
             be multiples of ``bundle.config.multiple``.
         mask: brain on that grid; outside it PSR is 0.
         plan: what to sample, checked; None: of the arguments that follow, to ``detail``.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import atomic_path
-from ..preview import PSR_COLOURS, PSR_LIMITS
+from ..preview import PSR_COLORS, PSR_LIMITS
 
 if TYPE_CHECKING:
     from .check import Finding, Report
@@ -118,7 +118,7 @@ def _picture(one: Finding) -> str:
         axes.set_axis_off()
         axes.imshow(cut(t1w if name != "FLAIR" else flair), cmap="gray", vmin=0, vmax=1, origin="lower")
         if name == "PSR":
-            axes.imshow(cut(shown), cmap=PSR_COLOURS, vmin=PSR_LIMITS[0], vmax=PSR_LIMITS[1], origin="lower")
+            axes.imshow(cut(shown), cmap=PSR_COLORS, vmin=PSR_LIMITS[0], vmax=PSR_LIMITS[1], origin="lower")
             axes.contour(cut(t1w), levels=[_white_level(t1w, inside)], colors="cyan", linewidths=0.4, origin="lower")
         axes.set_title("PSR, T1w's outline" if name == "PSR" else name, color="white", fontsize=8)
     stream = io.BytesIO()

@@ -190,7 +190,7 @@ class PreparedSession:
 
     @property
     def x(self) -> np.ndarray:
-        """T1w and FLAIR, normalised, 0 outside the brain: float16 (2, X, Y, Z)."""
+        """T1w and FLAIR, normalized, 0 outside the brain: float16 (2, X, Y, Z)."""
         return np.load(self.folder / "x.npy", mmap_mode="r")
 
     @property
@@ -286,7 +286,7 @@ def augment(x: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) 
     """Random contrast of (2, X, Y, Z) inside the brain, each modality by itself; 0 outside stays 0.
 
     Wide on purpose: networks trained over many contrasts work on scanners they have never seen (Billot et al. 2023,
-    SynthSeg). The tissue's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalise`) and is the fixed point of
+    SynthSeg). The tissue's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalize`) and is the fixed point of
     gain and gamma.
     """
     from scipy.ndimage import gaussian_filter

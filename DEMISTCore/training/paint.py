@@ -15,7 +15,7 @@ from .groups import PaintSettings
 
 _WHITE = labels_of(WHITE)
 #: Logarithms of T1w, FLAIR and PSR in the core of a lesion over those of white matter around it: mean and covariance.
-#: T1w and FLAIR, in normalised units, as in the cores of real lesions (open_ms_data: the darker on T1w, the brighter on
+#: T1w and FLAIR, in normalized units, as in the cores of real lesions (open_ms_data: the darker on T1w, the brighter on
 #: FLAIR), wider; what PSR goes with them as in the cores of 238 simulated lesions above 60 mm^3.
 CONTRAST_MEAN = (-0.30, 0.42, -0.60)
 CONTRAST_COVARIANCE = ((0.0484, -0.0165, 0.0396), (-0.0165, 0.0225, -0.0135), (0.0396, -0.0135, 0.09))
