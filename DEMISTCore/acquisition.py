@@ -103,7 +103,7 @@ def protocol_vector(t1w: Mapping[str, Any], flair: Mapping[str, Any]) -> tuple[n
         for values in read:
             values["MagneticFieldStrength"] = None
     pairs = [
-        (0.0, 0.0) if values[key.name] is None else (key.scaled(values[key.name]), 1.0)
+        (0.0, 0.0) if (value := values[key.name]) is None else (key.scaled(value), 1.0)
         for values in read
         for key in KEYS
     ]

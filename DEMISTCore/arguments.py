@@ -40,7 +40,7 @@ def add_sampling(options: Options) -> None:
         help="number of samples to average, or the seeds themselves, as in 1,2,7 (one seed: 7,)",
     )
     options.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
-    options.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
+    options.add_argument("--sampler", metavar="NAME", help="name of a sampler, such as ddim (docs/model.md)")
 
 
 def add_preparation(options: Options, **help: str) -> None:

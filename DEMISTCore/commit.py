@@ -22,9 +22,11 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from .errors import InputError
 
@@ -126,7 +128,7 @@ def commit(moves: Sequence[tuple[Path, Path]], remove: Sequence[Path] = ()) -> N
     if not moves:
         return
     home = moves[0][1].parent
-    plan = [
+    plan: list[dict[str, Any]] = [
         {
             "new": _relative(new, home),
             "to": _relative(to, home),
@@ -225,7 +227,7 @@ def aside(target: Path, mode: int = 0o755) -> Iterator[Path]:
 def signals_held() -> Iterator[None]:
     """Keep Ctrl-C, SIGTERM and SIGHUP until the block is over. Outside the main thread they come elsewhere anyway."""
     came: list[int] = []
-    before: dict[int, object] = {}
+    before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is not None:

@@ -6,9 +6,9 @@ whole volume gives at that place, up to rounding, and needs no blending. Two thi
 
 - Padding: the margin ends where the volume ends, so tiles at the border see the same zeros as the whole volume does.
 - GroupNorm takes its statistics over all it is given. :func:`decode` finds them for the whole volume first, one
-  normalisation after the other, by running the tiles up to it; then tiles are decoded with these statistics fixed.
-  With n normalisations the work is that of up to n partial decodings more, for networks that have GroupNorm (the
-  published BraTS autoencoder); the shipped ones normalise per position and need none of it. Such tiles run in
+  normalization after the other, by running the tiles up to it; then tiles are decoded with these statistics fixed.
+  With n normalizations the work is that of up to n partial decodings more, for networks that have GroupNorm (the
+  published BraTS autoencoder); the shipped ones normalize per position and need none of it. Such tiles run in
   float32: in bf16 the two ways round differently, by more than a seam may show.
 """
 
@@ -121,7 +121,7 @@ def plan_tiles(shape: tuple[int, ...], margin: int, fits: Callable[[tuple[int, .
 
     best = min(fitting, key=cost) if fitting else min(choices, key=lambda choice: (peak(choice), *cost(choice)))
     cuts = itertools.product(*(axis[i] for axis, i in zip(axes, best)))
-    return [(tuple(core for core, _ in cut), tuple(tile for _, tile in cut)) for cut in cuts]
+    return [((x[0], y[0], z[0]), (x[1], y[1], z[1])) for x, y, z in cuts]
 
 
 def _cut(n: int, core: int, margin: int) -> list[tuple[slice, slice]]:
@@ -159,9 +159,18 @@ def decode(
     tiles = plan_tiles(shape, margin, lambda size: decode_memory(autoencoder, size, dtype) <= memory)
     images = []
     for i, sample in enumerate(z.split(1)):
-        report = (lambda done, i=i: progress((i + done) / len(z))) if progress else (lambda done: None)
-        images.append(_decode_one(autoencoder, sample, tiles, dtype, report))
+        images.append(_decode_one(autoencoder, sample, tiles, dtype, _part(progress, i, len(z))))
     return torch.cat(images)
+
+
+def _part(progress: Callable[[float], None] | None, i: int, n: int) -> Callable[[float], None]:
+    """What sample ``i`` of ``n`` tells of its own work, told of all."""
+
+    def report(done: float) -> None:
+        if progress:
+            progress((i + done) / n)
+
+    return report
 
 
 def _decode_one(
@@ -182,7 +191,7 @@ def _decode_one(
         for done, norm in enumerate(norms):
             sums = []
             for i, (core, tile) in enumerate(tiles):
-                sums.append(_measure(norm, lambda tile=tile: _run(autoencoder, z[(..., *tile)], dtype), core, tile))
+                sums.append(_measure(norm, partial(_run, autoencoder, z[(..., *tile)], dtype), core, tile))
                 report((done + (i + 1) / len(tiles)) / passes)
             _fix(norm, sum(sums))
         for i, (core, tile) in enumerate(tiles):
@@ -217,11 +226,13 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _within(core: Box, tile: Box) -> Box:
-    return tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile))
+    x, y, z = (slice(c.start - t.start, c.stop - t.start) for c, t in zip(core, tile))
+    return x, y, z
 
 
 def _scaled(box: Box, zoom: int) -> Box:
-    return tuple(slice(s.start * zoom, s.stop * zoom) for s in box)
+    x, y, z = (slice(s.start * zoom, s.stop * zoom) for s in box)
+    return x, y, z
 
 
 # GroupNorm, replaced for the time of a decoding ----------------------------------------------------------------------
@@ -229,7 +240,7 @@ def _scaled(box: Box, zoom: int) -> Box:
 
 @contextmanager
 def _replaced(norms: list[nn.GroupNorm]) -> Iterator[None]:
-    """Let each normalisation compute accurately; afterwards they are what they were."""
+    """Let each normalization compute accurately; afterwards they are what they were."""
     try:
         for norm in norms:
             norm.forward = partial(_accurate, norm)
@@ -249,7 +260,7 @@ def _accurate(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 class _Measured(Exception):
-    """Raised by a normalisation that is being measured: the rest of the network is not needed."""
+    """Raised by a normalization that is being measured: the rest of the network is not needed."""
 
 
 def _measure(norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box) -> Tensor:
@@ -273,7 +284,7 @@ def _measure(norm: nn.GroupNorm, run: Callable[[], Tensor], core: Box, tile: Box
 
 
 def _fix(norm: nn.GroupNorm, sums: Tensor) -> None:
-    """From now on ``norm`` uses these statistics: a batch normalisation with fixed mean and variance."""
+    """From now on ``norm`` uses these statistics: a batch normalization with fixed mean and variance."""
     total, squares, count = sums
     mean = total / count
     variance = (squares / count - mean**2).clamp_min(0)

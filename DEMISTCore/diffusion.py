@@ -4,14 +4,8 @@ Time runs over the integers t = 0 .. steps-1, t = 0 the least noisy. With abar_t
 
     z_t = alpha_t z_0 + sigma_t eps,    alpha_t = sqrt(abar_t),  sigma_t = sqrt(1 - abar_t),  eps ~ N(0, I)
 
-and z_{-1} = z_0: behind the last step there is no noise (abar_{-1} = 1). Every sampler is one function with one
-signature, so that whoever knows the algorithm reads it in a minute (the habit of k-diffusion's ``sampling.py``):
-
-    sampler(model, z, schedule, steps, *, noise, eta=0.0, callback=None) -> z_0
-
-``model(z_t, t)`` returns the network's prediction (v or epsilon, as the schedule says) for ``t`` of shape (B,);
-``noise(shape)`` draws standard normal noise, on the CPU, so that a seed means the same on every device;
-``callback(step, steps, x0)`` is called after each step with the running estimate of z_0 and may raise to stop.
+and z_{-1} = z_0: behind the last step there is no noise (abar_{-1} = 1). The samplers are in
+:mod:`DEMISTCore.samplers`, a file each; those that ship have their names here, too.
 """
 
 from __future__ import annotations
@@ -25,9 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Model = Callable[[Tensor, Tensor], Tensor]
-Noise = Callable[[Sequence[int]], Tensor]
-Callback = Callable[[int, int, Tensor], Any]
+from .samplers import SAMPLERS
+from .samplers.ddim import ddim
+from .samplers.ddpm import ddpm
+from .samplers.dpmpp_2m import dpmpp_2m
+
+__all__ = [
+    "KINDS",
+    "PREDICTIONS",
+    "SAMPLERS",
+    "SPACINGS",
+    "Guided",
+    "NoiseSchedule",
+    "SeededNoise",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+]
 
 KINDS = ("linear", "scaled_linear", "cosine")
 PREDICTIONS = ("v", "epsilon")
@@ -190,139 +198,6 @@ def _zero_terminal_snr(abar: Tensor) -> Tensor:
     """Shift and scale sqrt(abar) so that it ends in 0 and starts where it did (Lin et al. 2024, algorithm 1)."""
     root = abar.sqrt()
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-
-
-def _estimate(model: Model, z: Tensor, schedule: NoiseSchedule, t: int) -> tuple[Tensor, Tensor]:
-    """One network evaluation: (x0, eps) in float32, whatever precision the network ran in."""
-    prediction = model(z, torch.full((z.shape[0],), t, device=z.device, dtype=torch.long)).float()
-    return schedule.to_x0(prediction, z, t), schedule.to_eps(prediction, z, t)
-
-
-@torch.no_grad()
-def ddpm(
-    model: Model,
-    z: Tensor,
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    noise: Noise,
-    eta: float = 0.0,
-    start: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2, posterior of eq. 6-7, variance beta-tilde).
-
-    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
-
-    With fewer steps than the schedule has, beta_t becomes 1 - abar_t / abar_s between the times kept (Nichol and
-    Dhariwal 2021, eq. 19). ``eta`` is not used: this sampler is always fully stochastic.
-    """
-    times = schedule.timesteps(steps, start=start)
-    for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
-        x0, _ = _estimate(model, z, schedule, t)
-        abar_t, abar_s = schedule.abar(t), schedule.abar(s)
-        alpha = abar_t / abar_s
-        mean_x0 = abar_s**0.5 * (1 - alpha) / (1 - abar_t)  # eq. 7
-        mean_z = alpha**0.5 * (1 - abar_s) / (1 - abar_t)
-        z = mean_x0 * x0 + mean_z * z
-        if s >= 0:
-            variance = (1 - abar_s) / (1 - abar_t) * (1 - alpha)  # beta-tilde, eq. 7
-            z = z + variance**0.5 * noise(z.shape).to(z)
-        if callback:
-            callback(i + 1, steps, x0)
-    return z
-
-
-@torch.no_grad()
-def ddim(
-    model: Model,
-    z: Tensor,
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    noise: Noise,
-    eta: float = 0.0,
-    start: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Denoising diffusion implicit model (Song et al. 2021, eq. 12 and 16).
-
-    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
-
-    ``eta`` = 0 is deterministic, 1 has the noise of ancestral sampling.
-    """
-    times = schedule.timesteps(steps, start=start)
-    for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
-        x0, eps = _estimate(model, z, schedule, t)
-        abar_t, abar_s = schedule.abar(t), schedule.abar(s)
-        z = ddim_step(x0, eps, abar_t, abar_s, eta, noise)
-        if callback:
-            callback(i + 1, steps, x0)
-    return z
-
-
-def ddim_step(
-    x0: Tensor, eps: Tensor, abar_t: float | Tensor, abar_s: float | Tensor, eta: float, noise: Noise
-) -> Tensor:
-    """From t to s, given what the model makes of z_t (Song et al. 2021, eq. 12 and 16).
-
-    Args:
-        x0, eps: estimates of the sample and of the noise in z_t, (B, C, x, y, z).
-        abar_t, abar_s: alpha-bar at t and s, numbers or tensors of one.
-        eta: 0 deterministic, 1 with the noise of ancestral sampling.
-        noise: draws that noise; not called where there is none.
-    """
-    sigma = eta * ((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)) ** 0.5  # eq. 16
-    rest = 1 - abar_s - sigma**2
-    z = abar_s**0.5 * x0 + max(rest, 0 * rest) ** 0.5 * eps  # eq. 12; rounding may take rest below 0
-    return z + sigma * noise(x0.shape).to(x0) if sigma > 0 else z
-
-
-@torch.no_grad()
-def dpmpp_2m(
-    model: Model,
-    z: Tensor,
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    noise: Noise,
-    eta: float = 0.0,
-    start: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """DPM-Solver++(2M), deterministic (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
-
-    ``z`` (B, ...) is noise of the latents' shape; so is what is returned.
-
-    The first step has no history, and the last goes to zero noise, where the half log-SNR is infinite: both are of
-    first order, as in the authors' code. ``noise`` and ``eta`` are not used.
-    """
-    times, last, lam_r = schedule.timesteps(steps, start=start), None, math.nan
-    for i, (t, s) in enumerate(zip(times, [*times[1:], -1])):
-        x0, _ = _estimate(model, z, schedule, t)
-        abar_t, abar_s = schedule.abar(t), schedule.abar(s)
-        lam_t, lam_s = _half_log_snr(abar_t), _half_log_snr(abar_s)
-        h = lam_s - lam_t
-        direction = x0
-        if last is not None and s >= 0:
-            r = (lam_t - lam_r) / h  # infinite after a start from zero SNR: then the history has no weight
-            direction = x0 + (x0 - last) / (2 * r)
-        sigma_ratio = ((1 - abar_s) / (1 - abar_t)) ** 0.5
-        z = sigma_ratio * z - abar_s**0.5 * math.expm1(-h) * direction
-        last, lam_r = x0, lam_t
-        if callback:
-            callback(i + 1, steps, x0)
-    return z
-
-
-def _half_log_snr(abar: float) -> float:
-    """Lambda = log(alpha / sigma); -inf for pure noise, +inf for none."""
-    if abar <= 0 or abar >= 1:
-        return -math.inf if abar <= 0 else math.inf
-    return 0.5 * math.log(abar / (1 - abar))
-
-
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
 
 
 class SeededNoise:

@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--bundle", metavar="NAME", help="name, folder or Hugging Face id (default: demist-sim)")
     model.add_argument("--seeds", type=int, default=4, metavar="N", help="samples to average (default: %(default)s)")
     model.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the bundle's)")
-    model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m (default: the bundle's)")
+    model.add_argument("--sampler", metavar="NAME", help="name of a sampler, such as ddim (default: the bundle's)")
     add_device(model)
     add_words(p, quiet=False)
     return p

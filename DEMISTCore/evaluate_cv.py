@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--sampler",
         default="ddim",
         metavar="NAME",
-        help="of all that sample: ddpm, ddim or dpmpp_2m (default: %(default)s)",
+        help="of all that sample, by name (default: %(default)s)",
     )
     maps.add_argument("--sampling-steps", type=int, default=50, metavar="N", help="default: %(default)s")
     maps.add_argument(

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -141,7 +142,7 @@ def _lock(handle: int) -> None:
     Raises:
         OSError: EACCES or EAGAIN where somebody else has it.
     """
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
         # A byte far behind the content: Windows lets nobody read what is locked.

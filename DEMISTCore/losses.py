@@ -110,7 +110,7 @@ class PatchGAN(nn.Module):
 
     def __init__(self, in_channels: int = 1, channels: int = 32, layers: int = 2) -> None:
         super().__init__()
-        # Instance normalisation: batches of one or two crops are too few for batch statistics.
+        # Instance normalization: batches of one or two crops are too few for batch statistics.
         self.discriminator = PatchDiscriminator(
             spatial_dims=3, in_channels=in_channels, channels=channels, num_layers_d=layers, norm="INSTANCE"
         ).to(memory_format=torch.channels_last_3d)

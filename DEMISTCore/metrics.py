@@ -230,14 +230,14 @@ def calibration(
     if seeds < 2:
         raise ValueError("An uncertainty map needs two seeds or more.")
     error = np.abs(_difference(mean, truth, mask))
-    spread = np.asarray(deviation, np.float64)[_inside(mask)]
-    interval = spread * math.sqrt(1 + 1 / seeds)
-    varies = spread.std() > 0 and error.std() > 0
+    sd = np.asarray(deviation, np.float64)[_inside(mask)]
+    interval = sd * math.sqrt(1 + 1 / seeds)
+    varies = sd.std() > 0 and error.std() > 0
     rmse = math.sqrt(float(np.mean(error**2)))
     quantiles = {68: stats.t.ppf(0.5 + 0.6827 / 2, seeds - 1), 95: stats.t.ppf(0.975, seeds - 1)}
     return {
-        "correlation": float(np.corrcoef(spread, error)[0, 1]) if varies else math.nan,
-        "rank_correlation": float(stats.spearmanr(spread, error).statistic) if varies else math.nan,
+        "correlation": float(np.corrcoef(sd, error)[0, 1]) if varies else math.nan,
+        "rank_correlation": float(stats.spearmanr(sd, error).statistic) if varies else math.nan,
         **{f"coverage_{level}": float(np.mean(error <= q * interval)) for level, q in quantiles.items()},
         "spread_skill": math.sqrt(float(np.mean(interval**2))) / rmse if rmse > 0 else math.nan,
     }

@@ -18,12 +18,12 @@ from .files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Colour scale of PSR maps everywhere: white matter (0.12) in the middle, fraction.
+#: Color scale of PSR maps everywhere: white matter (0.12) in the middle, fraction.
 PSR_LIMITS = (0.0, 0.2)
 #: Perceptually uniform, and black where there is no myelin.
-PSR_COLOURS = "inferno"
+PSR_COLORS = "inferno"
 UNCERTAINTY_LIMITS = (0.0, 0.03)
-UNCERTAINTY_COLOURS = "viridis"
+UNCERTAINTY_COLORS = "viridis"
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
@@ -63,18 +63,18 @@ def mosaic(
     rows = [
         ("T1w", t1w, "gray", _window(t1w, inside), None),
         ("FLAIR", flair, "gray", _window(flair, inside), None),
-        ("PSR", psr, PSR_COLOURS, PSR_LIMITS, "PSR (fraction)"),
+        ("PSR", psr, PSR_COLORS, PSR_LIMITS, "PSR (fraction)"),
     ]
     if uncertainty is not None:
-        rows.append(("Uncertainty", uncertainty, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS, "SD of PSR (fraction)"))
+        rows.append(("Uncertainty", uncertainty, UNCERTAINTY_COLORS, UNCERTAINTY_LIMITS, "SD of PSR (fraction)"))
 
-    # Panels of equal size, in inches; a column for the row's name on the left, one for colour bars on the right.
+    # Panels of equal size, in inches; a column for the row's name on the left, one for color bars on the right.
     panel = 1.7
     tall = panel * (along.stop - along.start) / max(across.stop - across.start, 1)
     left, right, top, bottom = 0.35, 0.95, 0.4, 0.42
     width, height = left + columns * panel + right, top + len(rows) * tall + bottom
     figure = Figure(figsize=(width, height), facecolor="black")
-    for r, (name, data, colours, (vmin, vmax), unit) in enumerate(rows):
+    for r, (name, data, colors, (vmin, vmax), unit) in enumerate(rows):
         y = (bottom + (len(rows) - 1 - r) * tall) / height
         for c, k in enumerate(levels):
             axes = figure.add_axes(((left + c * panel) / width, y, panel / width, tall / height))
@@ -84,9 +84,9 @@ def mosaic(
                 np.where(inside[across, along, k], data[across, along, k], np.nan) if unit else data[across, along, k]
             )
             backdrop = t1w[across, along, k]
-            if unit:  # the map lies over the T1w; inside the brain it is opaque, so that colours mean what the bar says
+            if unit:  # the map lies over the T1w; inside the brain it is opaque, so that colors mean what the bar says
                 axes.imshow(backdrop[::-1].T, cmap="gray", vmin=rows[0][3][0], vmax=rows[0][3][1], origin="lower")
-            drawn = axes.imshow(shown[::-1].T, cmap=colours, vmin=vmin, vmax=vmax, origin="lower")
+            drawn = axes.imshow(shown[::-1].T, cmap=colors, vmin=vmin, vmax=vmax, origin="lower")
             if c == 0:
                 small = {"color": "0.75", "fontsize": 7, "transform": axes.transAxes, "va": "center"}
                 axes.text(0.02, 0.5, "R", ha="left", **small)

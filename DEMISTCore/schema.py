@@ -159,11 +159,10 @@ def check_fields(
 
 def _check(value: Any, hint: Any, name: str, bound: tuple[float, float] | None) -> None:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
+        if value is None and type(None) in typing.get_args(hint):
             return
         tuples = isinstance(value, (tuple, list))
-        options = [o for o in options if o is not type(None)]
+        options = [o for o in typing.get_args(hint) if o is not type(None)]
         hint = next((o for o in options if (typing.get_origin(o) is tuple) == tuples), options[0])
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (tuple, list)) or len(value) > 64:

@@ -17,8 +17,8 @@ import pytest
 
 from DEMISTCore import commit, metrics
 from DEMISTCore.cli import run
-from DEMISTCore.demo import main, table
-from DEMISTCore.demonstration import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient
+from DEMISTCore.demo import FILES, STATISTICS, Demonstration, Patient, demonstrate, simulate_patient
+from DEMISTCore.demo.__main__ import main, table
 from DEMISTCore.errors import Cancelled, InputError
 from DEMISTCore.files import sha256
 from DEMISTCore.simulate.anatomy import Anatomy
@@ -252,7 +252,7 @@ def test_a_killed_demo_is_whole_or_not_there(quick: dict, tmp_path: Path, rename
     ],
 )
 def test_bad_input_is_refused_before_the_work(arguments, words, patient, tiny_bundle, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("DEMISTCore.demonstration.simulate_patient", lambda: patient)
+    monkeypatch.setattr("DEMISTCore.demo.simulate_patient", lambda: patient)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     given = [str(tmp_path / "file") if a == "FILE" else a for a in arguments]

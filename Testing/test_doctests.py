@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -40,3 +41,14 @@ def test_deprecated_use_by_our_own_code_is_an_error(module):
 
 def test_deprecated_use_by_others_is_not():
     warnings.warn_explicit("goes in the next version", DeprecationWarning, "file.py", 1, module="torch.nn")
+
+
+def test_examples_of_the_site_s_hooks():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import site_hooks
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+    told = doctest.testmod(site_hooks)
+    assert told.attempted
+    assert not told.failed

@@ -291,7 +291,7 @@ def test_preparing_beside_the_scans_keeps_them(head, tmp_path, monkeypatch, caps
 
 
 def test_a_demo_makes_no_room_among_somebodys_scans(tmp_path):
-    from DEMISTCore.demonstration import FILES, demonstrate
+    from DEMISTCore.demo import FILES, demonstrate
 
     (tmp_path / "T1w.nii.gz").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"T1w\.nii\.gz is not from an earlier demo; choose another folder"):

@@ -14,7 +14,7 @@ import pytest
 from scipy import ndimage
 
 from DEMISTCore.errors import InputError
-from DEMISTCore.preprocess import Prepared, brainmask, normalise, prepare
+from DEMISTCore.preprocess import Prepared, brainmask, normalize, prepare
 from DEMISTCore.preprocess.contrast import name_warnings
 from DEMISTCore.preprocess.zero import bring_to_zero
 from DEMISTCore.regions import build_regions, read_mask
@@ -148,7 +148,7 @@ def test_holes_of_a_mask_are_filled_and_no_scale_hangs_on_them() -> None:
     middle = tuple(n // 2 for n in open_.shape)
     open_[middle] = 0
     images = (whole.t1w.array, whole.flair.array)
-    for one, other in zip(normalise(images, open_, 3.0), normalise(images, whole.mask.array, 3.0)):
+    for one, other in zip(normalize(images, open_, 3.0), normalize(images, whole.mask.array, 3.0)):
         assert np.abs(one - other)[open_ > 0].max() < 0.01
 
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from DEMISTCore.cli import run
 from DEMISTCore.errors import Cancelled, InputError
-from DEMISTCore.preprocess import Prepared, bias, brainmask, contrast, intensity, model_grid, normalise, prepare
+from DEMISTCore.preprocess import Prepared, bias, brainmask, contrast, intensity, model_grid, normalize, prepare
 from DEMISTCore.preprocess.__main__ import main
 from DEMISTCore.preprocess.registration import register_rigid
 from DEMISTCore.volume import Grid, Volume
@@ -136,10 +136,10 @@ def onion(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return t1w + rng.normal(0, 8, t1w.shape), flair + rng.normal(0, 8, t1w.shape)
 
 
-def test_normalise_is_its_formula_inside_and_zero_outside():
+def test_normalize_is_its_formula_inside_and_zero_outside():
     pair, mask = onion(np.random.default_rng(1)), ball(28)
     deep, tissue = ball(17), ball(26) & ~ball(7)
-    for image, result in zip(pair, normalise(pair, mask)):
+    for image, result in zip(pair, normalize(pair, mask)):
         dark, middle = np.percentile(image[deep], 1), np.median(image[tissue])
         assert result.dtype == np.float32
         assert np.allclose(result[mask], np.clip(0.5 * (image[mask] - dark) / (middle - dark), -0.5, 2), atol=0.02)
@@ -148,32 +148,32 @@ def test_normalise_is_its_formula_inside_and_zero_outside():
 
 
 @pytest.mark.parametrize("spacing", [1.0, 0.8])
-def test_normalise_does_not_see_how_generous_the_mask_is(spacing):
+def test_normalize_does_not_see_how_generous_the_mask_is(spacing):
     """Fluid left around the brain by one tool and not by the other moved the plain median by a tenth."""
     pair, tight, wide = onion(np.random.default_rng(3)), ball(26), ball(30)
-    for close, loose in zip(normalise(pair, tight, spacing), normalise(pair, wide, spacing)):
+    for close, loose in zip(normalize(pair, tight, spacing), normalize(pair, wide, spacing)):
         assert np.abs(close - loose)[tight].max() < 0.02
 
 
-def test_normalise_takes_tissue_from_the_t1w_alone():
+def test_normalize_takes_tissue_from_the_t1w_alone():
     t1w, flair = onion(np.random.default_rng(4))
-    both = normalise((t1w, flair), ball(27))
-    assert np.array_equal(both[0], normalise((t1w,), ball(27))[0])
+    both = normalize((t1w, flair), ball(27))
+    assert np.array_equal(both[0], normalize((t1w,), ball(27))[0])
     tissue = ball(26) & ~ball(7)
     assert np.median(both[1][tissue]) == pytest.approx(0.5, abs=1e-3)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(gain=st.floats(1e-3, 1e4), offset=st.floats(-1e3, 1e3))
-def test_normalise_does_not_see_the_scanner_s_scale(gain, offset):
+def test_normalize_does_not_see_the_scanner_s_scale(gain, offset):
     array = np.random.default_rng(2).random((2, 8, 8, 8))
     mask = np.ones((8, 8, 8), bool)
-    assert np.allclose(normalise(array * gain + offset, mask), normalise(array, mask), atol=1e-4)
+    assert np.allclose(normalize(array * gain + offset, mask), normalize(array, mask), atol=1e-4)
 
 
-def test_normalise_survives_what_has_no_contrast():
+def test_normalize_survives_what_has_no_contrast():
     for mask in (np.ones((4, 4, 4)), np.zeros((4, 4, 4))):
-        assert not np.any(normalise(np.ones((2, 4, 4, 4)), mask))
+        assert not np.any(normalize(np.ones((2, 4, 4, 4)), mask))
 
 
 @pytest.mark.parametrize("grid", [box(), box((1.5, 3, 4), (8, -12, 30)), box((3, -3, 3), (0, 0, 90), (190, 156, 150))])
@@ -233,7 +233,7 @@ def test_prepared_is_what_the_contract_says():
     ]
     assert [s.note for s in p.steps if s.note == "off"] == ["off"] * 3
     # Same spacing: nothing is interpolated, forth and back.
-    assert np.array_equal(p.to_native(p.t1w.array).array, normalise((t1w.array,), mask_for(t1w).array, 3.0)[0])
+    assert np.array_equal(p.to_native(p.t1w.array).array, normalize((t1w.array,), mask_for(t1w).array, 3.0)[0])
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -279,7 +279,7 @@ def test_grids_of_the_files_do_not_matter(angles, spacing, shift):
     flair = Volume(head(flair_grid, FLAIR, motion, skull=True), flair_grid.affine)
     mask = Volume(brain_on(grid, motion).astype(np.uint8), grid.affine)
     p = quick(t1w, flair, brain_mask=mask)
-    truth = np.stack(normalise([head(p.grid, v, motion, skull=True) for v in (T1W, FLAIR)], p.mask.array, 3.0))
+    truth = np.stack(normalize([head(p.grid, v, motion, skull=True) for v in (T1W, FLAIR)], p.mask.array, 3.0))
     deep = ndimage.binary_erosion(p.mask.array > 0, iterations=1)
     error = np.abs(p.array - truth)[:, deep]
     assert error.mean() < 0.03

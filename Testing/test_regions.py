@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from skimage.measure import label as skimage_label
 
 from DEMISTCore.errors import InputError
-from DEMISTCore.preprocess import Prepared, normalise
+from DEMISTCore.preprocess import Prepared, normalize
 from DEMISTCore.regions import (
     REGIONS,
     RegionSettings,
@@ -528,7 +528,7 @@ def test_nothing_to_suggest() -> None:
 def test_everything_from_a_prepared_pair(tmp_path) -> None:
     made = made_up()
     psr_grid = made["t1w"].resampled_to(made["t1w"].grid.isotropic(2.0))
-    pair = normalise([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
+    pair = normalize([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
     t1w, flair = (made["t1w"].with_array(image) for image in pair)
     prepared = Prepared(t1w, flair, made["brain"], made["t1w"].grid, made["brain"])
     regions = build_regions(psr_grid, prepared=prepared, brain=made["brain"], settings=UNTRAINED)
@@ -565,7 +565,7 @@ def test_everything_from_a_prepared_pair(tmp_path) -> None:
 
 def test_a_t1w_of_thick_slices_is_told() -> None:
     made = made_up()
-    pair = normalise([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
+    pair = normalize([made["t1w"].array, made["flair"].array], made["brain"].array, 1.2)
     t1w, flair = (made["t1w"].with_array(image) for image in pair)
     told = []
     for edge in (2.0, 3.5):

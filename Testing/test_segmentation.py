@@ -19,7 +19,7 @@ from DEMISTCore.bundle import load_bundle
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import BundleError, InputError
 from DEMISTCore.labels import LESION, TISSUE_LABELS
-from DEMISTCore.preprocess import normalise
+from DEMISTCore.preprocess import normalize
 from DEMISTCore.regions import RegionSettings, build_regions, find_tissue, open_network
 from DEMISTCore.regions.lesions import SUGGESTION
 from DEMISTCore.regions.network import build_network, save_network
@@ -473,7 +473,7 @@ def test_brightness_moves_the_borders_of_a_prior() -> None:
     made = made_up()
     spacing = made["t1w"].spacing
     brain = made["brain"].array > 0
-    pair = normalise([made["t1w"].array, made["flair"].array], brain, spacing[0])
+    pair = normalize([made["t1w"].array, made["flair"].array], brain, spacing[0])
     true = np.stack([made["tissue"].array == k for k in (1, 2, 3)])
     prior = np.where(np.roll(true, 1, 1), 0.9, 0.05).astype(np.float32)
     hidden = made["lesions"].array > 0

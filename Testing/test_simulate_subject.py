@@ -301,8 +301,8 @@ def test_vessels_are_thin_and_stay_in_fluid():
     fluid[:, :32] = 1
     for seed in range(3):
         found = residue.vessels(fluid, np.ones(fluid.shape, bool), np.random.default_rng(seed), {})
-        assert not found.share[:, 32:].any()
-        here = found.share > 0.5
+        assert not found.fraction[:, 32:].any()
+        here = found.fraction > 0.5
         assert 0.0005 < here[:, :32].mean() < 0.1
         assert ndimage.distance_transform_edt(here).max() < 3
 

@@ -403,6 +403,16 @@ def test_a_bundle_can_be_browsed_for(panel, tiny_bundle, monkeypatch):
     assert panel.ui.stepsSpinBox.value == 3
 
 
+def test_the_panel_offers_every_sampler_of_the_core(scanned):
+    from DEMISTCore.samplers import SAMPLERS
+
+    panel, _nodes = scanned
+    box = panel.ui.samplerComboBox
+    offered = {box.itemData(i): box.itemText(i) for i in range(box.count)}
+    assert offered.pop("").startswith("Bundle's own (")
+    assert offered == {name: sampler.title for name, sampler in SAMPLERS.items()}
+
+
 @pytest.fixture
 def bare(scanned, tmp_path, monkeypatch):
     """The panel where a package is missing that a folder of wheels has; settings of its own."""

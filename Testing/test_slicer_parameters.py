@@ -19,7 +19,6 @@ from DEMISTSlicerLib.Panel import Presets  # noqa: E402
 from DEMISTSlicerLib.Panel.Parameters import DEMISTParameters  # noqa: E402
 from slicer_app import parameters as standin  # noqa: E402
 
-from DEMISTCore.diffusion import SAMPLERS  # noqa: E402
 from DEMISTCore.regions import RegionSettings  # noqa: E402
 
 SOURCE = Path(__file__).parents[1] / "DEMISTSlicer" / "DEMISTSlicerLib" / "Panel" / "Parameters.py"
@@ -62,12 +61,6 @@ def test_defaults_are_those_of_the_core(node):
     assert parameters.depthMm == settings.depth_mm
     assert parameters.t1 is None
     assert parameters.device == "auto"
-
-
-def test_samplers_offered_are_those_there_are():
-    from DEMISTSlicerLib.Panel.SamplingPanel import SAMPLERS as OFFERED
-
-    assert {key for key, _text in OFFERED} == set(SAMPLERS)
 
 
 def test_values_are_read_back_from_the_node(node):

@@ -16,7 +16,7 @@ from DEMISTSlicerLib.Nodes import Placement, Segmentation, Volumes, Voxels
 from DEMISTSlicerLib.Panel import SampleData
 from slicer_views import grid, rigid, worldOf
 
-from DEMISTCore import demonstration
+from DEMISTCore import demo
 from DEMISTCore.errors import InputError
 from DEMISTCore.volume import Volume
 
@@ -33,7 +33,7 @@ def small_patient(seed=1):
     lesions = np.zeros((12, 14, 10), np.uint8)
     lesions[4:6, 5:8, 3:5] = 1
     psr = rng.uniform(0, 0.2, lesions.shape).astype(np.float32)
-    return demonstration.Patient(
+    return demo.Patient(
         t1w=Volume(rng.uniform(0, 900, lesions.shape).astype(np.float32), here),
         flair=Volume(rng.uniform(0, 900, (13, 15, 5)).astype(np.float32), there),
         psr=Volume(psr, here),
@@ -67,10 +67,10 @@ def test_registered_with_what_slicer_wants_of_a_source(sources):
 
 
 def test_download_puts_the_patient_into_the_scene_and_the_views(scene, monkeypatch):
-    monkeypatch.setattr(demonstration, "simulate_patient", small_patient)
+    monkeypatch.setattr(demo, "simulate_patient", small_patient)
     views = slicer_views.views()
     t1, flair, psr, lesions = SampleData.download(types.SimpleNamespace(sampleName=SampleData.SAMPLE))
-    patient = small_patient(demonstration.PATIENT_SEED)
+    patient = small_patient(demo.PATIENT_SEED)
     np.testing.assert_allclose(Voxels.affineOf(flair), patient.flair.affine, atol=1e-6)
     np.testing.assert_allclose(Voxels.affineOf(t1), patient.t1w.affine, atol=1e-6)
     np.testing.assert_array_equal(Voxels.arrayFromNode(t1), np.round(patient.t1w.array))
@@ -96,7 +96,7 @@ def test_what_goes_wrong_is_told_in_a_sentence(scene, monkeypatch):
         raise InputError("The simulation needs nilearn; install it.")
 
     told = []
-    monkeypatch.setattr(demonstration, "simulate_patient", missing)
+    monkeypatch.setattr(demo, "simulate_patient", missing)
     monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
     count = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
     assert SampleData.download() == []

@@ -111,7 +111,7 @@ def test_window_and_colours_are_those_of_the_figures(t1):
     assert Volumes.uncertaintyOf(node) is spread
     from matplotlib import colormaps
 
-    for uncertainty, name in ((False, preview.PSR_COLOURS), (True, preview.UNCERTAINTY_COLOURS)):
+    for uncertainty, name in ((False, preview.PSR_COLORS), (True, preview.UNCERTAINTY_COLORS)):
         expected = np.round(colormaps[name](np.arange(256))[:, :3] * 255)
         np.testing.assert_array_equal(np.round(np.array(ColorTable.colors(uncertainty)) * 255), expected)
     table = node.GetDisplayNode().GetColorNode()

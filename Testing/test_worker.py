@@ -582,8 +582,10 @@ def test_what_a_person_says_of_the_brain_reaches_the_statistics(monkeypatch):
         def __init__(self, request):
             self.request = request
 
-        def volume(self, key, *_, **__):
+        def volume(self, key, *_):
             return key
+
+        needed = volume
 
         def progress(self, *_):
             pass

@@ -17,7 +17,7 @@ from DEMISTCore.regions import REGIONS, RegionSettings, build_regions, read_mask
 from DEMISTCore.regions.write import LABELS, label_map
 from DEMISTCore.volume import Volume
 
-COLOURS = {
+COLORS = {
     "csf": "#355c9c",
     "grey_matter": "#8d8d8d",
     "white_matter": "#e8e2d0",
@@ -76,7 +76,7 @@ def draw(
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(t1w.array))
     images = [a[box] for a in (t1w.array, flair.array, labels.array, suggested)]
     truth = None if drawn is None else drawn[box]
-    colours = ListedColormap(["black", *(COLOURS[key] for key, _ in LABELS.values())])
+    colors = ListedColormap(["black", *(COLORS[key] for key, _ in LABELS.values())])
     figure = Figure(figsize=(9.2, 2.75 * len(heights)), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 4, squeeze=False)
@@ -86,16 +86,16 @@ def draw(
         for axis, image, name in zip(row, (f, f, t, c), ("FLAIR", "lesions", "T1w", "regions")):
             kind = {"cmap": "gray", "vmin": 0, "vmax": 1}
             if name == "regions":
-                kind = {"cmap": colours, "vmin": 0, "vmax": len(LABELS), "interpolation": "nearest"}
+                kind = {"cmap": colors, "vmin": 0, "vmax": len(LABELS), "interpolation": "nearest"}
             axis.imshow(image, origin="lower", **kind)
             axis.set_axis_off()
             if axis in axes[0]:
                 axis.set_title(name, color="white", fontsize=9)
-        for mask, colour in ((s, "#ff4a3d"), (None if truth is None else truth[:, :, k].T, "#49d24f")):
+        for mask, color in ((s, "#ff4a3d"), (None if truth is None else truth[:, :, k].T, "#49d24f")):
             if mask is not None and mask.any():
-                row[1].contour(mask.astype(float), [0.5], colors=[colour], linewidths=0.7)
+                row[1].contour(mask.astype(float), [0.5], colors=[color], linewidths=0.7)
     present = [key for index, (key, _) in LABELS.items() if (images[2] == index).any()]
-    handles = [Patch(color=COLOURS[key], label=REGIONS[key]) for key in present]
+    handles = [Patch(color=COLORS[key], label=REGIONS[key]) for key in present]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, labelcolor="white", frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110, facecolor="black")

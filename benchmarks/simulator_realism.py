@@ -186,7 +186,7 @@ def draw(groups: dict[str, list[dict]], slices: dict[str, list], out: Path) -> N
             row[index].imshow(image, cmap="gray", vmin=0, vmax=np.percentile(image[image > 0], 99.7))
             row[index].set_title(f"{name} {'FLAIR' if index % 2 else 'T1w'}", fontsize=8)
     curves = lower.subplots(1, 4)
-    colours = dict(zip(groups, ("black", "tab:orange", "tab:blue", "tab:green", "tab:red")))
+    colors = dict(zip(groups, ("black", "tab:orange", "tab:blue", "tab:green", "tab:red")))
     for position, (kind, contrast) in enumerate((k, c) for k in ("gradients", "power") for c in ("T1w", "FLAIR")):
         axis = curves[position]
         x = (GRADIENTS[1:] + GRADIENTS[:-1]) / 2 if kind == "gradients" else FREQUENCIES
@@ -196,8 +196,8 @@ def draw(groups: dict[str, list[dict]], slices: dict[str, list], out: Path) -> N
                 for curve in stack:
                     axis.plot(x, curve, color="black", lw=1.2)
             else:
-                axis.fill_between(x, *np.percentile(stack, (5, 95), axis=0), color=colours[name], alpha=0.2)
-                axis.plot(x, np.median(stack, 0), color=colours[name], label=name)
+                axis.fill_between(x, *np.percentile(stack, (5, 95), axis=0), color=colors[name], alpha=0.2)
+                axis.plot(x, np.median(stack, 0), color=colors[name], label=name)
         axis.set_yscale("log")
         unit = "gradient, share of white / mm" if kind == "gradients" else "power, cycles / mm"
         axis.set_title(f"{contrast}: {unit}", fontsize=9)

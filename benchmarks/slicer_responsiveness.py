@@ -159,7 +159,7 @@ def images(args: argparse.Namespace) -> tuple[Any, Any]:
 
     if args.t1w:
         return load(args.t1w, "T1w"), load(args.flair, "FLAIR")
-    from DEMISTCore.demonstration import simulate_patient
+    from DEMISTCore.demo import simulate_patient
 
     patient = simulate_patient()
     return tuple(volume(v.array, v.affine, n) for v, n in ((patient.t1w, "T1w"), (patient.flair, "FLAIR")))

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def simulate(folder: Path):
     """Write the demo's patient; returned with its truth."""
-    from DEMISTCore.demonstration import simulate_patient
+    from DEMISTCore.demo import simulate_patient
 
     patient = simulate_patient()
     patient.t1w.write(folder / "t1w.nii.gz")

@@ -17,8 +17,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 #: Files at the top of DEMISTCore by their job; what is not named here is "common".
 FILES = {
-    "commands": ("__main__", "demo", "evaluate", "evaluate_cv", "evaluate_pair", "synthesize", "train"),
-    "demonstration": ("demonstration",),
+    "commands": ("__main__", "evaluate", "evaluate_cv", "evaluate_pair", "synthesize", "train"),
     "model math": ("diffusion", "losses", "decoding", "weights"),
 }
 #: Boxes from top to bottom; a box may know those in the rows below it.
@@ -26,7 +25,7 @@ ROWS = (
     ("DEMISTSlicer", "commands"),
     ("cohort", "environment"),
     ("worker",),
-    ("demonstration",),
+    ("demo",),
     ("evaluation",),
     ("training", "statistics", "dicom"),
     ("synthesis", "measured", "brain_ldm"),
@@ -35,7 +34,8 @@ ROWS = (
     ("bundle",),
     ("published", "uncertainty"),
     ("networks",),
-    ("model math", "volume"),
+    ("model math",),
+    ("samplers", "volume"),
     ("common",),
 )
 #: Known by nearly all; arrows to them would hide the rest.
@@ -44,7 +44,7 @@ EVERYWHERE = ("volume", "common")
 WORDS = {
     "DEMISTSlicer": "the module of 3D Slicer",
     "commands": "python -m DEMISTCore.…",
-    "demonstration": "the demo's patient",
+    "demo": "the demo's patient",
     "worker": "child process of Slicer",
     "cohort": "BIDS data sets, queues",
     "environment": "a Python for Slicer",
@@ -64,6 +64,7 @@ WORDS = {
     "published": "others' formats",
     "networks": "autoencoder to streams",
     "model math": "diffusion, losses, decoding",
+    "samplers": "noise to maps, a file each",
     "volume": "array with affine, files",
     "common": "errors, files, devices, …",
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..volume.grid import triple
 from .trained import Trained, channels_last, counted, finished, in_windows
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from ..diffusion import NoiseSchedule
 
 STAGE = "cwdm"
-SAMPLING = {"sampler": "ddim", "steps": 50}
-#: Noise as published: DDPM's linear betas.
-SCHEDULE = {"steps": 1000, "kind": "linear", "beta_start": 1e-4, "beta_end": 0.02, "prediction": "v"}
+SAMPLING: dict[str, Any] = {"sampler": "ddim", "steps": 50}
 #: Clean bands lie within this: the published samplers clip at 1 for images from 0 to 1, and PSR reaches half as much
 #: again above the range that stands for 1.
 CLIP = 1.5
@@ -60,10 +59,10 @@ def build_cwdm(channels: Sequence[int] = (64, 128, 128, 256, 256), blocks: int =
 
 
 def schedule() -> NoiseSchedule:
-    """The published noise; the network's clean bands are told to samplers as v, see :func:`as_velocity`."""
+    """The published noise, DDPM's linear betas; samplers are told the clean bands as v, see :func:`as_velocity`."""
     from ..diffusion import NoiseSchedule
 
-    return NoiseSchedule(**SCHEDULE)
+    return NoiseSchedule(steps=1000, kind="linear", beta_start=1e-4, beta_end=0.02, prediction="v")
 
 
 def as_velocity(clean: Callable[[Tensor, Tensor], Tensor], noise: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
@@ -131,13 +130,14 @@ def load_cwdm(source: str | Path, *, sampler: str | None = None, steps: int | No
     from ..training.checkpoint import Run, part
     from ..training.foundation import load
     from ..training.loop import frozen_hash
+    from ..training.stages.cwdm import CwdmSettings
 
     run = Run.read(source)
     if run.stage != STAGE:
         raise InputError(f"{source} is a run of {run.stage}; give a run of {STAGE}.")
-    s = run.settings
+    s = run.settings_as(CwdmSettings)
     network = build_cwdm(s.channels, s.blocks, s.groups)
     load(network, part(run.weights(), "network"), source)
     network = network.requires_grad_(False).eval()
-    plan = {"sampler": sampler or SAMPLING["sampler"], "steps": steps or SAMPLING["steps"]}
-    return WaveletDiffusion(network, tuple(s.patch), frozen_hash(network), plan)
+    plan: dict[str, Any] = {"sampler": sampler or SAMPLING["sampler"], "steps": steps or SAMPLING["steps"]}
+    return WaveletDiffusion(network, triple(s.patch), frozen_hash(network), plan)

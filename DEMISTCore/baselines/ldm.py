@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STAGE = "ldm"
 #: How samples are drawn if nobody says otherwise.
-SAMPLING = {"sampler": "ddim", "steps": 50}
+SAMPLING: dict[str, Any] = {"sampler": "ddim", "steps": 50}
 
 
 def build_latent_unet(cfg: BackboneConfig, given: int, taken: int) -> nn.Module:
@@ -108,7 +108,7 @@ def load_ldm(source: str | Path, *, sampler: str | None = None, steps: int | Non
     run, baseline = read_baseline(source, STAGE)
     model = baseline.foundation.model
     schedule = NoiseSchedule(**run.settings.schedule, prediction=model.backbone.prediction)
-    plan = {"sampler": sampler or SAMPLING["sampler"], "steps": steps or SAMPLING["steps"]}
+    plan: dict[str, Any] = {"sampler": sampler or SAMPLING["sampler"], "steps": steps or SAMPLING["steps"]}
 
     def answer(network: nn.Module, c: Tensor, seed: int) -> Tensor:
         noise = SeededNoise([seed])

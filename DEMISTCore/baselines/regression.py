@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..volume.grid import triple
 from .trained import Trained, channels_last, counted, in_windows
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ def load_unet(source: str | Path, stage: str) -> Regression:
     from ..training.checkpoint import Run, part
     from ..training.foundation import load
     from ..training.loop import frozen_hash
+    from ..training.stages.regression import RegressionSettings
 
     run = Run.read(source)
     if run.stage != stage:
         raise InputError(f"{source} is a run of {run.stage}; give a run of {stage}.")
-    network = build_regression(run.settings.channels)
+    settings = run.settings_as(RegressionSettings)
+    network = build_regression(settings.channels)
     load(network, part(run.weights(), "network"), source)
-    return Regression(network.requires_grad_(False).eval(), tuple(run.settings.patch), frozen_hash(network))
+    return Regression(network.requires_grad_(False).eval(), triple(settings.patch), frozen_hash(network))

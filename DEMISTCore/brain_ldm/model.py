@@ -22,6 +22,7 @@ from ..published.ddim import Scheduler, ddim
 from ..published.layouts import build_empty
 from ..published.store import WARNING, Model, Stored, open_model, save_model
 from ..volume import Volume
+from ..volume.grid import triple
 from .vae import VAE, check_extents, check_memory
 
 #: Size it was trained at, voxels of 1 mm.
@@ -125,7 +126,7 @@ class BrainLDM:
             InputError: a condition outside [0, 1], an impossible size or number of steps, or too little memory.
         """
         context = self.context(age=age, sex=sex, ventricular_volume=ventricular_volume, brain_volume=brain_volume)
-        shape = tuple(int(n) for n in shape)
+        shape = triple(shape)
         check_extents(shape, self.vae.factor)
         if not 0 <= eta <= 1:
             raise InputError(f"eta must be 0 to 1, not {eta:g}.")

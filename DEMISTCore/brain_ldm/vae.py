@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..networks.autoencoder import sample_latent
 from ..volume import Volume
 
-#: Share of the free memory that decoding may take. More than elsewhere (0.7): these networks normalise over the whole
-#: volume, and tiles have to be run once for each of their normalisations, which takes five to ten times as long.
+#: Share of the free memory that decoding may take. More than elsewhere (0.7): these networks normalize over the whole
+#: volume, and tiles have to be run once for each of their normalizations, which takes five to ten times as long.
 MEMORY_SHARE = 0.9
 
 

@@ -21,7 +21,7 @@ HUB_ID = re.compile(r"(?:hf:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 def bundle_folders() -> list[Path]:
     """Where bundles are looked up by name: ``$DEMIST_BUNDLES``, then the package's own."""
     listed = os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep)
-    return [Path(entry).expanduser() for entry in listed if entry] + [Path(__file__).parents[1] / "bundles"]
+    return [Path(entry).expanduser() for entry in listed if entry] + [Path(__file__).parents[1] / "shipped"]
 
 
 def list_bundles() -> list[str]:
@@ -58,7 +58,7 @@ def find_folder(source: str | os.PathLike[str], patterns: Sequence[str] = PATTER
         raise BundleError(f"{path} is a file, not a bundle; give the folder that holds its {DESCRIPTION_FILE}.")
     hub = HUB_ID.fullmatch(text)
     if hub and not text.startswith((".", "/", "~")):
-        return download(*hub.groups(), there_is_no=text, patterns=patterns)
+        return download(hub[1], hub[2], there_is_no=text, patterns=patterns)
     known = ", ".join(list_bundles()) or "none"
     raise BundleError(
         f"There is no bundle {text!r}: no folder, and no shipped bundle of that name (there are: {known}); "

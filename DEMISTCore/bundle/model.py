@@ -29,7 +29,7 @@ SIMULATED_WARNING = f"Trained on simulated PSR, never on measured PSR. {RESEARCH
 #: ``mode``: "mean", the posterior mean, where the bundle has a network for it, or "sample". ``start``: where on the
 #: schedule sampling starts, 1 from pure noise, below 1 from the noised mean. ``detail``: how much of what sets a sample
 #: apart from the mean is added to it.
-SAMPLING = {
+SAMPLING: dict[str, Any] = {
     "mode": "sample",
     "sampler": "dpmpp_2m",
     "steps": 10,
@@ -245,8 +245,8 @@ class Bundle(Described):
                     f"does not fit its own description: {file.name}, {name} is {tuple(tensor.shape)} "
                     f"and should be {tuple(own[name].shape)}"
                 )
-        if name := not_finite(stored):
-            raise self._error(f"has NaN or infinite weights in {file.name} ({name}); train or download it again")
+        if broken := not_finite(stored):
+            raise self._error(f"has NaN or infinite weights in {file.name} ({broken}); train or download it again")
 
 
 def _state_of(bundle: Bundle, part: str) -> dict[str, Tensor]:

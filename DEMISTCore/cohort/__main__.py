@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--mode", choices=("mean", "sample"), help="lowest error, or realistic detail")
     model.add_argument("--seeds", type=seed_list, metavar="N|A,B,...", help="number of samples, or the seeds")
     model.add_argument("--steps", type=whole_number, metavar="N", help="sampling steps")
-    model.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpmpp_2m")
+    model.add_argument("--sampler", metavar="NAME", help="name of a sampler, such as ddim (docs/model.md)")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     model.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     model.add_argument("--no-register", action="store_true", help="FLAIRs are aligned to the T1w already")

@@ -50,7 +50,8 @@ def collect(sessions: Sequence[Session], pool: Pool, ledger: Ledger) -> None:
     Raises:
         InputError: the disk is full; what is done stays, and the same command goes on later.
     """
-    left, busy = deque(sessions), []
+    left: deque[Session] = deque(sessions)
+    busy: list[Session] = []
     try:
         while left or busy or pool.held():
             while left and pool.room():

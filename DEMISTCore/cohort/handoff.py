@@ -20,7 +20,11 @@ def save(prepared: Prepared, path: Path) -> None:
 
     Raises:
         OSError: it cannot be written.
+        ValueError: the FLAIR's own grid is unknown; :func:`DEMISTCore.prepare` knows it.
     """
+    scanned = prepared.flair_native
+    if scanned is None:
+        raise ValueError("Images are handed over with the FLAIR's own grid, which these do not know.")
     told = [[step.name, step.note] for step in prepared.steps]  # seconds differ from run to run
     content = {name: getattr(prepared, name).array for name in _IMAGES}
     content |= {
@@ -30,8 +34,8 @@ def save(prepared: Prepared, path: Path) -> None:
         "motion": prepared.flair_motion,
         "steps": np.array(told, str).reshape(len(told), 2),
         "warnings": np.array(prepared.warnings, str),
-        "flair_affine": prepared.flair_native.affine,
-        "flair_shape": np.array(prepared.flair_native.shape),
+        "flair_affine": scanned.affine,
+        "flair_shape": np.array(scanned.shape),
     }
     with open(path, "wb") as stream:
         np.savez(stream, **content)

@@ -39,10 +39,10 @@ def registration(fixed: Volume, moving: Volume, brain: Volume, names: tuple[str,
             axes.set(xticks=[], yticks=[])  # off alone, they would still be made whenever texts are looked for
             axes.set_axis_off()
             axes.imshow(cut(image), cmap="gray", vmin=0, vmax=1, origin="lower")
-            for what, at, colour in ((first, level, "yellow"), (mask, 0.5, "cyan")):
+            for what, at, color in ((first, level, "yellow"), (mask, 0.5, "cyan")):
                 here = cut(what)
                 if here.min() < at < here.max():
-                    axes.contour(here, levels=[at], colors=colour, linewidths=0.4, origin="lower")
+                    axes.contour(here, levels=[at], colors=color, linewidths=0.4, origin="lower")
             if not column:
                 title = f"{name}; {names[0]}'s edges yellow, brain mask cyan"
                 axes.set_title(title, color="white", fontsize=8, loc="left")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from .archive.series import Series
 
@@ -47,6 +49,17 @@ class Session:
     def name(self) -> str:
         """Such as ``sub-01_ses-02``: what every file of the session begins with."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
+
+    @property
+    def pair(self) -> tuple[Path, Path]:
+        """T1w and FLAIR of a session that is worked on.
+
+        Raises:
+            InputError: one of them is missing.
+        """
+        if self.t1w is None or self.flair is None:
+            raise InputError(self.problem or f"{self.name} lacks a T1w or a FLAIR; add the scan.")
+        return self.t1w, self.flair
 
     @property
     def images(self) -> dict[str, Path]:

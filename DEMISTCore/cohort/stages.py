@@ -64,12 +64,13 @@ def make_map(job: Job) -> None:
     from .pictures import registration
 
     session, options, places = job.session, job.options, job.places
+    t1w, flair = session.pair
     reuse = Reuse()
     if (prepared := _handed_over(job)) is not None:
         reuse.adopt(prepared)
     result = synthesize(
-        session.t1w,
-        session.flair,
+        t1w,
+        flair,
         bundle=job.bundle(),
         mode=options.mode,
         seeds=options.seeds,
@@ -216,11 +217,12 @@ def images(job: Job) -> Prepared:
         from ..devices import pick_device
         from ..preprocess import prepare
 
-        session, bundle = job.session, job.bundle()
+        bundle = job.bundle()
+        t1w, flair = job.session.pair
         job.prepared = prepare(
-            session.t1w,
-            session.flair,
-            brain_mask=session.brain_mask,
+            t1w,
+            flair,
+            brain_mask=job.session.brain_mask,
             **job.options.preparation(),
             spacing=bundle.spacing,
             multiple=bundle.config.multiple,
@@ -232,7 +234,7 @@ def images(job: Job) -> Prepared:
 def _handed_over(job: Job) -> Prepared | None:
     if not records.is_done(job.places, "prepare", job.keys["prepare"]):
         return None
-    return handoff.load(job.places.handoff, job.session.t1w)
+    return handoff.load(job.places.handoff, job.session.pair[0])
 
 
 def _portable(told: Mapping[str, Any], session: Session) -> dict[str, Any]:

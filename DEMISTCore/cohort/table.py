@@ -87,7 +87,11 @@ def _session(folder: Path, number: int, row: dict[str | None, str | None]) -> Se
         root=folder,
         shown=shown or f"row {number}",
         problem=problem,
-        **paths,
+        t1w=paths.get("t1w"),
+        flair=paths.get("flair"),
+        brain_mask=paths.get("brain_mask"),
+        lesions=paths.get("lesions"),
+        tissue=paths.get("tissue"),
         sidecars=_sidecars(paths),
     )
 

@@ -130,40 +130,36 @@ def _locked(session: Session, options: Options, places: SessionPaths, only: Coll
             _run(stage, job)
             computed.append(stage)
     except Exception as error:
-        used = {**_used(start, before, key), "attempts": 0}
+        spent = replace(_spent(start, before, key), attempts=0)
         if is_full(error):
-            now = replace(before, state="interrupted", stage=stage, message=_sentence(error), key="", **used)
+            now = replace(spent, state="interrupted", stage=stage, message=_sentence(error), key="")
             with suppress(DemistError, OSError):
                 status.save(out, now)
             return Outcome(now, tuple(computed), full=True)
-        now = replace(
-            before, state="failed", stage=stage, message=_told(error, places), key=key, final=is_final(error), **used
-        )
+        now = replace(spent, state="failed", stage=stage, message=_told(error, places), key=key, final=is_final(error))
         _discard(places)
         return Outcome(_saved(out, None, now), tuple(computed))
     except BaseException:
         now = replace(
-            before,
+            _spent(start, before, key),
             state="interrupted",
             stage=stage,
             message="Stopped before it was done.",
             key=key,
             attempts=0,
-            **_used(start, before, key),
         )
         with suppress(DemistError, OSError):
             status.save(out, now)
         raise
     if left:
         now = replace(
-            before,
+            _spent(start, before, key),
             state="waiting",
             stage=left[0],
             message="",
             key=key,
             final=False,
             attempts=0,
-            **_used(start, before, key),
         )
         return Outcome(_saved(out, before, now), tuple(computed), left)
     _discard(places)
@@ -178,16 +174,17 @@ def _locked(session: Session, options: Options, places: SessionPaths, only: Coll
         attempts=0,
     )
     if computed or before.seconds is None:
-        now = replace(now, **_used(start, before, key))
+        spent = _spent(start, before, key)
+        now = replace(now, seconds=spent.seconds, peak_memory_mb=spent.peak_memory_mb)
     return Outcome(_saved(out, before, now), tuple(computed))
 
 
-def _used(start: float, before: Status, key: str) -> dict[str, float]:
-    """Seconds and memory so far, those of the workers before this one included."""
+def _spent(start: float, before: Status, key: str) -> Status:
+    """``before`` with seconds and memory so far, those of the workers before this one included."""
     seconds, memory = round(time.perf_counter() - start, 1), peak()
     if before.state == "waiting" and before.key == key:
         seconds, memory = round(seconds + (before.seconds or 0), 1), max(memory, before.peak_memory_mb or 0)
-    return {"seconds": seconds, "peak_memory_mb": memory}
+    return replace(before, seconds=seconds, peak_memory_mb=memory)
 
 
 def _discard(places: SessionPaths) -> None:

@@ -18,7 +18,7 @@ from .records import content, read
 _FOLDERS = {
     "report": lambda at: [at.page.parent],
     "prepare": lambda at: [],
-    "convert": lambda at: [at.session.t1w.parent],
+    "convert": lambda at: [at.session.pair[0].parent],
 }
 
 

@@ -57,7 +57,7 @@ def export(
             provenance=provenance,
             series_number=902,
         )
-    if any((mask.array > 0).any() for mask in (masks or {}).values()):
+    if masks and any((mask.array > 0).any() for mask in masks.values()):
         written["regions"] = write_segmentation(masks, place / "regions.dcm", headers, suggested=suggested)
         if rows:
             written["report"] = write_report(

@@ -154,7 +154,8 @@ class Case:
     def warnings(self) -> list[dict[str, str]]:
         """What the preparation remarked on, a row each; none while no method has needed it."""
         told = list(self.prepared.warnings) if "prepared" in vars(self) else []
-        told += self.placed.alarms if vars(self).get("placed") is not None else ()
+        placed = vars(self).get("placed")
+        told += placed.alarms if placed is not None else ()
         if "found" in vars(self):
             model = self.found.model
             what = "tissue is what" if self.session.lesion else "tissue and lesions are what"
@@ -167,7 +168,7 @@ class Case:
         start = time.perf_counter()
         mask = None if self.preprocess == "full" else self.session.mask
         correct = self.preprocess != "simulated"
-        options = {
+        options: dict[str, Any] = {
             "register": correct,
             "bias_correct": correct,
             "spacing": self.spacing,
@@ -190,7 +191,7 @@ class Case:
 
     @property
     def condition(self) -> np.ndarray:
-        """What methods are given: normalised T1w and FLAIR on the model grid, float32 (2, X, Y, Z)."""
+        """What methods are given: normalized T1w and FLAIR on the model grid, float32 (2, X, Y, Z)."""
         return self.prepared.array
 
     @cached_property

@@ -224,9 +224,10 @@ def _measured(case: Case, method: Method, out: Path) -> list[dict[str, Any]]:
 
         keys["tissue"] = open_network().hash
     fingerprint = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).hexdigest()
-    stored = {name: read_result(out, case, name, fingerprint) for name in method.names}
-    if all(stored.values()):
-        return list(stored.values())
+    kept = [read_result(out, case, name, fingerprint) for name in method.names]
+    stored = [result for result in kept if result]
+    if len(stored) == len(kept):
+        return stored
     try:
         start = time.perf_counter()
         outcomes = method.make(case)

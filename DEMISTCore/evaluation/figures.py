@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..preview import PSR_COLOURS, PSR_LIMITS, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS
+from ..preview import PSR_COLORS, PSR_LIMITS, UNCERTAINTY_COLORS, UNCERTAINTY_LIMITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-DIFFERENCE_COLOURS = "RdBu_r"
+DIFFERENCE_COLORS = "RdBu_r"
 DIFFERENCE_LIMITS = (-0.06, 0.06)
-CONTOUR_COLOUR = "#35e0ff"
+CONTOUR_COLOR = "#35e0ff"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Column:
 
     title: str
     slices: Sequence[np.ndarray]
-    colours: str
+    colors: str
     limits: tuple[float, float]
     unit: str = ""
 
@@ -43,17 +44,17 @@ class Column:
     @classmethod
     def psr(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """A PSR map."""
-        return cls(title, slices, PSR_COLOURS, PSR_LIMITS, "PSR (fraction)")
+        return cls(title, slices, PSR_COLORS, PSR_LIMITS, "PSR (fraction)")
 
     @classmethod
     def difference(cls, title: str, slices: Sequence[np.ndarray]) -> Column:
         """A difference of PSR maps; blue is too low."""
-        return cls(title, slices, DIFFERENCE_COLOURS, DIFFERENCE_LIMITS, "PSR difference")
+        return cls(title, slices, DIFFERENCE_COLORS, DIFFERENCE_LIMITS, "PSR difference")
 
     @classmethod
     def uncertainty(cls, title: str, slices: Sequence[np.ndarray], unit: str = "SD over seeds") -> Column:
         """A standard deviation; ``unit`` says of what."""
-        return cls(title, slices, UNCERTAINTY_COLOURS, UNCERTAINTY_LIMITS, unit)
+        return cls(title, slices, UNCERTAINTY_COLORS, UNCERTAINTY_LIMITS, unit)
 
 
 def levels(mask: np.ndarray, count: int = 3, apart: int = 10) -> list[int]:
@@ -120,7 +121,7 @@ def compare_slices(
             axes.set_axis_off()
             drawn = _show(axes, data, column, aspect)
             if contours is not None and contours[r].any():
-                axes.contour(_flip(contours[r]).astype(float), [0.5], colors=CONTOUR_COLOUR, linewidths=0.6)
+                axes.contour(_flip(contours[r]).astype(float), [0.5], colors=CONTOUR_COLOR, linewidths=0.6)
             if c == 0:
                 small = {"color": "0.75", "fontsize": 7, "transform": axes.transAxes, "va": "center"}
                 axes.text(0.02, 0.5, "R", ha="left", **small)
@@ -190,11 +191,11 @@ def _flip(data: np.ndarray) -> np.ndarray:
     return np.asarray(data)[::-1].T
 
 
-def _show(axes: Axes, data: np.ndarray, column: Column, aspect: float):
+def _show(axes: Axes, data: np.ndarray, column: Column, aspect: float) -> AxesImage:
     low, high = column.limits
     return axes.imshow(
         _flip(np.asarray(data, np.float32)),
-        cmap=column.colours,
+        cmap=column.colors,
         vmin=low,
         vmax=high,
         origin="lower",

@@ -10,7 +10,7 @@ import numpy as np
 from .. import metrics
 from .calibrated import LEVELS, student_intervals, voxel_calibration
 from .cases import Case
-from .methods.method import LESION, REGION, Outcome
+from .methods.method import LESION, REGION, Outcome, RegionInterval
 from .split import error_split
 
 #: Regions whose mean is reported in percent of the truth.
@@ -44,11 +44,11 @@ def measure(case: Case, outcome: Outcome) -> dict[str, Any]:
         row["calibration"] = voxel_calibration(psr, outcome.deviation, truth, groups, intervals)
         row |= {key: value for key, value in row["calibration"][0].items() if key not in ("group", "voxels")}
     if outcome.region_interval is not None:
-        row["intervals"] = _intervals(case, outcome, DSEG_NAMES)
+        row["intervals"] = _intervals(case, outcome.psr, outcome.region_interval, DSEG_NAMES)
     return row
 
 
-def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict[str, Any]]:
+def _intervals(case: Case, psr: np.ndarray, interval: RegionInterval, names: dict[int, str]) -> list[dict[str, Any]]:
     """Each tissue's and each single lesion's mean, with its intervals."""
     from ..labels import LESION as DSEG_LESION
 
@@ -60,13 +60,13 @@ def _intervals(case: Case, outcome: Outcome, names: dict[int, str]) -> list[dict
         if not region.any():
             continue
         of_lesion = kind in (SINGLE_LESION, names[DSEG_LESION])
-        ends = outcome.region_interval(region, LEVELS, LESION if of_lesion else REGION)
+        ends = interval(region, LEVELS, LESION if of_lesion else REGION)
         rows.append(
             {
                 "kind": kind,
                 "region": name,
                 "voxels": int(np.count_nonzero(region)),
-                "estimate": float(outcome.psr[region].mean(dtype=np.float64)),
+                "estimate": float(psr[region].mean(dtype=np.float64)),
                 "truth": float(case.truth[region].mean(dtype=np.float64)),
                 **{
                     f"{end}_{level}": float(value)

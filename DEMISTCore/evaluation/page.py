@@ -109,7 +109,8 @@ def _knock_outs(table: pd.DataFrame, groups: Sequence[str]) -> str:
     rows = []
     for (group, name, beside), own in table.groupby(["set", "method", "beside"], sort=False):
         by = own.set_index("measure")
-        lost = [_interval(*by.loc[key, ["lost", "low", "high"]], digits) for key, _, _, digits in LOSSES]
+        found = [(by.loc[key, ["lost", "low", "high"]], digits) for key, _, _, digits in LOSSES]
+        lost = [_interval(mean, low, high, digits) for (mean, low, high), digits in found]
         rows.append([*([group] if len(groups) > 1 else []), name, beside, *lost])
     return text + _table(header, rows)
 

@@ -66,7 +66,7 @@ class PairCase:
     @property
     def coverage(self) -> float:
         """Share of the brain in which both maps are known."""
-        return float(np.count_nonzero(self.mask) / max(np.count_nonzero(self.brain), 1))
+        return float(np.count_nonzero(self.mask) / max(int(np.count_nonzero(self.brain)), 1))
 
 
 def compare_pairs(
@@ -112,14 +112,14 @@ def compare_pairs(
     for pair in pairs:
         case = read_pair(pair)
         notes += [f"{pair.name}: {note}" for note in case.notes]
-        places, outcome = ScanMasks.of(case), Outcome(case.psr)
+        masks, outcome = ScanMasks.of(case), Outcome(case.psr)
         told = agreement(case.psr[case.mask], case.truth[case.mask])
         rows.append(
             {
                 "subject": pair.subject,
                 "session": pair.name,
                 "method": ROW,
-                **numbers(case, places, outcome),
+                **numbers(case, masks, outcome),
                 "pearson": told.pearson,
                 "concordance": told.concordance,
                 "bias": told.bias,
@@ -128,8 +128,8 @@ def compare_pairs(
             }
         )
         names = {"subject": pair.subject, "session": pair.name, "method": ROW}
-        regions += [{**names, **region} for region in region_rows(case, places, outcome)]
-        for region, where in places.drawn.items():
+        regions += [{**names, **region} for region in region_rows(case, masks, outcome)]
+        for region, where in masks.drawn.items():
             voxels[None].setdefault(region, []).append(case.truth.ravel()[where])
             voxels[ROW].setdefault(region, []).append(case.psr.ravel()[where])
             who.setdefault(region, []).append(np.full(where.size, people[pair.subject]))
@@ -178,14 +178,16 @@ def find_pairs(
         raise InputError("--measured and --synthesized are two files, or two folders.")
     if not Path(measured).is_dir():
         for what in ("labels", "lesions", "mask"):
-            if given[what] is not None and Path(given[what]).is_dir():
+            path = given[what]
+            if path is not None and Path(path).is_dir():
                 raise InputError(f"--{what} takes a file where the maps are files.")
         found = _ENTITIES.search(Path(measured).name)
         name = "_".join(part for part in found.groups() if part) if found else _stem(Path(measured))
         return [Pair(name, Path(measured), Path(synthesized), labels, lesions, mask)]
     maps = [_by_scan(Path(path), "maps") for path in (measured, synthesized)]
     others = {
-        what: {} if given[what] is None else _by_scan(Path(given[what]), what) for what in ("labels", "lesions", "mask")
+        what: {} if path is None else _by_scan(Path(path), what)
+        for what, path in (("labels", labels), ("lesions", lesions), ("mask", mask))
     }
     common = sorted(set(maps[0]) & set(maps[1]))
     if not common:

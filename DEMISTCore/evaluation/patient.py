@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -41,7 +41,7 @@ _CORTEX_DEPTH_MM = (2.0, 12.0)
 def tissues(prepared: Prepared, lesions: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """White matter, cortex and ventricles by a rule, as masks (X, Y, Z) on the model grid.
 
-    Three Gaussians (starting from Otsu's two thresholds) are fitted to the normalised T1w inside the brain, two voxels
+    Three Gaussians (starting from Otsu's two thresholds) are fitted to the normalized T1w inside the brain, two voxels
     off its rim: CSF, grey, white from dark to bright. A voxel belongs to a class with at least 90 % probability. Then
 
     - white matter: the bright class, eroded by one voxel (partial volume);
@@ -244,7 +244,16 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
-def _quartiles(values: np.ndarray, voxel_ml: float) -> dict[str, float | int]:
+class Quartiles(TypedDict):
+    """PSR (fraction) of a region; no median and no quartiles where it has no voxel."""
+
+    voxels: int
+    volume_ml: float
+    median: float
+    quartiles: list[float]
+
+
+def _quartiles(values: np.ndarray, voxel_ml: float) -> Quartiles:
     if not values.size:
         return {"voxels": 0, "volume_ml": 0.0, "median": float("nan"), "quartiles": []}
     low, middle, high = np.percentile(values.astype(np.float64), (25, 50, 75))

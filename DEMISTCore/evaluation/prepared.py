@@ -68,7 +68,7 @@ def _write(path: Path, prepared: Prepared) -> None:
             native_shape=np.array(prepared.native.shape),
             native_affine=prepared.native.affine,
             flair_motion=prepared.flair_motion,
-            **_grid(prepared.flair_native, "flair_native"),
+            **_grid(prepared.flair_native, "flair_native"),  # type: ignore[arg-type]  # any name might be allow_pickle
             warnings=np.array(prepared.warnings, dtype=str),
         )
 

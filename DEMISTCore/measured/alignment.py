@@ -27,7 +27,7 @@ LEAST_FIT = 0.4
 MOST_FLUID = 0.55
 #: A map is not searched for farther away than this, mm: people do not move so far between two scans.
 MOST_MM = 30.0
-#: Normalised T1w and FLAIR (tissue's median is 0.5) below which a voxel is fluid.
+#: Normalized T1w and FLAIR (tissue's median is 0.5) below which a voxel is fluid.
 _FLUID = (0.3, 0.35)
 _VOXELS = 50_000
 
@@ -85,7 +85,7 @@ def align(
 
     Args:
         measured: the map.
-        condition: normalised T1w and FLAIR (2, X, Y, Z), 0 outside the brain.
+        condition: normalized T1w and FLAIR (2, X, Y, Z), 0 outside the brain.
         brain: their brain mask and with it their grid.
         already_aligned: leave the map where it lies; a better place is told.
         search: look for a better place at all; False: how well the map fits where it lies is measured, no more.
@@ -206,8 +206,8 @@ def _quality(
     rows = features(condition).reshape(10, -1)[:, some].T.astype(np.float64)
     values = psr.ravel()[some].astype(np.float64)
     weights = np.linalg.lstsq(rows, values, rcond=None)[0]
-    spread = float(values.var())
-    fit = 1 - float((values - rows @ weights).var()) / spread if spread > 0 else float("nan")
+    variance = float(values.var())
+    fit = 1 - float((values - rows @ weights).var()) / variance if variance > 0 else float("nan")
     # Zeros count here: fits end at 0 in fluid, and leaving them out would leave the rest.
     seen = _support(measured).astype(np.float32)
     covered = Volume(seen, motion @ measured.psr.affine).resampled_to(brain.grid).array > 0.99

@@ -332,7 +332,8 @@ def has_our_labels(name: Name) -> bool:
 
 def _rank(name: Name, what: str) -> tuple:
     """The smaller, the sooner taken; the last part only settles ties."""
-    run = int(name["run"]) if (name["run"] or "").isdigit() else 0
+    number = name["run"] or ""
+    run = int(number) if number.isdigit() else 0
     if what in _RAW:
         # Plain ones before variants: what a name adds is what is special about an image.
         plain = (name["acq"] is not None, name["rec"] is not None, name["desc"] is not None)

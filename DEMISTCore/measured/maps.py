@@ -49,7 +49,7 @@ class MeasuredMap:
     def on_grid(self, grid: Grid, motion: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The map (float32, 0 where unknown) and what is known of it (bool) on another grid, each (X, Y, Z).
 
-        Interpolated linearly between known voxels only: the weights of unknown ones go to their neighbours (normalised
+        Interpolated linearly between known voxels only: the weights of unknown ones go to their neighbours (normalized
         convolution, Knutsson and Westin, CVPR 1993), so that neither holes nor zeros leak into the map.
 
         Args:
@@ -151,7 +151,7 @@ def filled(psr: np.ndarray, known: np.ndarray, condition: np.ndarray, inside: np
     Args:
         psr: (X, Y, Z) fraction.
         known: (X, Y, Z) bool.
-        condition: normalised T1w and FLAIR (2, X, Y, Z).
+        condition: normalized T1w and FLAIR (2, X, Y, Z).
         inside: (X, Y, Z) bool, the brain.
 
     Raises:

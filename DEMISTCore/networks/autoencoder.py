@@ -1,4 +1,4 @@
-"""The two 3-D KL autoencoders: MONAI's, with a normalisation that looks at one position only."""
+"""The two 3-D KL autoencoders: MONAI's, with a normalization that looks at one position only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .config import AutoencoderConfig
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each position, with a learned scale and shift per channel.
+    """Layer normalization over the channels of each position, with a learned scale and shift per channel.
 
     GroupNorm takes its statistics over the whole field of view, so a tile decodes differently from the volume it was
     cut from. Here nothing but the convolutions couples positions: patch training and tiled decoding agree with the

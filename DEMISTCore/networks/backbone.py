@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from .brain_ldm import UNetConfig, build_unet, unet_arguments
 from .config import BackboneConfig
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def build_backbone(cfg: BackboneConfig) -> DiffusionModelUNet:
@@ -22,6 +26,7 @@ def build_backbone(cfg: BackboneConfig) -> DiffusionModelUNet:
     return DiffusionModelUNet(**unet_arguments(shape)).to(memory_format=torch.channels_last_3d)
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: Net) -> Net:
     """Switch off gradients and training behaviour, in place."""
-    return module.requires_grad_(False).eval()
+    module.requires_grad_(False).eval()
+    return module

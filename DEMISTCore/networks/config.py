@@ -44,7 +44,10 @@ class _Config:
             raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
         kwargs = {}
         for name, value in values.items():
-            hint = next((h for h in (hints[name], *typing.get_args(hints[name])) if is_dataclass(h)), None)
+            options = (hints[name], *typing.get_args(hints[name]))
+            hint = next(
+                (h for h in options if is_dataclass(h) and isinstance(h, type) and issubclass(h, _Config)), None
+            )
             if hint is not None and isinstance(value, dict):
                 value = hint.from_dict(value)
             elif isinstance(value, list):

@@ -84,17 +84,20 @@ class Condition:
         if self.batch != 1:
             raise ValueError(f"A condition of {self.batch} volumes does not fit {batch} samples.")
 
-        def wide(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.expand(batch, *x.shape[1:])
+        def wide(x: Tensor) -> Tensor:
+            return x.expand(batch, *x.shape[1:])
+
+        def wide_if_there(x: Tensor | None) -> Tensor | None:
+            return None if x is None else wide(x)
 
         return replace(
             self,
             batch=batch,
-            mean_token=wide(self.mean_token),
-            tokens=wide(self.tokens),
-            attention=self.attention and tuple(tuple(map(wide, site)) for site in self.attention),
-            control=wide(self.control),
-            estimate=wide(self.estimate),
+            mean_token=wide_if_there(self.mean_token),
+            tokens=wide_if_there(self.tokens),
+            attention=self.attention and tuple((wide(k), wide(v), wide(places)) for k, v, places in self.attention),
+            control=wide_if_there(self.control),
+            estimate=wide_if_there(self.estimate),
             keep={name: wide(x) for name, x in self.keep.items()},
         )
 
@@ -105,6 +108,7 @@ class _Pass:
     def __init__(self, model: Demist, t: Tensor, condition: Condition, streams: Streams) -> None:
         self.model = model
         self.condition = condition
+        self.attention = condition.attention or ()
         self.keep = condition.keep
         self.streams = streams
         self.gate: Tensor | None = None
@@ -126,7 +130,7 @@ class _Pass:
         volume = block.site.volume
         # Behind a self-attention h is the output; beside an own cross-attention, the input both share.
         h = output.flatten(2).transpose(1, 2) if volume else x
-        delta = block(h, self.condition.attention[i])
+        delta = block(h, self.attention[i])
         if "semantic" in self.keep:
             delta = delta * self.keep["semantic"].to(delta)[:, None, None]
         if volume:
@@ -157,7 +161,7 @@ class Demist(nn.Module):
         self.backbone = freeze(backbone)
         self.built = Streams(cfg.semantic, cfg.spatial, cfg.adaptive)
         self.multiple = 2 ** (len(backbone.block_out_channels) - 1)
-        self.mean = None if mean is None else freeze(mean)
+        self.mean: PosteriorMean | None = None if mean is None else freeze(mean)
         if mean is not None and mean.cfg.token_width != cfg.token_width:
             raise ValueError(
                 f"Tokens of the mean network are {mean.cfg.token_width} wide and the streams' {cfg.token_width}; "
@@ -176,6 +180,17 @@ class Demist(nn.Module):
             self.adaptive = AdaptiveStream(projection_sites(backbone), backbone.block_out_channels[0], cfg, width)
         make_recomputable(backbone)
         self.checkpointing = cfg.checkpointing
+
+    @property
+    def mean_network(self) -> PosteriorMean:
+        """The mean network, where there must be one.
+
+        Raises:
+            ValueError: this model has none.
+        """
+        if self.mean is None:
+            raise ValueError("This model has no network for the mean.")
+        return self.mean
 
     def train(self, mode: bool = True) -> Demist:
         """Set training mode for the streams; the frozen backbone stays in evaluation mode."""
@@ -259,7 +274,7 @@ class Demist(nn.Module):
         batch = len(z_t)
         t = t.expand(batch)
         streams = streams & self.built if condition is not None else NONE
-        if streams == NONE:
+        if condition is None or streams == NONE:
             with calling(None), recomputing(self.checkpointing):
                 return self.backbone(z_t, t, context=context, class_labels=class_labels)
         if condition.shape != shape:
@@ -291,7 +306,7 @@ class Demist(nn.Module):
                 )
         if out is None:
             return prediction
-        if condition.estimate is not None:
+        if condition.estimate is not None and self.spatial.fusion is not None:
             out = out + self.spatial.fusion(prediction, z_t, condition.estimate, t)
         if "spatial" in condition.keep:
             out = out * condition.keep["spatial"].to(out)[:, None, None, None, None]
@@ -301,7 +316,7 @@ class Demist(nn.Module):
         shape = tuple(x.shape[2:])
         if len(shape) != 3 or any(n % self.multiple or n == 0 for n in shape):
             raise ValueError(f"Latent extents {shape}: each must be a multiple of {self.multiple}.")
-        return shape  # type: ignore[return-value]
+        return shape[0], shape[1], shape[2]
 
     @property
     def device(self) -> torch.device:
@@ -316,7 +331,7 @@ class Demist(nn.Module):
         parameters: dict[str, list[nn.Parameter]] = {name: [] for name, built in self.built if built}
         for name, parameter in self.named_parameters():
             part, _, rest = name.partition(".")
-            if part == "mean":
+            if part == "mean" and self.mean is not None:
                 part = self.mean.stream_of(rest)
             if part != "backbone":
                 parameters.setdefault(owner if part == "tokens" else part, []).append(parameter)

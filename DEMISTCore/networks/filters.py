@@ -17,7 +17,7 @@ from torch import Tensor
 
 #: Brighter than any tissue or lesion are vessels, fat and dura: no formula must go on there.
 BRIGHTEST = (0.9, 1.2)
-TISSUE = 0.5  # the median of tissue in normalised images
+TISSUE = 0.5  # the median of tissue in normalized images
 STRIDE = 4  # voxels between the points of the wide grid
 WIDE, NEAR = 8, 20  # numbers of features
 REACH = 12  # voxels that near features look to each side
@@ -115,7 +115,7 @@ def near(x: Tensor, where: Tensor) -> Tensor:
     bends = torch.stack([take(_slope(slopes, axis)).unflatten(1, (3, 2)) for axis in (2, 3, 4)], 1)
     bends = (bends + bends.transpose(1, 2)) / 2
     more = take(by_more)
-    spread = (more[:, 3:] - more[:, :2].square()).clamp_min(0).sqrt()
+    sd = (more[:, 3:] - more[:, :2].square()).clamp_min(0).sqrt()
     own = take(x)
     return torch.cat(
         [
@@ -128,7 +128,7 @@ def near(x: Tensor, where: Tensor) -> Tensor:
             (wider.square().sum(1) + 1e-12).sqrt(),
             eigenvalues(bends[..., 0]),
             eigenvalues(bends[..., 1]),
-            spread,
+            sd,
         ],
         1,
     )

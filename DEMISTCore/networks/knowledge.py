@@ -23,7 +23,7 @@ KNOWN_WIDTH = DESCRIPTION_WIDTH + PROTOCOL_WIDTH
 
 
 def describe(x: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> np.ndarray:
-    """Numbers that describe a normalised pair of images as a whole, float32 (DESCRIPTION_WIDTH,).
+    """Numbers that describe a normalized pair of images as a whole, float32 (DESCRIPTION_WIDTH,).
 
     Args:
         x: T1w and FLAIR, (2, X, Y, Z), fluid about 0 and tissue's median 0.5.
@@ -40,11 +40,11 @@ def describe(x: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> np.ndarra
     t1w, flair = (image[inside] for image in half)
     values = [np.quantile(t1w, _QUANTILES), np.quantile(flair, _QUANTILES)]
     edges = np.quantile(t1w, np.linspace(0, 1, _BINS + 1)[1:-1])
-    place = np.searchsorted(edges, t1w)
-    count = np.maximum(np.bincount(place, minlength=_BINS), 1)
-    mean = np.bincount(place, flair, _BINS) / count
-    spread = np.sqrt(np.maximum(np.bincount(place, flair * flair, _BINS) / count - mean**2, 0))
-    values += [mean, 5 * spread]
+    group = np.searchsorted(edges, t1w)
+    count = np.maximum(np.bincount(group, minlength=_BINS), 1)
+    mean = np.bincount(group, flair, _BINS) / count
+    sd = np.sqrt(np.maximum(np.bincount(group, flair * flair, _BINS) / count - mean**2, 0))
+    values += [mean, 5 * sd]
     # Neighbours' differences at full resolution along each axis, in a slab through the middle: noise, blur, slices.
     middle = tuple(slice(n // 2 - min(n // 2, 24), n // 2 + min(n // 2, 24)) for n in mask.shape)
     part, brain = np.asarray(x[(slice(None), *middle)], np.float32), np.asarray(mask[middle]) > 0

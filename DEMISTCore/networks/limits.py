@@ -84,7 +84,7 @@ def check_config(config: Any, prefix: str = "") -> None:
             if value is None:
                 continue
             hint = next(filter(is_dataclass, parts))
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             if not isinstance(value, hint):
                 raise ValueError(f"{prefix}{item.name} must be described by keys and values")
             check_config(value, f"{prefix}{item.name}.")

@@ -38,7 +38,7 @@ def factors(spatial: Tensor, semantic: Tensor) -> Tensor:
 
 
 class Local(nn.Module):
-    """See the module's text. All zero, with a spread of exp(-3), until it is fitted.
+    """See the module's text. All zero, with a standard deviation of exp(-3), until it is fitted.
 
     Args:
         width: of the two hidden layers.
@@ -87,7 +87,7 @@ class Local(nn.Module):
         *,
         keep: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log spread in units of the PSR range, two (B, 1, X, Y, Z) float32, without gradients.
+        """Mean and log standard deviation in units of the PSR range, two (B, 1, X, Y, Z) float32, without gradients.
 
         Outside the brain (x = 0) the mean is 0.
 
@@ -116,13 +116,15 @@ class Local(nn.Module):
         return mean, sure
 
     def at(self, rows: Tensor, bends: Tensor, semantic: bool = True, spatial: bool = True) -> tuple[Tensor, Tensor]:
-        """Mean and log spread, (n,) each, of features (n, 28) of one scan and its FiLM (4, width)."""
+        """Mean and log standard deviation, (n,) each, of features (n, 28) of one scan and its FiLM (4, width)."""
         on = factors(*(torch.tensor(float(stream), device=rows.device) for stream in (spatial, semantic)))
         beyond, sure = self.beyond(self.standard_rows(rows) * on, bends)
         return linear_rows(rows if spatial else self.usual.expand_as(rows)) @ self.line + beyond, sure
 
     def beyond(self, standard: Tensor, bends: Tensor) -> tuple[Tensor, Tensor]:
-        """What the line misses, and the log spread, (..., n) each, of standard rows (..., n, 28), FiLM (..., 4, width).
+        """What the line misses, and the log standard deviation, (..., n) each.
+
+        Of standard rows (..., n, 28) and FiLM (..., 4, width).
 
         How sure the mean is does not move the mean: its features are detached.
         """

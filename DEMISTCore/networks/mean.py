@@ -6,7 +6,7 @@
     h, e = Guide(x; tau, g)                    spatial: features at two voxels and at the latent's grid
     z_hat = W e                                what the scans say of z_0
     y_hat  = y_0 + D(z_hat, h, e; g, x)        the mean: and what that misses
-    log s  = log s_0 + S(h', y_hat, x; g)      its local spread, from D's features h', all detached
+    log s  = log s_0 + S(h', y_hat, x; g)      its local standard deviation, from D's features h', all detached
 
 A latent of 4 mm cannot hold a sulcus. The decoder therefore sees the scans at their own resolution beside the latent,
 as the asymmetric VQGAN does (Zhu et al., arXiv 2306.04632). The mean first and the diffusion from there is the order of
@@ -140,7 +140,7 @@ class DeviationHead(nn.Module):
 
 
 class GuidedDecoder(nn.Module):
-    """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local spread.
+    """D(z_hat, h, e; g, x): latent, and what the scans show, to PSR and the logarithm of its local standard deviation.
 
     Both in units of the PSR range, (B, 1, X, Y, Z). The mean starts as :mod:`.local`'s, and all else at 0; ``direct``
     sees two voxels to each side, the shortest way from scan to PSR.
@@ -165,7 +165,7 @@ class GuidedDecoder(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Return (PSR, log spread)."""
+        """Return (PSR, log standard deviation)."""
         z, keep = seen.estimate, seen.keep.get("adaptive")
         h = self.first(torch.cat([z, seen.coarse.to(z.dtype)], 1))
         for block in self.levels[-1]:
@@ -237,7 +237,7 @@ class PosteriorMean(nn.Module):
         keep = keep or {}
         tokens = None
         if semantic and self.cfg.semantic:
-            tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c])
+            tokens = self.tokens(c) if isinstance(c, Tensor) else torch.cat([self.tokens(one) for one in c or ()])
         knowledge = self.knowledge(known) if adaptive else None
         kept = keep.get("adaptive")
         coarse = filters.wide(x) if wide is None else wide
@@ -272,9 +272,9 @@ class PosteriorMean(nn.Module):
         return Seen(folded, tuple(fine), read, latent, tokens, knowledge, told, scan, coarse, on, dict(keep))
 
     def decode(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Mean and log spread, two (B, 1, X, Y, Z) in units of the PSR range, float32."""
-        image, spread = self.decoder(seen)
-        return image.float(), spread.float()
+        """Mean and log standard deviation, two (B, 1, X, Y, Z) in units of the PSR range, float32."""
+        image, log_sd = self.decoder(seen)
+        return image.float(), log_sd.float()
 
     def stream_of(self, name: str) -> str:
         """Which stream a parameter belongs to."""

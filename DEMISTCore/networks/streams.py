@@ -150,7 +150,7 @@ class Estimate(nn.Module):
     """What the condition alone says about z_0: c (B, Cc, x, y, z) -> (B, C, x, y, z), once per volume.
 
     Residual convolutions beside a linear path, dilated to see far around (a latent position is 4 voxels). No
-    normalisation: statistics over the field of view would take away the absolute intensity that PSR hangs on.
+    normalization: statistics over the field of view would take away the absolute intensity that PSR hangs on.
     """
 
     def __init__(self, condition_channels: int, channels: int, width: int, dilations: tuple[int, ...]) -> None:
@@ -222,7 +222,8 @@ class ControlStream(nn.Module):
         own.update({k: v for k, v in backbone.state_dict().items() if k in own})
         self.control.load_state_dict(own)
 
-        self.estimate = self.fusion = None
+        self.estimate: Estimate | None = None
+        self.fusion: Fusion | None = None
         if mean_channels is None and cfg.estimate_width:
             self.estimate = Estimate(
                 condition_channels, backbone.out_channels, cfg.estimate_width, cfg.estimate_dilations

@@ -4,7 +4,10 @@
 :mod:`.registration`, :mod:`.bias`, :mod:`.intensity`. On the command line: ``python -m DEMISTCore.preprocess``.
 """
 
-from .intensity import normalise
+from .intensity import normalize
 from .pipeline import Prepared, Step, model_grid, prepare
 
-__all__ = ["Prepared", "Step", "model_grid", "normalise", "prepare"]
+__all__ = ["Prepared", "Step", "model_grid", "normalise", "normalize", "prepare"]
+
+#: the former name
+normalise = normalize

@@ -89,20 +89,20 @@ def solid(mask: np.ndarray, spacing: tuple[float, float, float] | float = 1.0) -
     """
     from scipy import ndimage
 
-    spacing = np.broadcast_to(spacing, 3)
+    size = np.broadcast_to(spacing, 3)
     if not mask.any():
         return mask.copy()
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     result = mask.copy()
-    steps = max(1, round(_PASSAGE / 2 / float(spacing.max())))
+    steps = max(1, round(_PASSAGE / 2 / float(size.max())))
     inside = _without_holes(np.pad(mask[box], steps + 1))
     closed = _without_holes(ndimage.binary_closing(inside, iterations=steps))
     gaps = np.stack(np.nonzero(closed & ~inside), -1)
     if len(gaps):
         # Depth to 2 mm is enough to tell ventricles from sulci, and eight times as fast.
-        strides = np.maximum(1, np.floor(2.0 / spacing).astype(int))
+        strides = np.maximum(1, np.floor(2.0 / size).astype(int))
         coarse = closed[tuple(slice(None, None, int(stride)) for stride in strides)]
-        depth = ndimage.distance_transform_edt(coarse, sampling=spacing * strides)
+        depth = ndimage.distance_transform_edt(coarse, sampling=size * strides)
         gaps = gaps[depth[tuple((gaps // strides).T)] > _DEEP_GAP]
         inside[tuple(gaps.T)] = True
     result[box] = inside[(slice(steps + 1, -steps - 1),) * 3]

@@ -13,7 +13,7 @@ T1w's rim, 99.5th percentile over white matter      0.97 to 1.09 above 1.15 with
 FLAIR's signal of fluid over that of tissue         0.05 to 0.49 0.62 and more (PD with dark fluid)
 ==================================================  ===========  =====================
 
-Values are on the scale of :func:`.intensity.normalise` (fluid 0, tissue 0.5); the last row is about the signal itself,
+Values are on the scale of :func:`.intensity.normalize` (fluid 0, tissue 0.5); the last row is about the signal itself,
 on 119 simulated pairs.
 Not seen: images with dark fluid where zero is lost, or of so short a TR (1 s and less) that their fluid is as dark as
 on a FLAIR of bad timing; and contrast agent where no enhancing vessel or dura lies in the mask.
@@ -67,12 +67,12 @@ def contrast_warnings(
     """Sentences if the two look like one image, swapped, or like another contrast than a T1w and a FLAIR.
 
     Args:
-        t1w: normalised (X, Y, Z), see :func:`.intensity.normalise`.
+        t1w: normalized (X, Y, Z), see :func:`.intensity.normalize`.
         flair: likewise.
         mask: brain, true inside.
         spacing: voxel size, mm.
         corrected: bias fields were taken out; with them in, the rim says nothing of contrast agent (a real T1w: 1.3).
-        signal: the FLAIR before it was normalised, 0 where there is no signal; None: its zero is not known.
+        signal: the FLAIR before it was normalized, 0 where there is no signal; None: its zero is not known.
     """
     likeness = float(np.corrcoef(np.stack([t1w[mask], flair[mask]]))[0, 1])
     if likeness > _SAME_IMAGE:
@@ -130,11 +130,11 @@ def lit_fluid(t1w: np.ndarray, signal: np.ndarray, mask: np.ndarray, deep: np.nd
     """Signal of fluid over the median of tissue's; an inversion pulse takes it away, and nothing else does.
 
     Proton density keeps 0.6 to 0.75 (spin echoes of TR 1.5 to 2 s; the longer, the more), however dark its fluid looks:
-    the scale of :func:`.intensity.normalise` begins at fluid and cannot tell. Fluid is sought where the T1w is darkest
+    the scale of :func:`.intensity.normalize` begins at fluid and cannot tell. Fluid is sought where the T1w is darkest
     deep in the brain, and of that the darkest tenth is taken: thick slices and small ventricles mix it with tissue.
 
     Args:
-        t1w: normalised (X, Y, Z).
+        t1w: normalized (X, Y, Z).
         signal: the other image, from a true zero.
         mask: brain, true inside.
         deep: where fluid is sought, true inside.
@@ -153,7 +153,7 @@ def deep_over_rim(t1w: np.ndarray, flair: np.ndarray, mask: np.ndarray, below: n
     matter deep, and fluid is dark on both: so the ratio of deep tissue to rim is larger on the T1w.
 
     Args:
-        t1w, flair: normalised (X, Y, Z).
+        t1w, flair: normalized (X, Y, Z).
         mask: brain, true inside.
         below: depth (mm) in it.
     """
@@ -174,6 +174,7 @@ def _tails(values: np.ndarray) -> float:
 def name_warnings(t1w: Volume, flair: Volume) -> list[str]:
     """Sentences if the files' names, or the sidecars of dcm2niix and BIDS beside them, speak of other contrasts."""
     found = []
+    others: tuple[str, ...]
     for volume, wanted, others in (
         (t1w, "T1w", ("contrast agent", "FLAIR", "T2w", "PD")),
         (flair, "FLAIR", ("T2w", "PD", "T1w")),

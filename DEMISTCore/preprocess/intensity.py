@@ -15,7 +15,7 @@ _TISSUE = 0.45
 _ENOUGH = 500  # voxels, below which a percentile of them says little
 
 
-def normalise(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1.0) -> list[np.ndarray]:
+def normalize(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1.0) -> list[np.ndarray]:
     """Bring T1w and FLAIR to a scale on which 0 is deep-lying fluid and 0.5 the median of the brain's tissue.
 
     x -> clip(0.5 (x - dark) / (middle - dark), -0.5, 2), each image by itself. dark: its first percentile deeper than
@@ -40,7 +40,7 @@ def normalise(images: Sequence[np.ndarray], mask: np.ndarray, spacing: float = 1
     t1w = np.asarray(images[0], np.float64)
     dark, white = np.percentile(t1w[deep], 1.0), np.percentile(t1w[inside], 95.0)
     tissue = inside & (t1w > dark + _TISSUE * (white - dark))
-    if np.count_nonzero(tissue) < min(_ENOUGH, np.count_nonzero(inside) // 4):
+    if np.count_nonzero(tissue) < min(_ENOUGH, int(np.count_nonzero(inside)) // 4):
         tissue = inside
     return [_rescaled(np.asarray(image, np.float64), inside, deep, tissue) for image in images]
 

@@ -22,15 +22,17 @@ from ..errors import InputError
 from ..files import write_json
 from ..guards import protect_files
 from ..volume import Grid, Order, Volume, as_volume, check_writable
+from ..volume.grid import triple
 from . import checks
 from .brain import check_covers, check_extent, check_volume, find_brain, require_brain
 from .contrast import contrast_warnings, name_warnings
-from .intensity import normalise
+from .intensity import normalize
 from .placing import Places, place
 from .recorder import Recorder, Step
 from .zero import bring_to_zero
 
 Source = Volume | str | os.PathLike  # an image, or the file it is in
+SkullStrip = Literal["auto", "deepbet", "none"]
 
 # What write_prepared writes.
 _FILES = ("t1w.nii.gz", "flair.nii.gz", "mask.nii.gz", "native_mask.nii.gz", "steps.json")
@@ -41,7 +43,7 @@ class Prepared:
     """The pair as the model sees it, with the way back.
 
     Attributes:
-        t1w: normalised, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
+        t1w: normalized, 0 outside the mask, on the model grid (isotropic; axes R, A, S to the nearest).
         flair: likewise, registered to the T1w.
         mask: uint8 brain mask on the model grid.
         native: the T1w's own grid, with its file's own way of saying so.
@@ -75,7 +77,7 @@ class Prepared:
     def to_native(self, array: np.ndarray, order: Order = "linear") -> Volume:
         """Take a map (X, Y, Z) on the model grid to the T1w's own grid; 0 outside ``native_mask``.
 
-        Interpolation is normalised by the mask (map x mask over mask, both interpolated), so that voxels at the
+        Interpolation is normalized by the mask (map x mask over mask, both interpolated), so that voxels at the
         rim of the brain are not diluted by the zeros outside. ``order="nearest"`` keeps labels and their type.
         """
         if tuple(array.shape) != self.grid.shape:
@@ -99,7 +101,7 @@ def prepare(
     *,
     brain_mask: Source | None = None,
     register: bool = True,
-    skull_strip: Literal["auto", "deepbet", "none"] = "auto",
+    skull_strip: SkullStrip = "auto",
     bias_correct: bool = True,
     spacing: float = 1.0,
     shape: tuple[int, int, int] | None = None,
@@ -149,11 +151,11 @@ def prepare(
         for sentence in name_warnings(t1, fl):
             run.warn(sentence)
         zeroed = [bring_to_zero(volume, name) for volume, name in ((t1, "T1w"), (fl, "FLAIR"))]
-        for found in zeroed:
-            if found.warning:
-                run.warn(found.warning)
-        t1, fl = (found.volume for found in zeroed)
-        t1_factors, fl_factors = (bias_correct and found.true for found in zeroed)
+        for brought in zeroed:
+            if brought.warning:
+                run.warn(brought.warning)
+        t1, fl = (brought.volume for brought in zeroed)
+        t1_factors, fl_factors = (bias_correct and brought.true for brought in zeroed)
 
     with run.step("brain mask") as note:
         said: list[str] = []
@@ -227,15 +229,15 @@ def prepare(
             note.append("off")
 
     with run.step("normalisation"):
-        pair = normalise((t1_model, fl_model), inside, spacing)
-        for image, volume, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
-            if not image.any():
+        pair = normalize((t1_model, fl_model), inside, spacing)
+        for values, scan, name in zip(pair, (t1, fl), ("T1w", "FLAIR")):
+            if not values.any():
                 raise InputError(
-                    f"{checks.describe(volume, name)} is constant inside the brain; check that the mask and the "
+                    f"{checks.describe(scan, name)} is constant inside the brain; check that the mask and the "
                     "image belong together."
                 )
         signal = fl_model if zeroed[1].true else None
-        for sentence in contrast_warnings(*pair, inside, spacing, t1_factors, signal):
+        for sentence in contrast_warnings(pair[0], pair[1], inside, spacing, t1_factors, signal):
             run.warn(sentence)
 
     run.done()
@@ -301,7 +303,7 @@ def model_grid(
     affine = np.eye(4)
     affine[:3, :3] = rotation * spacing
     affine[:3, 3] = rotation @ first
-    return Grid(tuple(int(n) for n in sides), affine)
+    return Grid(triple(sides), affine)
 
 
 def write_prepared(prepared: Prepared, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:

@@ -85,11 +85,11 @@ def register_rigid(
     if not inside.any():
         inside = np.ones(fixed.shape, bool)
     rim = binary_dilation(inside, iterations=round(_RIM / _SPACING))
-    images = tuple(to_sitk(v) for v in (_clipped(fixed, inside), _clipped(moving), fixed.with_array(rim)))
+    target, mover, around = (to_sitk(v) for v in (_clipped(fixed, inside), _clipped(moving), fixed.with_array(rim)))
     brain_points = fixed.grid.to_world(np.argwhere(inside)[:: max(1, np.count_nonzero(inside) // 5000)])
     centre = brain_points.mean(0)
 
-    matcher = _Matcher(*images, centre=centre * (-1, -1, 1), tick=tick)
+    matcher = _Matcher(target, mover, around, centre=centre * (-1, -1, 1), tick=tick)
     as_given = matcher.transform(np.zeros(3))
     # Starts: as given; centres of the boxes; centres of mass. A start that is no other is not tried.
     shifts = [np.zeros(3)]
@@ -101,7 +101,7 @@ def register_rigid(
         if anywhere
         else ()
     ):
-        initial = SimpleITK.CenteredTransformInitializer(images[0], images[1], SimpleITK.VersorRigid3DTransform(), kind)
+        initial = SimpleITK.CenteredTransformInitializer(target, mover, SimpleITK.VersorRigid3DTransform(), kind)
         shift = np.array(SimpleITK.VersorRigid3DTransform(initial).GetTranslation())
         if min(np.linalg.norm(shift - other) for other in shifts) > 5.0:
             shifts.append(shift)

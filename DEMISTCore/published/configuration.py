@@ -340,9 +340,9 @@ def _conditions(config: Mapping[str, Any], unet: UNetConfig | None, file: Path) 
 def _latent_shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
     listed = config.get("latent_shape")
     if isinstance(listed, list) and len(listed) == 4 and all(isinstance(n, int) for n in listed):
-        return tuple(listed[1:])  # type: ignore[return-value]
+        return listed[1], listed[2], listed[3]
     match = re.search(r"randn\(\(?\[?\s*\d+,\s*\d+,\s*(\d+),\s*(\d+),\s*(\d+)", str(config.get("noise", "")))
-    return tuple(int(n) for n in match.groups()) if match else None  # type: ignore[return-value]
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def _named(config: Mapping[str, Any], entries: tuple[str, ...]) -> str | None:

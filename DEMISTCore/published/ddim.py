@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion import Callback, Model, Noise, NoiseSchedule, ddim_step
+from ..diffusion import NoiseSchedule
 from ..errors import BundleError, InputError
+from ..samplers.ddim import ddim_step
+from ..samplers.parts import Callback, Model, Noise
 
 _KINDS = {"linear_beta": "linear", "scaled_linear_beta": "scaled_linear", "cosine": "cosine"}
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}

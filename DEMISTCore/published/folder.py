@@ -213,6 +213,9 @@ def _find(folder: Path, part: str, named: str | None) -> Path | None:
 
 def _without_configuration(folder: Path) -> Published:
     """The weights tell what they are."""
+    from ..networks.brain_ldm import UNetConfig
+    from ..networks.config import AutoencoderConfig
+
     files = {part: _find(folder, part, None) for part in _STEMS}
     if not any(files.values()):
         raise BundleError(
@@ -234,19 +237,21 @@ def _without_configuration(folder: Path) -> Published:
     if len(families) > 1:
         raise BundleError(f"{folder} mixes {' and '.join(layout.title for layout in found.values())}; keep one model.")
     family = families.pop()
-    configs = {part: layout.config() for part, layout in found.items()}
+    configs = [layout.config() for layout in found.values()]
+    vae = next((config for config in configs if isinstance(config, AutoencoderConfig)), None)
+    unet = next((config for config in configs if isinstance(config, UNetConfig)), None)
     schedule = BRATS if family == "brats" else CARD
     note = f"{folder} has no {INFERENCE.as_posix()}; the schedule {schedule.describe()} of the model card is used."
     log.info("%s", note)
     return Published(
         folder,
         family,
-        configs.get("autoencoder"),
-        configs.get("unet"),
+        vae,
+        unet,
         files["autoencoder"],
         files["unet"],
         schedule,
-        usual_conditions(configs.get("unet")),
+        usual_conditions(unet),
         None,
         (note,),
     )

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..networks.brain_ldm import UNetConfig
+    from ..networks.config import AutoencoderConfig
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -31,18 +34,19 @@ class Layout:
     family: str
     parameters: int
 
-    def config(self) -> object:
+    def config(self) -> AutoencoderConfig | UNetConfig:
         """Its shape: an ``AutoencoderConfig`` or a ``UNetConfig``."""
         from ..networks.brain_ldm import BRAIN_LDM_UNET, BRAIN_LDM_VAE, UNetConfig
         from ..networks.config import PRESETS
 
         brats = PRESETS["brats"]
-        return {
+        configs: dict[str, AutoencoderConfig | UNetConfig] = {
             "brain_ldm_autoencoder": BRAIN_LDM_VAE,
             "brain_ldm_unet": BRAIN_LDM_UNET,
             "brats_autoencoder": brats.psr,
             "brats_unet": UNetConfig.of_backbone(brats.backbone),
-        }[self.key]
+        }
+        return configs[self.key]
 
     def build(self) -> nn.Module:
         """The network on the meta device: names and shapes, no memory."""

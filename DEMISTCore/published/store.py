@@ -208,7 +208,7 @@ def save_model(
     if model.unet_config is None:
         raise InputError(f"{model.folder} holds no U-Net; save its autoencoder with save_autoencoder.")
     check_target(folder, overwrite)
-    if base is None and isinstance(model, Stored):
+    if base is None and isinstance(model, Stored) and model.base is not None:
         under = model.base
     elif base is not None:
         under = read_stored(base)
@@ -231,6 +231,8 @@ def save_autoencoder(
     folder: Path, model: Model, storage: str = "fp32", licence: str = "Apache-2.0", overwrite: bool = False
 ) -> Stored:
     """Save a model's autoencoder as a bundle of its own; see :func:`save_model`."""
+    if model.autoencoder_config is None:
+        raise InputError(f"{model.folder} holds no autoencoder.")
     check_target(folder, overwrite)
     content = {"family": model.family, "autoencoder": model.autoencoder_config.to_dict()}
     info = _description(folder.name, "autoencoder", content, licence)
@@ -246,11 +248,13 @@ def export_model(folder: Path, model: Model, names: str = "monai") -> None:
     Raises:
         InputError: the folder is there already, or cannot be written to.
     """
-    networks = {"autoencoder": (model.autoencoder_config, model.autoencoder), "unet": (model.unet_config, model.unet)}
+    if model.unet_config is None or model.autoencoder_config is None:
+        raise InputError(f"{model.folder} holds one network of two; a MONAI bundle needs both.")
     with atomic_folder(folder) as building:
         write_folder(
             building,
-            **networks,
+            autoencoder=(model.autoencoder_config, model.autoencoder),
+            unet=(model.unet_config, model.unet),
             scheduler=model.scheduler,
             conditions=model.conditions,
             latent_shape=model.latent_shape or (20, 28, 20),

@@ -133,9 +133,7 @@ def convert(
         if base is None and not isinstance(model, Stored):
             protect_folder(out.with_name(out.name + "-vae"), (model,), "folder of the autoencoder")
         saved = save_model(out, model, base=base, storage=storage, overwrite=overwrite)
-        return [saved.folder, saved.base.folder]
-    if model.unet_config is None or model.autoencoder_config is None:
-        raise InputError(f"{model.folder} holds one network of two; a MONAI bundle needs both.")
+        return [one.folder for one in (saved, saved.base) if one is not None]
     export_model(out, model, names=to)
     return [out]
 

@@ -59,8 +59,8 @@ class Channel:
         if min(part.size for part in parts) < 100:
             return cls(image, mask, hidden, spacing, np.zeros(3), 1.0, 0.0)
         means = np.array([np.median(part) for part in parts])
-        spread = [1.4826 * np.median(np.abs(part - mean)) for part, mean in zip(parts, means)]
-        deviation = float(np.mean(spread[1:]))
+        deviations = [1.4826 * np.median(np.abs(part - mean)) for part, mean in zip(parts, means)]
+        deviation = float(np.mean(deviations[1:]))
         channel = cls(image, mask, hidden, spacing, means, max(deviation, 1e-3), limit)
         channel.learn(volume)
         log.debug("Tissue means %s, deviation %.3f", np.round(means, 3), deviation)

@@ -54,7 +54,7 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """T1w and FLAIR, normalised, and the brain, on one isotropic grid; the longest edge of the T1w's own voxels."""
+    """T1w and FLAIR, normalized, and the brain, on one isotropic grid; the longest edge of the T1w's own voxels."""
 
     t1w: Volume
     flair: Volume | None
@@ -119,25 +119,23 @@ def build_regions(
     follows = any(mask is not None and places.follows_flair(mask.grid) for mask in masks.values())
     known = flair_place is not None and places.flair is not None and places.flair.same_as(flair_place[0], SAME_MM)
 
-    images = None
+    images: _Images | None = None
     # A tissue map makes the images superfluous, unless lesions are to be suggested or looked at on the T1w.
     needed = tissue is None or suggest or lesion_mask is not None or (follows and not known)
     if prepared is None and t1w is not None and flair is not None and needed:
         prepared = _prepare(t1w, flair, brain, any_brain_volume)
     if prepared is not None:
         notes.extend(prepared.warnings)
-    if prepared is not None or (t1w is not None and needed):
-        if prepared is not None:
-            images = _from_prepared(prepared)
-        else:
-            images = _prepare_t1w(t1w, brain, notes, any_brain_volume)
-        if not images.brain.resampled_to(grid, "nearest").array.any():
-            raise InputError(
-                f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
-            )
+        images = _from_prepared(prepared)
+    elif t1w is not None and needed:
+        images = _prepare_t1w(t1w, brain, notes, any_brain_volume)
+    if images is not None and not images.brain.resampled_to(grid, "nearest").array.any():
+        raise InputError(
+            f"{describe(t1w or images.t1w, 'T1w')} does not overlap the PSR map; give a T1w in the map's space."
+        )
     if prepared is not None:
         places = replace(places, motion=prepared.flair_motion)
-    elif known:
+    elif known and flair_place is not None:
         places = replace(places, motion=flair_place[1])
     elif follows:
         notes.append("The FLAIR was not registered to a T1w: what lies on its grid stays where its header says.")
@@ -216,8 +214,10 @@ def _places(
 ) -> Places:
     """The images that masks may have been drawn on; nothing has moved yet."""
     fixed = {"PSR map": grid_of.grid}
-    if prepared is not None or t1w is not None:
-        fixed["T1w"] = prepared.native if prepared is not None else t1w.grid
+    if prepared is not None:
+        fixed["T1w"] = prepared.native
+    elif t1w is not None:
+        fixed["T1w"] = t1w.grid
     if flair is not None:
         return Places(fixed, flair.grid)
     if prepared is not None and prepared.flair_native is not None:
@@ -226,7 +226,7 @@ def _places(
 
 
 def _prepare(t1w: Volume, flair: Volume, brain: Volume | None, any_brain_volume: bool) -> Prepared:
-    """Brain mask, registration, bias field and normalisation, at 1 mm; the given outline's volume is not questioned."""
+    """Brain mask, registration, bias field and normalization, at 1 mm; the given outline's volume is not questioned."""
     from ..preprocess import prepare
 
     mask = None if brain is None else brain.with_array(np.nan_to_num(brain.array) > 0)
@@ -235,7 +235,7 @@ def _prepare(t1w: Volume, flair: Volume, brain: Volume | None, any_brain_volume:
 
 def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str], any_brain_volume: bool) -> _Images:
     """The same for a T1w that comes alone."""
-    from ..preprocess import checks, model_grid, normalise
+    from ..preprocess import checks, model_grid, normalize
     from ..preprocess.bias import correct_bias
     from ..preprocess.brain import Brain, check_volume
     from ..preprocess.brainmask import extract_brain, recognise_stripped
@@ -255,7 +255,7 @@ def _prepare_t1w(t1w: Volume, mask: Volume | None, notes: list[str], any_brain_v
     grid = model_grid(native, 1.0, multiple=1)
     inside = (mask.resampled_to(grid).array >= 0.5) & (native.resampled_to(grid, "nearest").array > 0)
     image, _ = correct_bias(volume.resampled_to(grid, "bspline").array, inside, 1.0)
-    image = normalise([image], inside)[0]
+    image = normalize([image], inside)[0]
     brain = Volume(inside.astype(np.uint8), grid.affine)
     return _Images(Volume(image, grid.affine, volume.path), None, brain, max(volume.spacing))
 

@@ -111,7 +111,7 @@ def to_grid(mask: Volume, grid: Grid, name: str, notes: list[str], target: str =
 
 
 def labels_to_grid(labels: Volume, grid: Grid) -> Volume:
-    """Tissue labels on another grid: each class is interpolated linearly, and the largest share takes the voxel.
+    """Tissue labels on another grid: each class is interpolated linearly, and the largest fraction takes the voxel.
 
     Smoother than nearest neighbours where voxels do not coincide, and right where voxels get larger.
     """
@@ -119,12 +119,14 @@ def labels_to_grid(labels: Volume, grid: Grid) -> Volume:
         return grid.volume(labels.array)
     values = [int(v) for v in np.unique(labels.array) if v]
     best, result = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
-    shares = {v: Volume((labels.array == v).astype(np.float32), labels.affine).resampled_to(grid).array for v in values}
-    inside = sum(shares.values(), np.zeros(grid.shape, np.float32)) >= 0.5
-    for value, share in shares.items():
-        larger = inside & (share > best)
+    fractions = {
+        v: Volume((labels.array == v).astype(np.float32), labels.affine).resampled_to(grid).array for v in values
+    }
+    inside = sum(fractions.values(), np.zeros(grid.shape, np.float32)) >= 0.5
+    for value, fraction in fractions.items():
+        larger = inside & (fraction > best)
         result[larger] = value
-        best[larger] = share[larger]
+        best[larger] = fraction[larger]
     return grid.volume(result)
 
 

@@ -80,7 +80,7 @@ def probabilities(network: nn.Module, array: np.ndarray, mask: np.ndarray, patch
 
     Args:
         network: see :func:`build_network`.
-        array: T1w and FLAIR (2, X, Y, Z), normalised, 0 outside the brain; the FLAIR all 0 where there is none.
+        array: T1w and FLAIR (2, X, Y, Z), normalized, 0 outside the brain; the FLAIR all 0 where there is none.
         mask: brain (X, Y, Z).
         patch: extents of the windows.
     """
@@ -218,7 +218,7 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
         InputError: the brain is empty or too small.
         BundleError: the network cannot be used.
     """
-    from ..preprocess.intensity import normalise
+    from ..preprocess.intensity import normalize
     from ..preprocess.pipeline import model_grid
 
     model = model or open_network()
@@ -237,13 +237,13 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
         for volume in (t1w, flair)
         if volume is not None
     ]
-    images = normalise(images, mask)
+    images = normalize(images, mask)
     if flair is None:
         images.append(np.zeros_like(images[0]))
-    shares = model.predict(np.stack(images), mask)
+    fractions = model.predict(np.stack(images), mask)
     lookup = np.array([tissue for _, tissue in TISSUE_LABELS.values()], np.uint8)
-    prior = np.stack([shares[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
-    lesions = (mask & (shares[list(TISSUE_LABELS).index(LESION)] >= model.lesion_threshold)).astype(np.uint8)
+    prior = np.stack([fractions[lookup == tissue].sum(0) for tissue in (CSF, GREY, WHITE)])
+    lesions = (mask & (fractions[list(TISSUE_LABELS).index(LESION)] >= model.lesion_threshold)).astype(np.uint8)
     used = images if flair is not None else images[:1]
     # Lesions after that: one in cortex is an island, too.
     tissue = drop_islands(refine(used, mask, lesions > 0, grid.spacing, prior))

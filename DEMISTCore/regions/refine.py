@@ -28,7 +28,7 @@ def refine(
     from voxels that the prior is sure of; an image in which there are too few has no say.
 
     Args:
-        images: normalised T1w, and FLAIR if there is one (X, Y, Z).
+        images: normalized T1w, and FLAIR if there is one (X, Y, Z).
         mask: brain.
         hidden: lesions, which teach nothing.
         spacing: mm.

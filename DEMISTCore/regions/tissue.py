@@ -48,7 +48,7 @@ def segment_tissue(
     Raises:
         InputError: the brain is empty or too small, or the image shows no three tissues in it.
     """
-    from ..preprocess.intensity import normalise
+    from ..preprocess.intensity import normalize
     from ..preprocess.pipeline import model_grid
 
     inside = brain if brain.grid.same_as(t1w.grid) else brain.resampled_to(t1w, "nearest")
@@ -71,7 +71,7 @@ def segment_tissue(
         affine = work.affine
     if np.count_nonzero(mask) * work.grid.voxel_volume_ml < 1:
         raise InputError("The brain is too small to tell its tissues apart; check the brain mask.")
-    image = normalise([work.array], mask, float(np.mean(work.spacing)))[0]
+    image = normalize([work.array], mask, float(np.mean(work.spacing)))[0]
     hidden = np.zeros(mask.shape, bool)
     if lesions is not None:
         hidden = (lesions.resampled_to(work.grid, "nearest").array > 0) & mask
@@ -79,11 +79,11 @@ def segment_tissue(
     images = [image]
     if flair is not None:
         bright = np.nan_to_num(flair.resampled_to(work.grid).array)
-        images.append(normalise([work.array, bright], mask, float(np.mean(work.spacing)))[1])
+        images.append(normalize([work.array, bright], mask, float(np.mean(work.spacing)))[1])
     labels = _classify(images, mask, hidden, work.spacing, label)
     if lesions is None and flair is not None:
-        pair = (Volume(one, affine) for one in images)
-        found = suggest_lesions(*pair, Volume(labels, affine)).numbers.array
+        pair = [Volume(one, affine) for one in images]
+        found = suggest_lesions(pair[0], pair[1], Volume(labels, affine)).numbers.array
         hidden = (found > 0) & mask
     labels = fill_white(Volume(labels, affine), hidden).array
 
@@ -102,7 +102,7 @@ def _classify(
     spacing: tuple[float, float, float],
     label: str,
 ) -> np.ndarray:
-    """Labels (uint8) of a normalised T1w, and FLAIR if there are two; ``hidden`` voxels (lesions) teach nothing."""
+    """Labels (uint8) of a normalized T1w, and FLAIR if there are two; ``hidden`` voxels (lesions) teach nothing."""
     from scipy.special import softmax
 
     means, deviation = _global_classes(images[0], mask & ~hidden, spacing, label)
@@ -117,7 +117,7 @@ def _classify(
             t1w.learn(volume)
             if len(images) > 1:
                 channels = [t1w, Channel.from_tissue(images[1], mask, hidden, spacing, volume)]
-        evidence = sum(channel.evidence() for channel in channels)
+        evidence = sum((channel.evidence() for channel in channels), np.zeros((), np.float32))
         mean_field_update(evidence, volume, mask, _ROUNDS)
     return likeliest(volume, mask)
 
@@ -136,7 +136,7 @@ def _global_classes(
         raise InputError("Segmenting tissue needs scikit-learn; run: pip install 'demist[evaluate]'.") from error
     flat = image[flat_voxels(image, mask, spacing)]
     sample = flat[:: max(1, flat.size // 30_000)].reshape(-1, 1).astype(np.float64)
-    start = np.array([0.05, 0.43, 0.58])  # normalise puts ventricles at 0 and the middle of tissue at 0.5
+    start = np.array([0.05, 0.43, 0.58])  # normalize puts ventricles at 0 and the middle of tissue at 0.5
     if sample.size < 100 or np.unique(sample).size < 10:
         raise InputError(f"{label} shows no tissues in the brain mask; is it a T1w of a whole brain?")
     mixture = GaussianMixture(

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import is_hidden
-from ..volume import Volume
+from ..volume import Grid, Volume
+from ..volume.grid import triple
 from .tissues import CLASS_INDEX, class_map
 
 TEMPLATE = "icbm152"
@@ -68,11 +69,9 @@ def _label_map(name: str) -> Anatomy:
     return Anatomy(classes, volume.affine, Path(name).name)
 
 
-def _isotropic(volume: Volume):
-    from ..volume import Grid
-
+def _isotropic(volume: Volume) -> Grid:
     spacing = np.asarray(volume.spacing)
-    shape = tuple(int(n) for n in np.ceil(np.asarray(volume.shape) * spacing))
+    shape = triple(np.ceil(np.asarray(volume.shape) * spacing))
     affine = volume.affine.copy()
     affine[:3, :3] = affine[:3, :3] / spacing
     return Grid(shape, affine)

@@ -138,7 +138,7 @@ def _write_one(
     name, index, anatomy = person
     subject = simulate_subject(
         seed + index,
-        anatomy=load_anatomy(anatomy),
+        anatomy=load_anatomy(str(anatomy)),
         lesion_masks=masks,
         skull=skull,
         healthy=healthy,
@@ -175,7 +175,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _check(subjects, scans, seed, bias, misregistration, thick_slices, obliquity, surface_sd) -> None:
+def _check(
+    subjects: int,
+    scans: int,
+    seed: int,
+    bias: float,
+    misregistration: float,
+    thick_slices: float,
+    obliquity: float,
+    surface_sd: float,
+) -> None:
     """Refuse numbers that no scanner has."""
     if subjects < 1 or scans < 1:
         raise InputError("Give --subjects and --scans of at least 1.")

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from ..volume.grid import triple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def smooth_field(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +71,7 @@ def diffeomorphism(
     """
     import torch
 
-    coarse = tuple(int(np.ceil(n / step)) + 1 for n in shape)
+    coarse = triple(np.ceil(n / step) + 1 for n in shape)
     velocity = np.zeros((3, *coarse), np.float32)
     for scale, sd in amplitudes:
         for axis in range(3):
@@ -80,10 +87,10 @@ def diffeomorphism(
 
 def coarse_shape(shape: tuple[int, int, int], step: int = 4) -> tuple[int, int, int]:
     """Shape of the coarse velocity grid that :func:`diffeomorphism` uses for ``shape``."""
-    return tuple(int(np.ceil(n / step)) + 1 for n in shape)  # type: ignore[return-value]
+    return triple(np.ceil(n / step) + 1 for n in shape)
 
 
-def _pull(image, displacement):
+def _pull(image: Tensor, displacement: Tensor) -> Tensor:
     """Sample ``image`` (C, X, Y, Z) at identity + ``displacement`` (3, X, Y, Z) voxels, linearly, edges extended."""
     import torch
 

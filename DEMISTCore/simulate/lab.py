@@ -148,7 +148,8 @@ def measure(psr: Volume, brain: Volume, motion: np.ndarray, scan: Scan, rng: np.
     room = max((high[2] - low[2] - scan.slices * scan.thickness) / 4, 0)
     middle = (low[2] + high[2]) / 2 + rng.uniform(-room, room)
     spacing = np.array([scan.in_plane, scan.in_plane, scan.thickness])
-    shape = (*(int(np.ceil((high - low)[i] / scan.in_plane)) for i in (0, 1)), scan.slices)
+    columns, rows = (int(np.ceil((high - low)[i] / scan.in_plane)) for i in (0, 1))
+    shape = (columns, rows, scan.slices)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [low[0], low[1], middle - (scan.slices - 1) / 2 * scan.thickness]
     grid = Grid(shape, affine)

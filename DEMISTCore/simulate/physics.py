@@ -27,7 +27,7 @@ def mprage_signal(
     tr: float,
     ti: float,
     echo_spacing: float,
-    flip: float,
+    flip: np.ndarray | float,
     echoes: int,
     inversion_efficiency: float = 0.96,
     center: float = 0.5,

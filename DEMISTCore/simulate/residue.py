@@ -18,12 +18,15 @@ from .fields import smooth_field
 
 @dataclass(frozen=True, eq=False)
 class Residue:
-    """Material without PSR, (X, Y, Z) float32: ``share`` of the voxel; its ``r1`` and ``r2`` in 1/s and ``pd``."""
+    """Material without PSR, (X, Y, Z) float32: ``fraction`` of the voxel; its ``r1`` and ``r2`` in 1/s and ``pd``.
 
-    share: np.ndarray
-    r1: np.ndarray
-    r2: np.ndarray
-    pd: np.ndarray
+    A number stands for one value everywhere.
+    """
+
+    fraction: np.ndarray
+    r1: np.ndarray | np.float32
+    r2: np.ndarray | np.float32
+    pd: np.ndarray | np.float32
 
 
 def vessels(fluid: np.ndarray, brain: np.ndarray, rng: np.random.Generator, parameters: dict[str, Any]) -> Residue:
@@ -43,11 +46,11 @@ def vessels(fluid: np.ndarray, brain: np.ndarray, rng: np.random.Generator, para
     one, two = smooth_field(fluid.shape, scale, rng), smooth_field(fluid.shape, scale, rng)
     # |gradient| of a unit field with Gaussian correlation exp(-d^2 / 4 scale^2) is about 1 / (sqrt(2) scale) an axis.
     inside = radius - np.sqrt(one**2 + two**2) * np.float32(scale * np.sqrt(2))
-    share = np.clip(inside + 0.5, 0, 1) * fluid * brain
+    fraction = np.clip(inside + 0.5, 0, 1) * fluid * brain
     r1, r2, pd = float(rng.uniform(0.45, 1.6)), float(rng.uniform(5, 35)), float(rng.uniform(0.6, 0.95))
     parameters["vessels"] = {"radius_mm": round(radius, 3), "r1": round(r1, 3), "r2": round(r2, 3)}
     full = np.float32(1)
-    return Residue(share.astype(np.float32), full * np.float32(r1), full * np.float32(r2), full * np.float32(pd))
+    return Residue(fraction.astype(np.float32), full * np.float32(r1), full * np.float32(r2), full * np.float32(pd))
 
 
 def rim(
@@ -68,17 +71,17 @@ def rim(
     rarity = float(rng.uniform(0.6, 2.4))
     gap = float(rng.uniform(0.0, 1.8)) + 0.4 * fine
     thick = np.clip(1.6 * (patch - rarity) + 0.4 * fine, 0, 3)
-    share = np.clip(outside - gap, 0, 1) * np.clip(gap + thick - outside + 0.5, 0, 1) * (thick > 0.1)
+    fraction = np.clip(outside - gap, 0, 1) * np.clip(gap + thick - outside + 0.5, 0, 1) * (thick > 0.1)
     reach = left + float(rng.uniform(0, 3))
     pieces = np.clip(sinus * 1.3, 0, 1) * ((outside > 0) & (outside <= reach) & (patch > float(rng.uniform(-1.5, 1))))
     dura = {"r1": float(rng.uniform(0.6, 1.5)), "r2": float(rng.uniform(8, 26)), "pd": float(rng.uniform(0.6, 0.95))}
     blood = {"r1": float(rng.uniform(0.5, 1.6)), "r2": float(rng.uniform(6, 30)), "pd": float(rng.uniform(0.6, 0.95))}
     texture = np.exp(0.2 * fine)
-    is_sinus = pieces > share
+    is_sinus = pieces > fraction
     maps = {k: (np.where(is_sinus, blood[k], dura[k]) * (texture if k == "r1" else 1)).astype(np.float32) for k in dura}
-    share = np.maximum(share, pieces)
-    parameters["residue"] = {"dura_rarity": round(rarity, 3), "volume_ml": round(float(share.sum()) / 1000, 3)}
-    return Residue(share.astype(np.float32), maps["r1"], maps["r2"], maps["pd"])
+    fraction = np.maximum(fraction, pieces)
+    parameters["residue"] = {"dura_rarity": round(rarity, 3), "volume_ml": round(float(fraction.sum()) / 1000, 3)}
+    return Residue(fraction.astype(np.float32), maps["r1"], maps["r2"], maps["pd"])
 
 
 def bitten(brain: np.ndarray, rng: np.random.Generator, parameters: dict[str, Any]) -> np.ndarray | None:
@@ -122,15 +125,15 @@ def mix_in(
         lesion_r1: what is added to the water's R1, 1/s.
         r1_water: mean R1 of free water, 1/s, to which ``lesion_r1`` adds.
     """
-    where = np.flatnonzero(residue.share > 0.01)
+    where = np.flatnonzero(residue.fraction > 0.01)
     if not where.size:
         return
     grey, white = fractions[GREY].flat[where], fractions[WHITE].flat[where]
-    added = np.minimum(residue.share.flat[where], np.maximum(1 - grey - white, 0))
+    added = np.minimum(residue.fraction.flat[where], np.maximum(1 - grey - white, 0))
     total = np.maximum(grey + added, 1e-6)
 
-    def at(values: np.ndarray) -> np.ndarray:
-        return values if values.ndim == 0 else values.flat[where]
+    def at(values: np.ndarray | np.float32) -> np.ndarray | np.float32:
+        return values.flat[where] if isinstance(values, np.ndarray) else values
 
     fractions[GREY].flat[where] = grey + added
     fractions[CSF].flat[where] = np.minimum(fractions[CSF].flat[where], np.maximum(1 - grey - white - added, 0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..labels import WHITE
 from ..volume import Volume
+from ..volume.grid import triple
 from . import artefacts
 from .fields import pull, smooth_field
 from .protocol import Protocol
@@ -107,14 +109,15 @@ def _scan(
     done = protocol.processing[which]
     image = artefacts.compressed(image, done.logarithm, peak)
     image = image * artefacts.bias_field(signal.shape, protocol.bias[which], protocol.bias_kind, rng)
-    acquired = tuple(size * zoom for size, zoom in zip(spacing, done.zoom))
+    x, y, z = (size * zoom for size, zoom in zip(spacing, done.zoom))
+    acquired = (x, y, z)
     order = _axis_order(slice_axis)
     sigma = [0.0, 0.0, 0.0]
     for axis, size in zip(order, acquired):
         # A Gaussian profile whose full width at half maximum is the voxel, where it is larger than the tissue's.
         sigma[axis] = max(protocol.blur[which], (size if size > 1.3 else 0.0) / 2.355)
     image = gaussian_filter(image, sigma, truncate=3)
-    affine, shape = _scanner_grid(subject, acquired, slice_axis, protocol.obliquity)  # type: ignore[arg-type]
+    affine, shape = _scanner_grid(subject, acquired, slice_axis, protocol.obliquity)
     to_source = (np.linalg.inv(subject.affine) @ rigid @ affine).astype(np.float32)
     i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
     coordinates = np.empty((3, *shape), np.float32)
@@ -125,11 +128,11 @@ def _scan(
     outside = image <= 0.02 * reference
     if done.stripes:
         image = image * artefacts.stripe_gains(shape[2], done.stripes, rng).astype(np.float32)
-    noise = reference / protocol.snr[which]
+    noise: np.ndarray | float = reference / protocol.snr[which]
     if protocol.g_factor:
         noise = noise * artefacts.g_factor(shape, protocol.g_factor, rng)
     image = artefacts.received(image, noise, rng, kspace=done.kspace, coils=protocol.coils)
-    image = artefacts.filtered(image, done, acquired)  # type: ignore[arg-type]
+    image = artefacts.filtered(image, done, acquired)
     if stripped:
         # Skull-stripped data sets are exactly zero outside the brain.
         image[outside] = 0
@@ -157,16 +160,16 @@ def _scanner_grid(
         directions[axis, column] = -1.0 if axis in (0, 1) else 1.0
     turn = _rotation(obliquity)
     extent = np.array(subject.psr.shape, float)[order]
-    shape = tuple(int(n) for n in np.ceil(extent / np.array(spacing)))
+    shape = triple(np.ceil(extent / np.array(spacing)))
     matrix = turn @ directions @ np.diag(spacing)
     centre = (subject.affine @ np.append((np.array(subject.psr.shape) - 1) / 2, 1.0))[:3]
     affine = np.eye(4)
     affine[:3, :3] = matrix
     affine[:3, 3] = centre - matrix @ ((np.array(shape) - 1) / 2)
-    return affine, shape  # type: ignore[return-value]
+    return affine, shape
 
 
-def _rotation(degrees) -> np.ndarray:
+def _rotation(degrees: Sequence[float]) -> np.ndarray:
     """Rotation matrix from three angles in degrees about x, y, z."""
     x, y, z = np.radians(np.asarray(degrees, float))
     rx = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])

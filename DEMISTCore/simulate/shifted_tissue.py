@@ -60,7 +60,7 @@ def grow(white: np.ndarray, ventricle_distance: np.ndarray, rng: np.random.Gener
         points = np.stack(np.meshgrid(*[np.arange(s.start, s.stop) for s in box], indexing="ij"), -1) - centre
         around = tuple(slice(max(c - 3, 0), min(c + 4, n)) for c, n in zip(centre, white.shape))
         line = np.array([g.mean() for g in np.gradient(ventricle_distance[around])]) + rng.normal(0, 0.3, 3)
-        line /= max(np.linalg.norm(line), 1e-6)
+        line /= max(float(np.linalg.norm(line)), 1e-6)
         along = points @ line
         beside = np.sqrt(np.maximum((points**2).sum(-1) - along**2, 0))
         stretch = float(rng.uniform(1.0, 2.2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -51,6 +52,10 @@ def tabulated(equation: Equation, psr: np.ndarray, r1: np.ndarray, b1: np.ndarra
     return pull(table[None], np.stack(index).astype(np.float32)[:, :, None, None])[0, :, 0, 0]
 
 
+#: One tissue where there is some of it: its key, then (n,) each PSR, R1 and R2 (1/s), PD, and indices of the voxels.
+Compartment = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
 def _image(
     subject: Subject,
     protocol: Protocol,
@@ -70,8 +75,8 @@ def _image(
     return total.reshape(subject.psr.shape)
 
 
-def _compartments(subject: Subject, protocol: Protocol) -> Iterator[tuple[int, np.ndarray, ...]]:  # type: ignore[misc]
-    """Yield (compartment, PSR, R1, R2, PD, voxels) of white and grey matter and CSF where there is some of it."""
+def _compartments(subject: Subject, protocol: Protocol) -> Iterator[Compartment]:
+    """Yield white and grey matter and CSF where there is some of it."""
     # R2 rises a little with field; the table in tissues.py is for 3 T (Stanisz 2005).
     r2_scale = 1.0 if protocol.field_strength > 2 else 0.95
     lesion_r1 = subject.lesion_r1.ravel()
@@ -102,13 +107,25 @@ def _iron(subject: Subject, protocol: Protocol, key: int, where: np.ndarray) -> 
 
 def _t1_equation(p: Protocol, key: int) -> Equation:
     pools = {"kmf": p.kmf[0 if key == WHITE else 1], "r1_bound": p.r1_bound}
-    train = {"tr": p.t1_tr, "ti": p.t1_ti, "echo_spacing": p.t1_echo_spacing, "echoes": p.t1_echoes}
     # T2* decay is left out: at TE of 2-5 ms it is a few per cent and nearly the same for every tissue.
     if p.t1_sequence == "mprage":
         if p.physics == "shifted":
-            return lambda psr, r1, b1: mprage_signal(r1, 1.0, flip=p.t1_flip * b1, **train)
-        pulses = {"inversion_saturation": p.inversion_saturation, "pulse_duration": p.pulse_duration}
-        return lambda psr, r1, b1: exchange.mprage(psr, r1, flip=p.t1_flip * b1, **train, **pools, **pulses)
+            one_pool = partial(
+                mprage_signal, tr=p.t1_tr, ti=p.t1_ti, echo_spacing=p.t1_echo_spacing, echoes=p.t1_echoes
+            )
+            return lambda psr, r1, b1: one_pool(r1, 1.0, flip=p.t1_flip * b1)
+        two_pools = partial(
+            exchange.mprage,
+            tr=p.t1_tr,
+            ti=p.t1_ti,
+            echo_spacing=p.t1_echo_spacing,
+            echoes=p.t1_echoes,
+            kmf=pools["kmf"],
+            r1_bound=p.r1_bound,
+            inversion_saturation=p.inversion_saturation,
+            pulse_duration=p.pulse_duration,
+        )
+        return lambda psr, r1, b1: two_pools(psr, r1, flip=p.t1_flip * b1)
     # The shifted physics is the limit of fast exchange: one pool.
     share = 0.0 if p.physics == "shifted" else 1.0
     if p.t1_sequence == "spgr":

@@ -96,7 +96,7 @@ def tract_atlas(classes: np.ndarray) -> dict[str, np.ndarray]:
     for name, values in found.items():
         full = np.zeros(classes.shape, np.float32)
         full[white] = values
-        # Normalised by the blurred white matter: the border to grey matter does not dilute a tract.
+        # Normalized by the blurred white matter: the border to grey matter does not dilute a tract.
         maps[name] = full
     weight = gaussian_filter(white.astype(np.float32), 0.8, truncate=3) + 1e-3
     return {name: gaussian_filter(full, 0.8, truncate=3) / weight for name, full in maps.items()}

@@ -111,7 +111,7 @@ def analyse(
         origin = checks.origin(psr, provenance)
         made = checks.synthesis(psr, provenance)
         intervals, why = error_bars.find(made)
-        if intervals is not None and uncertainty is None:
+        if made is not None and intervals is not None and uncertainty is None:
             uncertainty = error_bars.uncertainty_beside(psr, made)
             intervals, why = (intervals, why) if uncertainty is not None else (None, error_bars.NO_MAP)
         warning = None if intervals is None else intervals.calibration.warning(intervals.ood)

@@ -14,6 +14,7 @@ from ..files import sha256
 from ..measured.units import FRACTION_LIMIT, PERCENT_LIMIT
 from ..schema import read_json
 from ..volume import Grid, Volume, as_volume, data_hashes
+from ..volume.grid import triple
 
 #: What is said below every figure and table.
 RESEARCH_USE = "Research use only, not for clinical use."
@@ -110,9 +111,11 @@ def flair_place(origin: Mapping[str, Any] | None) -> tuple[Grid, np.ndarray] | N
     None if the map's maker did not say, or what is said makes no sense.
     """
     told = (origin or {}).get("flair")
+    if not isinstance(told, Mapping):
+        return None
     try:
-        grid = Grid(tuple(told["shape"]), np.asarray(told["affine"], float))
-        motion = np.asarray(told["motion_ras_mm"], float)
+        grid = Grid(triple(told["shape"]), np.asarray(told["affine"], np.float64))
+        motion = np.asarray(told["motion_ras_mm"], np.float64)
     except (TypeError, KeyError, ValueError, OverflowError):
         return None
     usable = motion.shape == (4, 4) and np.isfinite(motion).all() and np.isfinite(grid.affine).all()

@@ -131,10 +131,10 @@ def roc(
     area, v10, v01 = delong.placements(low, high)
     ci, method = delong.interval(area, delong.variance(v10, v01), confidence)
     ci_clustered, clusters = None, None
-    if low_clusters is not None:
-        spread = delong.clustered_variance(v10, v01, low_clusters, high_clusters)
-        ci_clustered, _ = delong.interval(area, spread, confidence)
-        clusters = (spread.low, spread.high)
+    if low_clusters is not None and high_clusters is not None:
+        clustered = delong.clustered_variance(v10, v01, low_clusters, high_clusters)
+        ci_clustered, _ = delong.interval(area, clustered, confidence)
+        clusters = (clustered.low, clustered.high)
     fpr, tpr, thresholds = curve(low, high)
     best = int(np.argmax(tpr - fpr))
     return Roc(
@@ -247,9 +247,10 @@ def _contrast(
     cubes = units.blocks(nawm_at, psr.spacing, block_mm) + int(of_lesion.max()) + 1
     voxel = roc(low, high, lesion_clusters=of_lesion, nawm_clusters=cubes, confidence=confidence)
     notes = []
-    if math.isnan(voxel.ci_clustered[0]):
+    if voxel.clusters is not None and math.isnan(voxel.best_ci[0]):
+        lesions, cubes_of_nawm = voxel.clusters
         notes.append(
-            f"Against {name} there are {_count(voxel.clusters[0], 'lesion')} and {_count(voxel.clusters[1], 'block')} "
+            f"Against {name} there are {_count(lesions, 'lesion')} and {_count(cubes_of_nawm, 'block')} "
             "of NAWM; an interval that allows for clustering needs two of each."
         )
     lesion, sentence = _lesion_level(psr, nawm & finite, low, of_lesion, name, per_lesion, confidence)
@@ -293,12 +294,12 @@ def _lesion_level(
 def _finite(values: ArrayLike, clusters: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
     values = np.ravel(np.asarray(values, np.float64))
     keep = np.isfinite(values)
-    if clusters is not None:
-        clusters = np.ravel(clusters)
-        if clusters.shape != values.shape:
-            raise ValueError("Every observation needs a cluster.")
-        clusters = clusters[keep]
-    return values[keep], clusters
+    if clusters is None:
+        return values[keep], None
+    numbers = np.ravel(clusters)
+    if numbers.shape != values.shape:
+        raise ValueError("Every observation needs a cluster.")
+    return values[keep], numbers[keep]
 
 
 def _noted(contrast: Contrast, sentence: str) -> Contrast:

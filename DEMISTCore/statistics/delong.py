@@ -120,19 +120,19 @@ def _satterthwaite(parts: tuple[float, float], counts: tuple[int, int]) -> float
     return sum(parts) ** 2 / below if below > 0 else math.inf
 
 
-def interval(area: float, spread: AreaVariance, confidence: float = 0.95) -> tuple[Interval, str]:
+def interval(area: float, estimate: AreaVariance, confidence: float = 0.95) -> tuple[Interval, str]:
     """Confidence interval of an AUC, and by which method: :func:`logit_interval`, else :func:`separated_interval`.
 
     The method is ``"logit"``, ``"newcombe"``, or ``""`` where one observation on a side leaves no interval.
     """
-    if not math.isfinite(spread.variance):
+    if not math.isfinite(estimate.variance):
         return NO_INTERVAL, ""
-    if 0 < area < 1 and spread.variance > 0:
-        return logit_interval(area, spread, confidence), "logit"
-    return separated_interval(area, spread.low, spread.high, confidence), "newcombe"
+    if 0 < area < 1 and estimate.variance > 0:
+        return logit_interval(area, estimate, confidence), "logit"
+    return separated_interval(area, estimate.low, estimate.high, confidence), "newcombe"
 
 
-def logit_interval(area: float, spread: AreaVariance, confidence: float = 0.95) -> Interval:
+def logit_interval(area: float, estimate: AreaVariance, confidence: float = 0.95) -> Interval:
     """Confidence interval of an AUC from its variance, on the logit scale, so that it stays inside 0 to 1.
 
     logit A -+ t SE / (A (1 - A)), taken back by the logistic function (M. S. Pepe, The Statistical Evaluation of
@@ -145,9 +145,9 @@ def logit_interval(area: float, spread: AreaVariance, confidence: float = 0.95) 
     from scipy.special import expit, logit
     from scipy.stats import t
 
-    if not (0 < area < 1 and math.isfinite(spread.variance)):
+    if not (0 < area < 1 and math.isfinite(estimate.variance)):
         return NO_INTERVAL
-    half = t.ppf(0.5 + confidence / 2, spread.freedom) * math.sqrt(spread.variance) / (area * (1 - area))
+    half = t.ppf(0.5 + confidence / 2, estimate.freedom) * math.sqrt(estimate.variance) / (area * (1 - area))
     middle = logit(area)
     return float(expit(middle - half)), float(expit(middle + half))
 
@@ -172,8 +172,8 @@ def separated_interval(area: float, m: float, n: float, confidence: float = 0.95
     half = (m + n) / 2 - 1
 
     def miss(a: float) -> float:
-        spread = a * (1 - a) / (m * n) * (1 + half * ((1 - a) / (2 - a) + a / (1 + a)))
-        return (a - area) ** 2 - z2 * spread
+        variance_at = a * (1 - a) / (m * n) * (1 + half * ((1 - a) / (2 - a) + a / (1 + a)))
+        return (a - area) ** 2 - z2 * variance_at
 
     # miss is positive at the end that is away from the area, negative beside it, zero at the limit.
     low = 0.0 if miss(1e-12) <= 0 else brentq(miss, 1e-12, max(area - 1e-12, 2e-12))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..colors import OUTLINED, REGION_COLORS
-from ..preview import PSR_COLOURS, PSR_LIMITS
+from ..preview import PSR_COLORS, PSR_LIMITS
 from ..volume import Volume
-from .comparison import Comparison
+from .comparison import Agreement, Comparison
 from .contrast import Contrast, Roc
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
     width = max(5.5, 1.05 * len(whole) + 1.2)
     figure, (axes,) = _canvas(width, 5.0, 1, title, footer)
     for k, row in enumerate(whole):
-        colour = REGION_COLORS.get(row["region"], "0.5")
+        color = REGION_COLORS.get(row["region"], "0.5")
         stats = {
             "med": row["median"],
             "q1": row["p25"],
@@ -105,7 +105,7 @@ def box_figure(rows: Sequence[dict[str, Any]], *, title: str = "", footer: str =
             showfliers=False,
             manage_ticks=False,
             patch_artist=True,
-            boxprops={"facecolor": colour, "alpha": 0.55, "edgecolor": "0.2"},
+            boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": "0.2"},
             medianprops={"color": "black"},
             meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"},
         )
@@ -162,8 +162,8 @@ def overlay_figure(
     cuts = _slices(masks.get("lesion"), inside, shown.spacing[2], columns)
     aspect = shown.spacing[1] / shown.spacing[0]
 
-    rows = [("PSR", None), ("Regions", tuple(masks))]
-    if behind is not None:
+    rows: list[tuple[str, tuple[str, ...] | None]] = [("PSR", None), ("Regions", tuple(masks))]
+    if backdrop is not None:
         rows.insert(0, (backdrop[0], ("lesion",)))
     panel, left, right, top, bottom = 1.75, 0.35, 0.95, 0.45, 0.85
     tall = panel * aspect * (along.stop - along.start) / max(across.stop - across.start, 1)
@@ -174,16 +174,15 @@ def overlay_figure(
         for c, k in enumerate(cuts):
             axes = figure.add_axes(((left + c * panel) / width, y, 0.99 * panel / width, 0.99 * tall / height))
             axes.set_axis_off()
-            grey = r == 0 and behind is not None
-            if grey:
+            if r == 0 and behind is not None:
                 image = np.where(behind[across, along, k] == 0, np.nan, behind[across, along, k])  # black around it
-                limits, colours = _window(behind, inside), "gray"
+                limits, colors = _window(behind, inside), "gray"
             else:
                 image = np.where(inside[across, along, k], shown.array[across, along, k], np.nan)
-                limits, colours = PSR_LIMITS, PSR_COLOURS
+                limits, colors = PSR_LIMITS, PSR_COLORS
             drawn = axes.imshow(
                 image[::-1].T,
-                cmap=colours,
+                cmap=colors,
                 vmin=limits[0],
                 vmax=limits[1],
                 origin="lower",
@@ -256,7 +255,9 @@ def bland_altman_figure(
     both = where & np.isfinite(a.array) & np.isfinite(b.array)
     x, y = a.array[both].astype(np.float64), b.array[both].astype(np.float64)
     lesions = [row for row in comparison.regions if row["lesion"] is not None and math.isfinite(row["difference"])]
-    panels = [("Voxels (darker: more)", comparison.voxel, (x + y) / 2, x - y)]
+    panels: list[tuple[str, Agreement, np.ndarray, np.ndarray]] = []
+    if comparison.voxel is not None:
+        panels.append(("Voxels (darker: more)", comparison.voxel, (x + y) / 2, x - y))
     if comparison.lesion is not None:
         means = np.array([(row["mean"] + row["reference_mean"]) / 2 for row in lesions])
         panels.append(("Lesions", comparison.lesion, means, np.array([row["difference"] for row in lesions])))

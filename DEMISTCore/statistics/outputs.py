@@ -104,7 +104,7 @@ def _draw_and_write(
         files["box plots"] = save_figure(figure, folder / "boxes.png")
     figure = figures.overlay_figure(psr, regions, backdrop=backdrop, title=source, footer=footer)
     files["overlay"] = save_figure(figure, folder / "overlay.png")
-    if analysis.comparison is not None:
+    if analysis.comparison is not None and reference is not None:
         rows, columns = analysis.comparison.regions, tuple(COMPARISON_COLUMNS)
         files["comparison"] = write_table(folder / "comparison.csv", rows, columns)
         if tsv:

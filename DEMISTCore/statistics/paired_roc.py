@@ -77,8 +77,6 @@ def paired_areas(
     >>> round(told.first, 3), round(told.second, 3), round(told.difference, 3)
     (0.875, 0.667, 0.208)
     """
-    from scipy.stats import norm
-
     (a_low, b_low), (a_high, b_high) = ((np.ravel(np.asarray(v, np.float64)) for v in pair) for pair in (low, high))
     low_patients, high_patients = np.ravel(low_patients), np.ravel(high_patients)
     if not a_low.shape == b_low.shape == low_patients.shape or not a_high.shape == b_high.shape == high_patients.shape:
@@ -87,7 +85,7 @@ def paired_areas(
     second, b10, b01 = placements(b_low, b_high)
     difference, d10, d01 = first - second, a10 - b10, a01 - b01
     plain = variance(d10, d01)
-    ci, p = _normal(difference, plain.variance, norm, confidence)
+    ci, p = _normal(difference, plain.variance, confidence)
     clustered = clustered_variance(d10, d01, low_patients, high_patients)
     ci_patients, p_patients = _student(difference, clustered, confidence)
     names = np.union1d(low_patients, high_patients)
@@ -109,7 +107,11 @@ def paired_areas(
 
 
 def kernel_sums(
-    low: np.ndarray, low_patients: np.ndarray, high: np.ndarray, high_patients: np.ndarray, names: Sequence[int]
+    low: np.ndarray,
+    low_patients: np.ndarray,
+    high: np.ndarray,
+    high_patients: np.ndarray,
+    names: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
     """Sums of k(x, y) = 1 if x < y, 1/2 if equal, over lesion voxels of patient i and white matter of j, (P, P).
 
@@ -140,23 +142,25 @@ def _bootstrap(
     return moved[kept] / pairs[kept]
 
 
-def _normal(difference: float, spread: float, norm: object, confidence: float) -> tuple[Interval, float]:
-    if not math.isfinite(spread):
+def _normal(difference: float, squared: float, confidence: float) -> tuple[Interval, float]:
+    from scipy.stats import norm
+
+    if not math.isfinite(squared):
         return NO_INTERVAL, math.nan
-    if spread <= 0:
+    if squared <= 0:
         return (difference, difference), 1.0 if difference == 0 else math.nan
-    error = math.sqrt(spread)
+    error = math.sqrt(squared)
     half = norm.ppf(0.5 + confidence / 2) * error
     return (difference - half, difference + half), float(2 * norm.sf(abs(difference) / error))
 
 
-def _student(difference: float, spread: AreaVariance, confidence: float) -> tuple[Interval, float]:
+def _student(difference: float, estimate: AreaVariance, confidence: float) -> tuple[Interval, float]:
     from scipy.stats import t
 
-    if not math.isfinite(spread.variance):
+    if not math.isfinite(estimate.variance):
         return NO_INTERVAL, math.nan
-    if spread.variance <= 0:
+    if estimate.variance <= 0:
         return (difference, difference), 1.0 if difference == 0 else math.nan
-    error = math.sqrt(spread.variance)
-    half = float(t.ppf(0.5 + confidence / 2, spread.freedom)) * error
-    return (difference - half, difference + half), float(2 * t.sf(abs(difference) / error, spread.freedom))
+    error = math.sqrt(estimate.variance)
+    half = float(t.ppf(0.5 + confidence / 2, estimate.freedom)) * error
+    return (difference - half, difference + half), float(2 * t.sf(abs(difference) / error, estimate.freedom))

@@ -91,7 +91,7 @@ def region_table(
     if uncertainty is None and seeds:
         uncertainty = psr.with_array(np.std([s.array for s in seeds], axis=0, ddof=1, dtype=np.float64))
     values = psr.array.ravel()
-    spread = None if uncertainty is None else uncertainty.array.ravel()
+    sd = None if uncertainty is None else uncertainty.array.ravel()
     maps = [s.array.ravel() for s in seeds]
     millilitres = psr.grid.voxel_volume_ml
     rows = []
@@ -100,9 +100,11 @@ def region_table(
         row = {**start, "voxels": int(index.size), "missing": int((~np.isfinite(here)).sum())}
         row["volume_ml"] = float(index.size * millilitres)
         row |= describe(here)
-        ends = (None, None) if intervals is None else intervals.of(row, here, spread[index], millilitres)
-        row["mean_ci90_low"], row["mean_ci90_high"] = ends
-        row["uncertainty"] = None if spread is None else _mean(spread[index])
+        if intervals is not None and sd is not None:
+            row["mean_ci90_low"], row["mean_ci90_high"] = intervals.of(row, here, sd[index], millilitres)
+        else:
+            row["mean_ci90_low"] = row["mean_ci90_high"] = None
+        row["uncertainty"] = None if sd is None else _mean(sd[index])
         row["seed_sd"] = float(np.std([_mean(m[index]) for m in maps], ddof=1)) if maps else None
         rows.append(row)
     return rows

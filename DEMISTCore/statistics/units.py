@@ -15,7 +15,7 @@ import numpy as np
 _TRIES = 25
 
 
-def blocks(where: tuple[np.ndarray, np.ndarray, np.ndarray], spacing: Sequence[float], edge_mm: float) -> np.ndarray:
+def blocks(where: tuple[np.ndarray, ...], spacing: Sequence[float], edge_mm: float) -> np.ndarray:
     """The number of the cube, ``edge_mm`` wide, that each voxel lies in; along the volume's own axes.
 
     Args:
@@ -34,7 +34,7 @@ def blocks(where: tuple[np.ndarray, np.ndarray, np.ndarray], spacing: Sequence[f
 
 
 def matched_patches(
-    mask: np.ndarray, sizes: Sequence[int], spacing: Sequence[float], *, per_size: int = 1, seed: int = 0
+    mask: np.ndarray, sizes: Sequence[int] | np.ndarray, spacing: Sequence[float], *, per_size: int = 1, seed: int = 0
 ) -> list[np.ndarray]:
     """Compact patches of given numbers of voxels, cut out of ``mask`` without overlap.
 

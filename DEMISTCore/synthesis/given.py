@@ -44,13 +44,18 @@ class Mean:
 
     Attributes:
         psr: fraction, float32 (X, Y, Z).
-        spread: predicted standard deviation of its local error, fraction, not yet calibrated.
+        sd: predicted standard deviation of its local error, fraction, not yet calibrated.
         described: the numbers that describe the input as a whole, see :func:`DEMISTCore.networks.knowledge.describe`.
     """
 
     psr: np.ndarray
-    spread: np.ndarray
+    sd: np.ndarray
     described: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The former name of :attr:`sd`, (X, Y, Z)."""
+        return self.sd
 
 
 def layout(device: torch.device) -> torch.memory_format:
@@ -96,7 +101,7 @@ def encode(
     described = describe(condition, (condition != 0).any(0), bundle.spacing)
     known = np.concatenate([described, np.zeros(PROTOCOL_WIDTH, np.float32) if protocol is None else protocol])
     on = {name: (guidance or {}).get(name, 1.0) != 0 for name in ("semantic", "spatial", "adaptive")}
-    mean = bundle.demist.mean.to(device)
+    mean = bundle.demist.mean_network.to(device)
     with torch.no_grad(), autocast(device, dtype):
         c = condition_latents() if bundle.config.mean.semantic else None  # only tokens read it
         seen = mean.see(x, c, torch.from_numpy(known)[None].to(device), **on)
@@ -104,22 +109,27 @@ def encode(
 
 
 def predict_mean(bundle: Bundle, given: Given, mask: np.ndarray | None, dtype: torch.dtype) -> Mean:
-    """The posterior mean and its predicted spread.
+    """The posterior mean and its predicted standard deviation.
 
     ``mask`` is (X, Y, Z).
 
     Args:
         bundle: one with a mean network.
         given: of :func:`encode`.
-        mask: brain on the model grid; outside it PSR and spread are 0.
+        mask: brain on the model grid; outside it PSR and deviation are 0.
         dtype: precision of the network.
+
+    Raises:
+        ValueError: a model without a mean network.
     """
     import torch
 
+    if given.seen is None or given.described is None:
+        raise ValueError(f"Bundle {bundle.name} has no network for the mean.")
     with torch.no_grad(), autocast(given.seen.estimate.device, dtype):
-        image, spread = bundle.demist.mean.decode(given.seen)
+        image, log_sd = bundle.demist.mean_network.decode(given.seen)
     psr = np.maximum(image[0, 0].cpu().numpy() * np.float32(bundle.psr_range), 0)
-    deviation = spread[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)
+    deviation = log_sd[0, 0].exp().cpu().numpy() * np.float32(bundle.psr_range)
     if mask is not None:
         psr, deviation = (np.where(mask > 0, a, np.float32(0)) for a in (psr, deviation))
     return Mean(psr, deviation, given.described)
@@ -156,7 +166,7 @@ def decode_latent(
             import torch
 
             with torch.no_grad(), autocast(z.device, dtype):
-                mean = bundle.demist.mean.decode(given.seen)[0][0, 0].cpu().numpy()
+                mean = bundle.demist.mean_network.decode(given.seen)[0][0, 0].cpu().numpy()
             given.offset.append(mean - detail * plain(given.seen.estimate, None))
         image = detail * image + given.offset[0]
     psr = np.maximum(image * np.float32(bundle.psr_range), 0)

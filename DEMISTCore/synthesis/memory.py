@@ -48,8 +48,8 @@ def check_memory(bundle: Bundle, t1w: Volume, device: torch.device, dtype: torch
     Raises:
         InputError: too little memory is free.
     """
-    shape = [min(n, 256.0) / bundle.spacing for n in t1w.grid.extent]
-    shape = [int(-(-min(n, 208 / bundle.spacing) // bundle.config.multiple)) * bundle.config.multiple for n in shape]
+    sides = [min(n, 256.0) / bundle.spacing for n in t1w.grid.extent]
+    shape = [int(-(-min(n, 208 / bundle.spacing) // bundle.config.multiple)) * bundle.config.multiple for n in sides]
     prepare = min(_PREPARE_BASE, 200 * int(np.prod(shape))) + _PREPARE_PER_VOXEL * int(np.prod(t1w.shape))
     sampling = model_memory(bundle, shape, dtype)
     what = f"synthesis of {t1w.path or 'a T1w'} ({' x '.join(str(n) for n in t1w.shape)} voxels)"

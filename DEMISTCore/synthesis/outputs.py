@@ -131,7 +131,7 @@ def write(result: Synthesis, clock: Clock) -> None:
         temporary = dict(zip(result.files, paths))
         if "psr" in temporary:
             result.psr.write(temporary["psr"], description=description)
-        if "uncertainty" in temporary:
+        if "uncertainty" in temporary and result.uncertainty is not None:
             result.uncertainty.write(temporary["uncertainty"], description=f"SD of {description}")
         for seed, sample in zip(result.provenance["settings"]["seeds"], result.samples):
             if f"seed {seed}" in temporary:

@@ -75,7 +75,7 @@ def synthesize(
         seeds: how many samples (0, 1, ... n-1), or which seeds. Default: the bundle's recommendation, as for ``steps``
             and ``sampler``.
         steps: sampling steps.
-        sampler: ``ddpm``, ``ddim`` or ``dpmpp_2m``.
+        sampler: by its name in :data:`DEMISTCore.samplers.SAMPLERS`, such as ``ddim``.
         guidance: weight by stream (``semantic``, ``spatial``, ``adaptive``, or ``all``), see
             :class:`DEMISTCore.diffusion.Guided`. 1 is plain conditioning, 0 switches a stream off.
         mode: ``mean``, the map with the lowest error, in one pass, or ``sample``, maps with realistic detail, one per
@@ -118,7 +118,7 @@ def synthesize(
         plan = plan_sampling(model, seed_list, steps, sampler, guidance, mode=mode)
         if uncertainty and model.config.mean is None and len(plan.seeds) < 2:
             raise InputError("Uncertainty is the spread over seeds and needs at least two; give --seeds 4.")
-        if write_samples:
+        if write_samples and out is not None:
             outputs |= {f"seed {seed}": beside(out, f"seed-{seed}") for seed in plan.seeds}
             check_outputs(outputs, overwrite, sources)
         inputs = {"T1w": as_volume(t1w, "T1w"), "FLAIR": as_volume(flair, "FLAIR")}
@@ -140,7 +140,8 @@ def synthesize(
 
     vector, remarks = _protocol(inputs, protocol)
     native, on_grid = RunningDeviation(), RunningDeviation()
-    samples, means = [], []
+    samples: list[Volume] = []
+    means: list[Mean] = []
     for sample in generate(
         model,
         prepared.array,
@@ -162,12 +163,12 @@ def synthesize(
             if keep_samples or write_samples:
                 samples.append(volume)
 
-    psr, spread = native.volumes(prepared.native)
+    psr, sd = native.volumes(prepared.native)
     model_maps = on_grid.volumes(prepared.grid)
-    known = {"kind": "standard deviation over seeds" if spread is not None else "none"}
+    known = {"kind": "standard deviation over seeds" if sd is not None else "none"}
     if means:
         deviation, known, unlike = _deviation(model, means[0])
-        spread = prepared.to_native(deviation)
+        sd = prepared.to_native(deviation)
         model_maps = model_maps[0], Volume(deviation, prepared.grid.affine)
         remarks += unlike
     settings = {
@@ -176,12 +177,12 @@ def synthesize(
         "precision": str(dtype).removeprefix("torch."),
         **chosen,
     }
-    told = provenance(model, identities, settings, outputs, prepared, psr, spread)
+    told = provenance(model, identities, settings, outputs, prepared, psr, sd)
     told["warnings"] += remarks
     told["uncertainty"] = known
     if means:
         told["protocol"] = {"known": known_keys(vector), "vector": [round(float(value), 4) for value in vector]}
-    result = Synthesis(psr, spread, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
+    result = Synthesis(psr, sd, samples, prepared.native_mask, told, prepared, *model_maps, dict(outputs))
     clock.report("write", "write", 0.0)
     write(result, clock)
     clock.end()
@@ -191,7 +192,7 @@ def synthesize(
 def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], list[str]]:
     """Standard deviation on the model grid, what it is, and a warning where the scans are unlike the training's."""
     if model.calibration is None:
-        return mean.spread, {"kind": "predicted standard deviation, not calibrated"}, []
+        return mean.sd, {"kind": "predicted standard deviation, not calibrated"}, []
     ood = None if model.typical is None else model.typical.distance(mean.described)
     warning = model.calibration.warning(ood)
     known = {
@@ -200,7 +201,7 @@ def _deviation(model: Bundle, mean: Mean) -> tuple[np.ndarray, dict[str, Any], l
         "widened": model.calibration.widening(ood),
         "calibration": model.calibration.to_dict(),
     }
-    return model.calibration.voxel_sd(mean.psr, mean.spread, ood), known, [warning] if warning else []
+    return model.calibration.voxel_sd(mean.psr, mean.sd, ood), known, [warning] if warning else []
 
 
 def _protocol(
@@ -218,7 +219,7 @@ def _protocol(
 def _prepared(inputs: Mapping[str, Volume], options: Mapping[str, Any], reuse: Reuse, clock: Clock) -> Prepared:
     """The images as the model sees them: what ``reuse`` has of the same images and options, or made now."""
     key = (*((name, volume.shape, reuse.content(volume)) for name, volume in inputs.items()), *options.items())
-    if reuse.knows(key):
+    if reuse.knows(key) and reuse.prepared is not None:
         clock.skip("prepare")
         return reuse.prepared
     from ..preprocess import prepare

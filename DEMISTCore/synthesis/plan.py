@@ -94,6 +94,8 @@ def plan_sampling(
     if mode == "mean":
         return _plan_mean(bundle, guidance)
     weights = advice["guidance"] if guidance is None else guidance
+    begin = float(advice["start"] if start is None else start)
+    own = float(advice["detail"] if detail is None else detail)
     plan = SamplingPlan(
         mode,
         tuple(check_seeds(advice["seeds"] if seeds is None else seeds)),
@@ -101,15 +103,15 @@ def plan_sampling(
         advice["steps"] if steps is None else steps,
         float(advice["eta"] if eta is None else eta),
         spacing or advice["spacing"],
-        float(advice["start"] if start is None else start),
-        float(advice["detail"] if detail is None else detail),
+        begin,
+        own,
         {name: float(weight) for name, weight in weights.items()},
     )
-    _check(plan, bundle)
+    _check(plan, begin, own, bundle)
     return plan
 
 
-def _check(plan: SamplingPlan, bundle: Bundle) -> None:
+def _check(plan: SamplingPlan, start: float, detail: float, bundle: Bundle) -> None:
     from ..diffusion import SAMPLERS, SPACINGS
 
     if plan.sampler not in SAMPLERS:
@@ -121,11 +123,11 @@ def _check(plan: SamplingPlan, bundle: Bundle) -> None:
         raise InputError(f"The number of sampling steps must be 1 to {limit}, not {plan.steps}.")
     if not 0 <= plan.eta <= 1:
         raise InputError(f"eta must be 0 to 1, not {plan.eta}.")
-    if not 0 < plan.start <= 1:
-        raise InputError(f"start must be above 0 and at most 1, not {plan.start}.")
-    if not 0 <= plan.detail <= 1:
-        raise InputError(f"detail must be 0 to 1, not {plan.detail}.")
-    if plan.start < 1 and bundle.config.mean is None:
+    if not 0 < start <= 1:
+        raise InputError(f"start must be above 0 and at most 1, not {start}.")
+    if not 0 <= detail <= 1:
+        raise InputError(f"detail must be 0 to 1, not {detail}.")
+    if start < 1 and bundle.config.mean is None:
         raise InputError(f"Bundle {bundle.name} has no mean network to start from; leave start at 1.")
     _check_guidance(bundle, plan.guidance)
 

@@ -90,10 +90,10 @@ def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
     return described
 
 
-def _summary(psr: Volume, uncertainty: Volume | None, mask: Volume) -> dict[str, float]:
+def _summary(psr: Volume, uncertainty: Volume | None, mask: Volume) -> dict[str, float | list[float]]:
     inside = mask.array > 0
     values = psr.array[inside]
-    summary = {
+    summary: dict[str, float | list[float]] = {
         "brain_volume_ml": round(float(inside.sum()) * mask.grid.voxel_volume_ml, 1),
         "psr_median": round(float(np.median(values)), 4),
         "psr_5_to_95_percentile": [round(float(v), 4) for v in np.percentile(values, (5, 95))],

@@ -76,7 +76,7 @@ def _content(volume: Volume) -> str:
     """SHA-256 of the voxels in C order, of the affine, and of how a file says it, which results repeat."""
     digest = hashlib.sha256()
     for start in range(0, volume.shape[0], 16):  # in blocks: other orders need no second copy of the whole
-        digest.update(np.ascontiguousarray(volume.array[start : start + 16]))
+        digest.update(np.ascontiguousarray(volume.array[start : start + 16]).data)
     digest.update(volume.affine.tobytes())
     if volume.forms is not None:
         digest.update(volume.forms.tobytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def generate(
 
     Args:
         bundle: a demist bundle.
-        condition: float32 (2, X, Y, Z), normalised T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
+        condition: float32 (2, X, Y, Z), normalized T1w and FLAIR on the model grid: ``Prepared.array``. Extents must
             be multiples of ``bundle.config.multiple``.
         mask: brain on that grid; outside it PSR is 0.
         plan: what to sample, checked; None: of the arguments that follow, to ``detail``.
@@ -143,6 +144,9 @@ def generate(
             yield mean.psr
             return
 
+    start, detail, seen = plan.start, plan.detail, given.seen
+    if plan.sampler is None or plan.spacing is None or start is None or detail is None:
+        raise ValueError("A plan of samples needs sampler, spacing, start and detail; plan_sampling fills them in.")
     schedule = replace(bundle.schedule, spacing=plan.spacing)
     sample = SAMPLERS[plan.sampler]
     with clock.stage("encode"), torch.no_grad(), _deterministic(), autocast(device, dtype):
@@ -155,12 +159,15 @@ def generate(
             return demist(z.contiguous(memory_format=layout(device)), t, conditioned, streams)
 
     def to_psr(z: torch.Tensor, done: Callable[[float], None] | None = None) -> np.ndarray:
-        return decode_latent(bundle, given, z, mask, dtype, memory, done, plan.detail)
+        return decode_latent(bundle, given, z, mask, dtype, memory, done, detail)
 
     def begin(noise: torch.Tensor) -> torch.Tensor:
-        if plan.start >= 1:
+        if start >= 1 or seen is None:
             return noise
-        return schedule.add_noise(given.seen.estimate.float(), noise, schedule.begin(plan.start, plan.steps))
+        return schedule.add_noise(seen.estimate.float(), noise, schedule.begin(start, plan.steps))
+
+    def decoding(done: float, i: int, words: str) -> None:
+        report(words, "seeds", (i + 0.7 + 0.3 * done) / count)
 
     guided = Guided(predict, [name for name, built in demist.built if built], plan.guidance)
     count = len(plan.seeds)
@@ -184,11 +191,11 @@ def generate(
                 plan.steps,
                 noise=draw,
                 eta=plan.eta,
-                start=plan.start,
+                start=start,
                 callback=step_done,
             )
         with clock.stage("decode"), _deterministic():
-            psr = to_psr(z, lambda done, i=i, words=words: report(words, "seeds", (i + 0.7 + 0.3 * done) / count))
+            psr = to_psr(z, partial(decoding, i=i, words=words))
         _require_finite(psr, f"seed {seed}", dtype)
         yield psr
 

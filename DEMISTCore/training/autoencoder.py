@@ -109,6 +109,7 @@ class DiscriminatorObjective(nn.Module):
 class AutoencoderStage(Stage):
     """See :class:`.stage.Stage`."""
 
+    model: ModelConfig
     score = "psr_mae"
 
     def __init__(
@@ -226,7 +227,7 @@ def read_patch(
         "labels": labels,
         "brain": (labels > 0).astype(np.float32),
     }
-    if with_known:
+    if with_known and known is not None:
         sample["known"] = known
     return {name: np.flip(value, -3) if flip else value for name, value in sample.items()}
 

@@ -76,6 +76,7 @@ def prediction_error(
 class BackboneStage(Stage):
     """See :class:`.stage.Stage`."""
 
+    model: ModelConfig
     score = "loss"
 
     def __init__(

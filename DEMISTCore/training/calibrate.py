@@ -105,7 +105,7 @@ def calibrate(
             inside &= np.asarray(entry.known) > 0
             distance, person = typical.distance(mean.described), f"{folder} {entry.subject}"
             group = _anatomy(Path(entry.meta["inputs"][2]))
-            yield Case(mean.psr, mean.spread, truth, labels, inside, voxel_ml, distance, person, group)
+            yield Case(mean.psr, mean.sd, truth, labels, inside, voxel_ml, distance, person, group)
 
     try:
         everyone = (case for folder in datasets for case in cases(folder))

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PAGE, TABLE = "check.html", "check.json"
 #: A person's mean PSR in tissue is within this factor of the cohort's median, or a person should look.
 UNUSUAL = 1.5
-_TISSUE = 0.4  # of normalised T1w and FLAIR, whose median in tissue is 0.5
+_TISSUE = 0.4  # of normalized T1w and FLAIR, whose median in tissue is 0.5
 
 
 @dataclass

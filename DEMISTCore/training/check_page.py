@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import atomic_path
-from ..preview import PSR_COLOURS, PSR_LIMITS
+from ..preview import PSR_COLORS, PSR_LIMITS
 
 if TYPE_CHECKING:
     from .check import Finding, Report
@@ -102,6 +102,8 @@ def _picture(one: Finding) -> str:
     from matplotlib.figure import Figure
 
     entry = one.entry
+    if entry is None:
+        raise ValueError(f"{one.choice.name} could not be prepared, so there is nothing to draw.")
     t1w, flair = np.asarray(entry.x, np.float32)
     y, known = np.asarray(entry.y, np.float32), np.asarray(entry.known) > 0
     inside = np.asarray(entry.labels) > 0
@@ -116,7 +118,7 @@ def _picture(one: Finding) -> str:
         axes.set_axis_off()
         axes.imshow(cut(t1w if name != "FLAIR" else flair), cmap="gray", vmin=0, vmax=1, origin="lower")
         if name == "PSR":
-            axes.imshow(cut(shown), cmap=PSR_COLOURS, vmin=PSR_LIMITS[0], vmax=PSR_LIMITS[1], origin="lower")
+            axes.imshow(cut(shown), cmap=PSR_COLORS, vmin=PSR_LIMITS[0], vmax=PSR_LIMITS[1], origin="lower")
             axes.contour(cut(t1w), levels=[_white_level(t1w, inside)], colors="cyan", linewidths=0.4, origin="lower")
         axes.set_title("PSR, T1w's outline" if name == "PSR" else name, color="white", fontsize=8)
     stream = io.BytesIO()

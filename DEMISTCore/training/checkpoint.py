@@ -15,7 +15,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,8 @@ from ..errors import InputError
 from ..files import atomic_path, sha256
 from .groups import Settings
 from .settings import build, read_yaml, to_dict, write_yaml
+
+S = TypeVar("S", bound=Settings)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,16 @@ class Run:
                 "settings": to_dict(self.settings),
             },
         )
+
+    def settings_as(self, kind: type[S]) -> S:
+        """The settings, with the keys of their stage.
+
+        Raises:
+            InputError: the run is of a stage whose settings are not of ``kind``.
+        """
+        if not isinstance(self.settings, kind):
+            raise InputError(f"{self.folder} is a run of {self.stage}; give one of another stage.")
+        return self.settings
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:

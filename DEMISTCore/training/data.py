@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,7 +190,7 @@ class PreparedSession:
 
     @property
     def x(self) -> np.ndarray:
-        """T1w and FLAIR, normalised, 0 outside the brain: float16 (2, X, Y, Z)."""
+        """T1w and FLAIR, normalized, 0 outside the brain: float16 (2, X, Y, Z)."""
         return np.load(self.folder / "x.npy", mmap_mode="r")
 
     @property
@@ -251,12 +252,14 @@ def crop(array: np.ndarray, start: Sequence[int], size: Sequence[int]) -> np.nda
     """
     lead = array.shape[:-3]
     result = np.zeros((*lead, *size), array.dtype)
-    source, target = [], []
+    # Typed by hand: an ellipsis before slices is more than numpy's stubs can tell from an index by arrays.
+    source: list[EllipsisType | slice] = [...]
+    target: list[EllipsisType | slice] = [...]
     for s, n, extent in zip(start, size, array.shape[-3:]):
         low, high = max(s, 0), min(s + n, extent)
         source.append(slice(low, max(high, low)))
         target.append(slice(low - s, max(high, low) - s))
-    result[(..., *target)] = array[(..., *source)]
+    result[tuple(target)] = array[tuple(source)]
     return result
 
 
@@ -269,12 +272,12 @@ def random_patch(
     entry: PreparedSession, size: Sequence[int], rng: np.random.Generator, lesions: float = 0.3
 ) -> list[int]:
     """Start of a patch centred (with jitter) on a lesion or, else, on any brain voxel."""
-    places = entry.voxel_indices("lesion")
-    if not len(places) or rng.random() >= lesions:
-        places = entry.voxel_indices("brain")
-    if not len(places):
+    indices = entry.voxel_indices("lesion")
+    if not len(indices) or rng.random() >= lesions:
+        indices = entry.voxel_indices("brain")
+    if not len(indices):
         raise InputError(f"{entry.name} has an empty brain mask; fix or exclude it (exclude_subjects=).")
-    centre = np.asarray(places[rng.integers(len(places))], int)
+    centre = np.asarray(indices[rng.integers(len(indices))], int)
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
     return clamp_start([c + j - n // 2 for c, j, n in zip(centre, jitter, size)], size, entry.labels.shape)
 
@@ -283,7 +286,7 @@ def augment(x: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) 
     """Random contrast of (2, X, Y, Z) inside the brain, each modality by itself; 0 outside stays 0.
 
     Wide on purpose: networks trained over many contrasts work on scanners they have never seen (Billot et al. 2023,
-    SynthSeg). The tissue's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalise`) and is the fixed point of
+    SynthSeg). The tissue's median sits at 0.5 (see :func:`DEMISTCore.preprocess.normalize`) and is the fixed point of
     gain and gamma.
     """
     from scipy.ndimage import gaussian_filter

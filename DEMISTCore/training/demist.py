@@ -59,8 +59,9 @@ class DemistObjective(nn.Module):
         (B, 1, x, y, z), how far z is known.
         """
         z, noise, t, z_known = batch["z"], batch["noise"], batch["t"], batch.get("z_known")
-        if progress < self.settings.estimate_first and self.estimates:
-            loss = known_mean((self.demist.spatial.estimate(batch["c"]).float() - z).square(), z_known)
+        estimate = self.demist.spatial.estimate if self.estimates else None
+        if estimate is not None and progress < self.settings.estimate_first:
+            loss = known_mean((estimate(batch["c"]).float() - z).square(), z_known)
             return {"loss": loss, "estimate": loss}
         seen = None
         if self.demist.mean is not None:
@@ -105,9 +106,13 @@ class DemistObjective(nn.Module):
         return decoded[:, :, x, y, w]
 
 
+_NOTHING = np.zeros(0)
+
+
 class DemistStage(Stage):
     """See :class:`.stage.Stage`."""
 
+    model: ModelConfig
     score = "loss"
 
     def __init__(
@@ -123,7 +128,7 @@ class DemistStage(Stage):
     ) -> None:
         base = foundation.model
         self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams, mean and mean[0])
-        settings.schedule = dict(foundation.schedule)  # the noise the backbone knows
+        settings.schedule = dict(foundation.noise)  # the noise the backbone knows
         self.settings, self.contexts = settings, contexts
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
@@ -225,13 +230,13 @@ class DemistStage(Stage):
         if self._known:
             scan = self._collate([self._scan(crop)])
             batch = {name: value.to(device) for name, value in scan.items()}
-            seen = see(self.demist.mean, {**batch, "c": batch["c_whole"], "offset": offset})
+            seen = see(self.demist.mean_network, {**batch, "c": batch["c_whole"], "offset": offset})
         return self.demist.condition(c, offset=offset, seen=seen)
 
     def _to_decode(self, crop: Crop, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A small box inside the crop, the best of a few by the brain it holds, with its PSR and labels."""
         s, factor = self.settings, self.model.psr.factor
-        best: tuple[float, list[int], np.ndarray, list[int], np.ndarray] | None = None
+        best: tuple[float, list[int], np.ndarray, list[int], np.ndarray] = (-1.0, [], _NOTHING, [], _NOTHING)
         voxels = [n * factor for n in s.decode]
         for _ in range(4):
             start = [int(rng.integers(s.decode_halo, n - m - s.decode_halo + 1)) for n, m in zip(crop.size, s.decode)]
@@ -242,7 +247,7 @@ class DemistStage(Stage):
             known = read_known(crop.latents.prepared, origin, voxels)
             labels = np.where(known > 0, labels, labels.dtype.type(0))
             share = float((labels > 0).mean())
-            if best is None or share > best[0]:
+            if share > best[0]:
                 best = share, start, labels, origin, known
         _, start, labels, origin, known = best
         y = crop_array(crop.latents.prepared.y, origin, voxels).astype(np.float32) / self.psr_range
@@ -266,11 +271,11 @@ class DemistStage(Stage):
             target = self.schedule.target(z.expand_as(noise), noise, t)
             z_t = self.schedule.add_noise(z.expand_as(noise), noise, t)
             own = self._context(crop.latents, device)
-            losses.append(
-                error_by_time(
-                    lambda a, b, k=condition, own=own: self.demist(a, b, k, context=own), z_t, t, target, known
-                )
-            )
+
+            def answer(z_t: Tensor, t: Tensor, condition: Condition = condition, own: Tensor | None = own) -> Tensor:
+                return self.demist(z_t, t, condition, context=own)
+
+            losses.append(error_by_time(answer, z_t, t, target, known))
             if i < self.settings.validation_samples:
                 psnr.append(self._sample_psnr(crop, condition, own, device, seed=i))
         result = by_time(losses) | ({"estimate": float(np.mean(estimates))} if estimates else {})

@@ -121,6 +121,8 @@ def export_foundation(run: Run, folder: Path, wanted: Wanted) -> Bundle:
 
 def _export_published(run: Run, folder: Path, wanted: Wanted) -> Bundle:
     """The foundation under streams that were trained on a published backbone."""
+    if run.backbone is None:
+        raise InputError(f"{run.folder} has no published backbone (--backbone).")
     scales = read_scales(run.folder)
     foundation = replace(foundation_of(run), **{name: scales[name] for name in ("latent_scale", "condition_scale")})
     chain = _earlier(run)
@@ -151,7 +153,7 @@ def _save_foundation(
                 "autoencoder_condition": foundation.condition,
                 "backbone": foundation.backbone,
             },
-            schedule=NoiseSchedule(**foundation.schedule, prediction=foundation.model.backbone.prediction),
+            schedule=NoiseSchedule(**foundation.noise, prediction=foundation.model.backbone.prediction),
             latent_scale=foundation.latent_scale,
             condition_scale=foundation.condition_scale,
             psr_range=foundation.psr_range,
@@ -181,7 +183,7 @@ def export_demist(run: Run, folder: Path, wanted: Wanted) -> Bundle:
     trained = {name.removeprefix("demist."): value for name, value in run.weights(weights).items()}
     runs = [run]
     if run.mean_source:
-        demist.mean.load_state_dict(read_mean(run.mean_source, foundation_of(run), weights)[1].state_dict())
+        demist.mean_network.load_state_dict(read_mean(run.mean_source, foundation_of(run), weights)[1].state_dict())
         if (Path(run.mean_source) / "config.yaml").is_file():
             runs.insert(0, Run.read(run.mean_source))
     try:
@@ -209,7 +211,7 @@ def _check_base(run: Run, base: Bundle) -> None:
     if run.foundation_hash not in (None, trained_on.hash):
         raise InputError(f"{run.foundation} has changed since {run.folder} was trained on it; train the streams again.")
     scales = read_scales(run.folder)
-    ours, theirs = trained_on.backbone.state_dict(), base.backbone.state_dict()
+    ours, theirs = trained_on.backbone_network.state_dict(), base.backbone.state_dict()
     fits = math.isclose(scales["latent_scale"], base.latent_scale, rel_tol=1e-6) and ours.keys() == theirs.keys()
     fits = fits and math.isclose(trained_on.psr_range, base.psr_range, rel_tol=1e-6)
     # Half precision differs by 2^-8 at most (bf16), other weights by far more.
@@ -225,7 +227,9 @@ def provenance(runs: Sequence[Run], weights: str) -> dict[str, Any]:
     for run in runs:
         checkpoint = run.latest()
         settings = to_dict(run.settings)
-        settings.pop("model"), settings.pop("cache"), _hide_folder(settings)
+        settings.pop("model")
+        settings.pop("cache")
+        _hide_folder(settings)
         stages[run.stage] = {
             "data": Path(run.data).name if run.data else None,
             "steps": step_of(checkpoint),

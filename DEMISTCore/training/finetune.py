@@ -25,7 +25,7 @@ from ..uncertainty.conformal import subjects_needed
 from . import data
 from .check import PAGE, check, summary
 from .finetune_publish import publish
-from .finetune_scale import best_factor, copy_base, judge, predicted, with_scale
+from .finetune_scale import base_of, best_factor, copy_base, judge, predicted, with_scale
 from .groups import Settings
 from .settings import resolve, write_yaml
 
@@ -181,7 +181,8 @@ def told(words: dict[str, Any], target: Path) -> str:
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Settings of all stages, and those of one: ``mean.lr=1e-5``."""
-    common, own = [], {stage: [] for stage in _DEFAULTS}
+    common: list[str] = []
+    own: dict[str, list[str]] = {stage: [] for stage in _DEFAULTS}
     for word in overrides:
         stage, dot, rest = word.partition(".")
         if dot and stage in own and "=" in rest:
@@ -237,7 +238,7 @@ def _train(
     from .export import export
     from .start import start
 
-    base = str(scaled.base.folder)
+    base = str(base_of(scaled).folder)
     names = (
         []
         if {e.name for e in train} == {e.name for e in validation_set}

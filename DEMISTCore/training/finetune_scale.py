@@ -12,7 +12,7 @@ import numpy as np
 
 from ..acquisition import read_protocol
 from ..bundle import DESCRIPTION_FILE, Bundle, description_hash, load_bundle
-from ..errors import InputError
+from ..errors import BundleError, InputError
 from ..files import atomic_folder
 from . import data
 
@@ -82,12 +82,13 @@ def with_scale(bundle: Bundle, factor: float, folder: Path) -> Bundle:
     """
     if folder.exists():  # of a run that was stopped
         return load_bundle(folder)
+    under = base_of(bundle)
     base_folder = folder.with_name(f"{folder.name}-base")
-    base = {**bundle.base.info, "name": base_folder.name, "psr_range": bundle.base.psr_range * factor}
-    base["training"] = {**(base.get("training") or {}), "scaled": round(factor, 6), "from": bundle.base.hash}
+    base = {**under.info, "name": base_folder.name, "psr_range": under.psr_range * factor}
+    base["training"] = {**(base.get("training") or {}), "scaled": round(factor, 6), "from": under.hash}
     base["hash"] = description_hash(base)
     if not base_folder.exists():
-        copy_described(bundle.base.folder, base_folder, base)
+        copy_described(under.folder, base_folder, base)
     info = {key: value for key, value in bundle.info.items() if key != "uncertainty"}
     info |= {"name": folder.name, "base": {"name": base_folder.name, "hash": base["hash"]}}
     info["training"] = {**(info.get("training") or {}), "scaled": round(factor, 6), "from": bundle.hash}
@@ -108,6 +109,18 @@ def copy_described(source: Path, folder: Path, info: dict[str, Any]) -> None:
 
 def copy_base(bundle: Bundle, beside: Path) -> None:
     """The base of ``bundle`` beside another folder, where it is looked for; nothing if it is there."""
-    target = beside.with_name(bundle.base.name)
+    base = base_of(bundle)
+    target = beside.with_name(base.name)
     if not target.exists():
-        copy_described(bundle.base.folder, target, dict(bundle.base.info))
+        copy_described(base.folder, target, dict(base.info))
+
+
+def base_of(bundle: Bundle) -> Bundle:
+    """The foundation under a bundle of streams.
+
+    Raises:
+        BundleError: the bundle stands by itself.
+    """
+    if bundle.base is None:
+        raise BundleError(f"Bundle {bundle.folder} names no foundation; give a demist bundle.")
+    return bundle.base

@@ -38,6 +38,28 @@ class Foundation:
     conditions: tuple[str, ...] = ()  # of a published conditional backbone, in the order in which it takes them
 
     @property
+    def backbone_network(self) -> nn.Module:
+        """The backbone, where there must be one.
+
+        Raises:
+            InputError: only the autoencoders are trained yet.
+        """
+        if self.backbone is None:
+            raise InputError(f"{self.source} has no backbone yet; train one on it, or give --backbone.")
+        return self.backbone
+
+    @property
+    def noise(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`DEMISTCore.diffusion.NoiseSchedule` that the backbone knows.
+
+        Raises:
+            InputError: only the autoencoders are trained yet.
+        """
+        if self.schedule is None:
+            raise InputError(f"{self.source} has no noise schedule yet; train a backbone on it, or give --backbone.")
+        return self.schedule
+
+    @property
     def autoencoder_hash(self) -> str:
         """Hash of both autoencoders' weights."""
         return frozen_hash(nn.ModuleDict({"psr": self.psr, "condition": self.condition}))

@@ -18,6 +18,7 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..networks.autoencoder import encode
 from ..networks.config import PSR_RANGE
+from ..volume.grid import triple
 from .cache import is_whole, new_entry
 from .data import PreparedSession, augment, clamp_start, pick, random
 from .foundation import Foundation
@@ -199,15 +200,15 @@ def draw_crop(
     start = clamp_start([int(rng.integers(max(n - m, 0) + 1)) for n, m in zip(shape, size)], size, shape)
     if latents.prepared.is_partial:
         start = _over_known(latents, size, flip, rng)
-    return Crop(latents, flip, copy, tuple(start), tuple(size))
+    return Crop(latents, flip, copy, triple(start), triple(size))
 
 
 def _over_known(latents: Latents, size: Sequence[int], flip: int, rng: np.random.Generator) -> list[int]:
     """Start of a crop around a place, drawn with jitter, where PSR is known."""
     shape, entry = latents.z.shape[-3:], latents.prepared
-    places = entry.voxel_indices("brain")
+    indices = entry.voxel_indices("brain")
     factor = entry.labels.shape[0] // shape[0]
-    centre = np.asarray(places[rng.integers(len(places))], int) // factor
+    centre = np.asarray(indices[rng.integers(len(indices))], int) // factor
     jitter = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in size]
     if flip:
         centre[0] = shape[0] - 1 - centre[0]

@@ -197,7 +197,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     fabric.barrier()
     if halt:
         log.info("Stopped by %s after step %d and saved; continue with: %s", stop.name, step, resume_command(run))
-        return 128 + int(stop.number)  # as a shell says it, so that what comes after && does not run
+        return 128 + int(stop.number or 0)  # as a shell says it, so that what comes after && does not run
     log.info("Done: %d steps in %.1f minutes, %s", step, (time.monotonic() - started) / 60, folder)
     return 0
 

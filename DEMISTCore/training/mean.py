@@ -33,6 +33,7 @@ from ..networks.demist import build_mean
 from ..networks.knowledge import describe
 from ..networks.limits import read_model
 from ..networks.mean import PosteriorMean, Seen
+from ..volume.grid import triple
 from . import previews, warp
 from .autoencoder import read_known
 from .checkpoint import Run, part
@@ -96,15 +97,14 @@ class MeanObjective(nn.Module):
         return {"loss": loss, **parts}
 
 
-def see(mean: PosteriorMean, batch: dict[str, Tensor], **streams: bool) -> Seen:
+def see(mean: PosteriorMean, batch: dict[str, Tensor]) -> Seen:
     """What the network sees of a batch; whole volumes' latents come padded to one shape."""
     whole = []
     if "c" in batch:
         whole = [c[None, :, :x, :y, :z] for c, (x, y, z) in zip(batch["c"], batch["c_shape"].tolist())]
     # Dropout of the spatial stream belongs to the diffusion alone: without the scans there is no mean to learn.
     keep = {name: batch["keep"][:, i] for i, name in enumerate(("semantic", "adaptive"))} if "keep" in batch else {}
-    crops = {"offset": batch.get("offset"), "keep": keep, "wide": batch.get("wide")}
-    return mean.see(batch["x"], whole, batch["known"], **crops, **streams)
+    return mean.see(batch["x"], whole, batch["known"], offset=batch.get("offset"), keep=keep, wide=batch.get("wide"))
 
 
 def _of_latents(known: Tensor, latent: Tensor) -> Tensor:
@@ -121,6 +121,8 @@ def _inner(margin: int) -> tuple[Any, ...]:
 class MeanStage(Stage):
     """See :class:`.stage.Stage`. ``given``: weights will come from another run, a checkpoint or a bundle."""
 
+    model: ModelConfig
+
     def __init__(
         self,
         model: ModelConfig,
@@ -132,16 +134,18 @@ class MeanStage(Stage):
         given: bool = False,
     ) -> None:
         base = foundation.model
-        if model.mean is None:
-            raise InputError("The model has no mean network; give its sizes, for example model.mean.channels=[64,128].")
         try:
             self.model = ModelConfig(base.psr, base.condition, base.backbone, model.streams, model.mean)
-            self.mean = build_mean(self.model)
+            mean = build_mean(self.model)
         except ValueError as error:
             raise InputError(str(error)) from error
+        if mean is None:
+            raise InputError("The model has no mean network; give its sizes, for example model.mean.channels=[64,128].")
+        self.mean = mean
         if settings.flip or settings.latent_augmentations or not settings.crop:
             raise InputError("Stage mean takes crops of scans: flip=false latent_augmentations=0 crop=...")
-        self.whole = model.mean.semantic  # tokens need each crop's whole volume, as it is
+        self.crop = triple(settings.crop)
+        self.whole = mean.cfg.semantic  # tokens need each crop's whole volume, as it is
         if self.whole and (settings.warp.probability or settings.paint.probability or settings.paint.specks):
             raise InputError(
                 "Tokens know their whole volume as it is: with the semantic stream in the mean set "
@@ -207,7 +211,7 @@ class MeanStage(Stage):
         s, rng = self.settings, random(self.settings.seed, what, i)
         entry = self.train[pick(len(self.train), s.seed, what, i)]
         start = self._start(entry, rng)
-        size = [n * self.model.psr.factor for n in s.crop]
+        size = [n * self.model.psr.factor for n in self.crop]
         sample = self._sample(entry, start, warp.draw(size, s.warp, rng) if warped else None)
         sample["x"], y, labels = paint(sample["x"], sample["y"][0], sample["labels"][0], s.paint, rng)
         sample |= {"y": y[None], "labels": labels[None], "x": augment(sample["x"], s.augment, rng)}
@@ -217,7 +221,7 @@ class MeanStage(Stage):
 
     def _start(self, entry: PreparedSession, rng: np.random.Generator) -> list[int]:
         """First voxel of a crop, aligned with the latent's grid."""
-        factor, crop_size = self.model.psr.factor, self.settings.crop
+        factor, crop_size = self.model.psr.factor, self.crop
         start = random_patch(entry, [n * factor for n in crop_size], rng, self.settings.lesion_share)
         extents = [n // factor for n in entry.labels.shape]
         return [a * factor for a in clamp_start([a // factor for a in start], crop_size, extents)]
@@ -226,7 +230,7 @@ class MeanStage(Stage):
         self, entry: PreparedSession, start: list[int], places: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """The crop that begins at ``start``, or warped about its centre, without anything else random."""
-        size = [n * self.model.psr.factor for n in self.settings.crop]
+        size = [n * self.model.psr.factor for n in self.crop]
         if places is None:
             images = {name: crop(getattr(entry, name), start, size) for name in ("x", "y", "labels")}
             images["known"] = read_known(entry, start, size)
@@ -243,9 +247,9 @@ class MeanStage(Stage):
             sample["psr_known"] = images["known"][None]
         if self.whole:
             latents = self.latents[entry.key]
-            at = tuple(a // self.model.psr.factor for a in start)
+            at = triple(a // self.model.psr.factor for a in start)
             sample["c"] = np.asarray(latents.c[0, 0], np.float32) * np.float32(self.condition_scale)
-            sample["offset"] = Crop(latents, 0, 0, at, tuple(self.settings.crop)).offset
+            sample["offset"] = Crop(latents, 0, 0, at, self.crop).offset
         return sample
 
     def validate(self, device: torch.device) -> dict[str, float]:
@@ -363,11 +367,11 @@ def read_mean(source: str | Path, foundation: Foundation, weights: str = "ema") 
         try:
             bundle = load_bundle(str(source))
             config, scale = bundle.config.mean, bundle.latent_scale
-            tensors = None if config is None else bundle.demist.mean.state_dict()
+            tensors = {} if config is None else bundle.demist.mean_network.state_dict()
         except BundleError as error:
             raise InputError(f"--mean {source} is neither a training run nor a bundle: {error}") from error
-        if tensors is None:
-            raise InputError(f"--mean {source} has no mean network; give a run of mean.")
+    if config is None:
+        raise InputError(f"--mean {source} has no mean network; give a run of mean.")
     if foundation.latent_scale is not None and not math.isclose(scale, foundation.latent_scale, rel_tol=1e-5):
         raise InputError(f"{source} counts latents in other units than {foundation.source}; train it on that one.")
     base = foundation.model

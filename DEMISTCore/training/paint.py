@@ -15,7 +15,7 @@ from .groups import PaintSettings
 
 _WHITE = labels_of(WHITE)
 #: Logarithms of T1w, FLAIR and PSR in the core of a lesion over those of white matter around it: mean and covariance.
-#: T1w and FLAIR, in normalised units, as in the cores of real lesions (open_ms_data: the darker on T1w, the brighter on
+#: T1w and FLAIR, in normalized units, as in the cores of real lesions (open_ms_data: the darker on T1w, the brighter on
 #: FLAIR), wider; what PSR goes with them as in the cores of 238 simulated lesions above 60 mm^3.
 CONTRAST_MEAN = (-0.30, 0.42, -0.60)
 CONTRAST_COVARIANCE = ((0.0484, -0.0165, 0.0396), (-0.0165, 0.0225, -0.0135), (0.0396, -0.0135, 0.09))
@@ -35,9 +35,9 @@ def paint(
     if rng.random() < settings.specks:
         _specks(x, y, labels, rng)
     white = np.isin(labels, _WHITE)
-    places = np.flatnonzero(white)
-    if rng.random() < settings.probability and places.size:
-        _lesions(x, y, labels, white, rng.choice(places, int(rng.integers(1, settings.most + 1))), settings, rng)
+    indices = np.flatnonzero(white)
+    if rng.random() < settings.probability and indices.size:
+        _lesions(x, y, labels, white, rng.choice(indices, int(rng.integers(1, settings.most + 1))), settings, rng)
     return x, y, labels
 
 
@@ -46,18 +46,18 @@ def _lesions(
     y: np.ndarray,
     labels: np.ndarray,
     white: np.ndarray,
-    places: np.ndarray,
+    indices: np.ndarray,
     settings: PaintSettings,
     rng: np.random.Generator,
 ) -> None:
-    """Change all three in place, with a lesion at each of ``places``."""
+    """Change all three in place, with a lesion at each of ``indices``."""
     from scipy.ndimage import gaussian_filter
 
     # Lesions end where white matter does, as softly as voxels of two tissues go over into each other.
     share = gaussian_filter((white | (labels == LESION)).astype(np.float32), 0.6)
-    for place in places:
+    for index in indices:
         radius = float(np.clip(np.exp(rng.normal(1.0, 0.5)), 1.2, 10))  # voxels
-        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, radius, rng)
+        part, amount = _blob(np.unravel_index(int(index), y.shape), y.shape, radius, rng)
         amount = amount * share[part]
         change = np.minimum(rng.multivariate_normal(CONTRAST_MEAN, CONTRAST_COVARIANCE), _HIGHEST)
         if rng.random() < settings.faint:
@@ -76,15 +76,15 @@ def _specks(x: np.ndarray, y: np.ndarray, labels: np.ndarray, rng: np.random.Gen
     rim = np.flatnonzero(brain & ~binary_erosion(brain, iterations=3, border_value=1))
     if not rim.size:
         return
-    for place in rng.choice(rim, int(rng.integers(1, 13))):
-        part, amount = _blob(np.unravel_index(int(place), y.shape), y.shape, float(rng.uniform(0.7, 2.5)), rng)
+    for index in rng.choice(rim, int(rng.integers(1, 13))):
+        part, amount = _blob(np.unravel_index(int(index), y.shape), y.shape, float(rng.uniform(0.7, 2.5)), rng)
         amount = amount * brain[part]
         for image, to in zip((x[0], x[1], y), (rng.uniform(0.65, 1.2), rng.uniform(0.05, 0.8), 0.0)):
             image[part] += (np.float32(to) - image[part]) * amount
 
 
 def _blob(
-    centre: tuple[int, ...], shape: tuple[int, ...], radius: float, rng: np.random.Generator
+    centre: tuple[np.integer, ...], shape: tuple[int, ...], radius: float, rng: np.random.Generator
 ) -> tuple[tuple, np.ndarray]:
     """A lumpy ellipsoid about ``centre``: its box, and how much of each voxel there it takes, 0 to 1."""
     from scipy.ndimage import gaussian_filter

@@ -23,6 +23,7 @@ from .stage import Stage
 class PairedLatentStage(Stage):
     """A stage whose network sees condition latents; subclasses bring ``objectives``, ``answer``, ``validate``."""
 
+    model: ModelConfig
     #: of the stage: part of every draw
     name: str
     score = "loss"

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import cache as remembered
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..acquisition import sidecar_path
 from ..errors import InputError
 from ..files import sha256
 from ..labels import LESION
+from ..volume.grid import triple
 from .cache import is_whole, new_entry
 from .data import UNLABELLED, PreparedSession, Session, random
 from .groups import PreprocessSettings, Settings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..measured import MeasuredMap
     from ..measured.alignment import Alignment
     from ..preprocess import Prepared as Pair
+    from ..preprocess.pipeline import SkullStrip
     from ..volume import Grid
 
 log = logging.getLogger(__name__)
@@ -88,12 +90,12 @@ def _tell(entries: Sequence[PreparedSession]) -> None:
         log.warning("%s%s: %s", names[0], others, sentence)
     partial = [(entry.coverage, entry.name) for entry in entries if entry.is_partial]
     if partial:
-        shares = [share for share, _ in partial] + [1.0] * (len(entries) - len(partial))
+        covered = [coverage for coverage, _ in partial] + [1.0] * (len(entries) - len(partial))
         least, name = min(partial)
         log.info(
             "PSR is known in %.0f %% of the brains' voxels, the least in %s (%.0f %%); losses and metrics count "
             "these alone.",
-            100 * sum(shares) / len(shares),
+            100 * sum(covered) / len(covered),
             name,
             100 * least,
         )
@@ -167,10 +169,10 @@ def _prepare_session(session: Session, entry: PreparedSession, settings: Preproc
         session.flair,
         brain_mask=session.mask if settings.brain_mask == "truth" else None,
         register=settings.register,
-        skull_strip=settings.skull_strip,
+        skull_strip=cast("SkullStrip", settings.skull_strip),  # checked there
         bias_correct=settings.bias_correct,
         spacing=settings.spacing,
-        shape=tuple(settings.shape) if settings.shape else None,
+        shape=triple(settings.shape) if settings.shape else None,
         multiple=settings.multiple,
         any_brain_volume=settings.brain_mask == "truth",  # the data set's own mask is its word
     )
@@ -184,20 +186,20 @@ def _prepare_session(session: Session, entry: PreparedSession, settings: Preproc
         lesion = Volume.read(session.lesion).resampled_to(grid, order="nearest").array > 0.5
         labels[lesion & inside] = LESION
     labels[~inside] = 0
-    shares = _shares(session, grid, labels) if session.grey and session.white else None
+    fractions = _fractions(session.grey, session.white, grid, labels) if session.grey and session.white else None
 
     with new_entry(entry.folder) as temporary:
         np.save(temporary / "x.npy", prepared.array.astype(np.float16))
-        arrays = {"y": y, "labels": labels} | ({} if shares is None else {"shares": shares})
+        arrays = {"y": y, "labels": labels} | ({} if fractions is None else {"shares": fractions})
         if known is not None:
             arrays["known"] = known
         for name, array in arrays.items():
             _save_shared(temporary / f"{name}.npy", array, entry.folder.parent)
         for kind, where in (("brain", labels > 0), ("lesion", labels == LESION)):
-            places = np.argwhere(where if known is None else where & (known > 0)).astype(np.int16)
-            if len(places) > _PLACES:
-                places = places[np.sort(random(0, "places", kind).choice(len(places), _PLACES, replace=False))]
-            np.save(temporary / f"{kind}.npy", places)
+            indices = np.argwhere(where if known is None else where & (known > 0)).astype(np.int16)
+            if len(indices) > _PLACES:
+                indices = indices[np.sort(random(0, "places", kind).choice(len(indices), _PLACES, replace=False))]
+            np.save(temporary / f"{kind}.npy", indices)
         meta = {
             "subject": session.subject,
             "session": session.session,
@@ -224,7 +226,7 @@ def _psr(
         warnings += placed.alarms
     psr, known = measured.on_grid(prepared.grid, motion)
     covered = known & inside
-    coverage = np.count_nonzero(covered) / max(np.count_nonzero(inside), 1)
+    coverage = np.count_nonzero(covered) / max(int(np.count_nonzero(inside)), 1)
     if coverage < LEAST_COVERAGE:
         what = "does not overlap the brain" if not coverage else f"covers {coverage:.1%} of the brain"
         raise InputError(
@@ -256,13 +258,13 @@ def place_measured(measured: MeasuredMap, session: Session, prepared: Pair, sett
     return align(measured, prepared.array, prepared.mask, already_aligned=aligned, search=search, reference=reference)
 
 
-def _shares(session: Session, grid: Grid, labels: np.ndarray) -> np.ndarray:
+def _fractions(grey_file: Path, white_file: Path, grid: Grid, labels: np.ndarray) -> np.ndarray:
     """Fractions of grey and white matter on ``grid``, see :attr:`PreparedSession.fractions`."""
     from ..volume import Volume
 
     grey, white = (
         np.nan_to_num(Volume.read(path).resampled_to(grid, order="linear").array).clip(0, 1)
-        for path in (session.grey, session.white)
+        for path in (grey_file, white_file)
     )
     lesion = labels == LESION
     parts = np.stack([np.where(lesion, 0, grey), np.where(lesion, grey + white, white)])

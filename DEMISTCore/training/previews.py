@@ -1,4 +1,4 @@
-"""PNG previews: three slices of every volume of a list, in a colour map that suits it."""
+"""PNG previews: three slices of every volume of a list, in a color map that suits it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..files import atomic_path
 
-#: kind -> (colour map, lowest, highest value)
+#: kind -> (color map, lowest, highest value)
 KINDS = {
     "image": ("gray", -0.3, 1.3),
     "psr": ("magma", 0.0, 0.16),

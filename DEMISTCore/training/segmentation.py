@@ -183,7 +183,7 @@ class SegmentationStage(Stage):
         """
         s = self.settings
         entries = self.validation_set or self.train
-        hits: dict[str, list[float]] = {}
+        hits: dict[str, list[np.ndarray]] = {}
         for i in range(s.validation_patches):
             entry = entries[i % len(entries)]
             x, labels = _read(entry, s.patch, random_patch(entry, s.patch, random(0, "validation", i), 0.5))

@@ -272,7 +272,7 @@ def _tree(cls: type) -> dict[str, Any]:
     tree = {}
     for item in fields(cls):
         value = item.default_factory() if item.default_factory is not MISSING else item.default
-        tree[item.name] = _plain(asdict(value) if is_dataclass(value) else value)
+        tree[item.name] = _plain(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
     return tree
 
 
@@ -292,7 +292,7 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         if value is None:
             return None
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return _construct(hint, value, f"{name}.") if isinstance(value, Mapping) else _wrong(name, value, "a mapping")
     if hint is dict:
         return dict(value) if isinstance(value, Mapping) else _wrong(name, value, "a mapping")

@@ -36,4 +36,6 @@ class Signals:
     @property
     def name(self) -> str:
         """The signal that came, in words."""
+        if self.number is None:
+            return "no signal"
         return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name

@@ -24,6 +24,8 @@ class Stage:
     #: this order with one batch, each with an optimizer of its own. Frozen parameters are neither trained nor saved.
     #: The first one's weights are averaged (EMA), validated, and handed on.
     objectives: dict[str, nn.Module]
+    #: the first of them
+    objective: nn.Module
     #: learning rate of each objective as a factor of ``lr``
     lr_factors: Mapping[str, float] = MappingProxyType({})
     #: the scalar of :meth:`validate` that is better when lower

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ..commit import sweep
 from ..errors import InputError, Terminated
@@ -211,6 +211,13 @@ def _overridden(stage: str, tree: dict[str, Any], overrides: Sequence[str]) -> S
     return build(stage, override(tree, overrides))
 
 
+@runtime_checkable
+class _WithContext(Protocol):
+    """Settings of a stage with ``contexts``."""
+
+    context: str | None
+
+
 def _assemble(run: Run, resume: bool) -> Stage:
     """Data and networks: everything up to the first step."""
     from ..networks.limits import read_model
@@ -221,6 +228,8 @@ def _assemble(run: Run, resume: bool) -> Stage:
     from .check import stop_at_alarms
 
     s.bids_filter = _absolute(s.bids_filter)
+    if run.data is None:
+        raise InputError(f"{run.folder} names no data set; give --data.")
     sessions = data.index(run.data, read_filters(s.bids_filter), s.exclude_subjects)
     train, validation_set = data.split(sessions, s, excluded_already=True)
     try:
@@ -252,11 +261,11 @@ def _assemble(run: Run, resume: bool) -> Stage:
             raise InputError(f"{run.foundation} has changed since {run.folder} began; start a new run on it.")
         run.foundation_hash = foundation.hash
     contexts = None
-    if kind.contexts and s.context:
+    if kind.contexts and isinstance(s, _WithContext) and s.context and foundation is not None:
         from .context import read_contexts
 
-        s.context = _absolute(s.context)
-        contexts = read_contexts(s.context, foundation.conditions, [*train, *validation_set])
+        s.context = table = _absolute(s.context) or s.context
+        contexts = read_contexts(table, foundation.conditions, [*train, *validation_set])
     prepared = prepare_cohort([*train, *validation_set], s, cache)
     stop_at_alarms(prepared, s.accept_alarms)
     train, validation_set = prepared[: len(train)], prepared[len(train) :]

@@ -37,7 +37,7 @@ def draw(size: Sequence[int], settings: WarpSettings, rng: np.random.Generator) 
         matrix = turn @ np.diag(np.exp(rng.normal(0, settings.stretch, 3))) @ matrix
         bent = _bend(size, settings.bend, rng)
     else:
-        bent = 0.0
+        bent = np.zeros(())
     axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in size]
     places = np.stack(np.meshgrid(*axes, indexing="ij"))
     return np.tensordot(matrix.astype(np.float32), places, 1) + bent

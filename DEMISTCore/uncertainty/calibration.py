@@ -226,8 +226,8 @@ class Calibration:
         for index, known in enumerate(self.levels):
             if abs(known - level) < 1e-6:
                 return index
-        known = ", ".join(f"{100 * value:g}" for value in self.levels)
-        raise ValueError(f"There is no interval of {100 * level:g} % in this calibration; choose {known} %.")
+        there = ", ".join(f"{100 * value:g}" for value in self.levels)
+        raise ValueError(f"There is no interval of {100 * level:g} % in this calibration; choose {there} %.")
 
 
 def _alike(mean: np.ndarray, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

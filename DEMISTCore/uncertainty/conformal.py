@@ -67,7 +67,7 @@ def conformal_quantile(
         if number < subjects_needed(level):
             found.append(math.inf)
             continue
-        plain = ordered[min(np.searchsorted(reached, level - _ROUNDING), len(ordered) - 1)]
+        plain = ordered[min(int(np.searchsorted(reached, level - _ROUNDING)), len(ordered) - 1)]
         covered = np.bincount(subject, weights * (scores <= plain), number)
         independent = min(max(_independent(covered, level), number), len(ordered))
         if group is not None:
@@ -75,7 +75,7 @@ def conformal_quantile(
             by_group = np.bincount(group, covered) / members
             independent = min(independent, max(_independent(by_group, level), len(members)))
         raised = min(level * (independent + 1) / independent, 1.0)
-        found.append(float(ordered[min(np.searchsorted(reached, raised - _ROUNDING), len(ordered) - 1)]))
+        found.append(float(ordered[min(int(np.searchsorted(reached, raised - _ROUNDING)), len(ordered) - 1)]))
     return tuple(found)
 
 

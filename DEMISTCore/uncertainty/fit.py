@@ -75,7 +75,7 @@ def _fit(
     for fold in np.unique(fold_of):
         others = [s for s, of in zip(samples, fold_of) if of != fold]
         fitted = _parameters(others, edges, levels, lesion_weight)
-        for i in np.flatnonzero(fold_of == fold):
+        for i in np.flatnonzero(fold_of == fold).tolist():
             voxel_scores[i], region_scores[i] = voxel_score(fitted, samples[i]), region_score(fitted, samples[i])
     if limit is not None:
         power = _power(samples, voxel_scores, limit)
@@ -243,8 +243,7 @@ def _region_quantiles(
         group = np.searchsorted(REGION_MEANS, mean) if one == "region" else np.zeros(len(mean), np.intp)
         groups = [g for g in np.unique(group[which]) if np.unique(subject[which & (group == g)]).size >= needed]
         cells = []
-        for k in sizes or [None]:
-            here = which & (size == k) if sizes else which
+        for here in [which & (size == k) for k in sizes] or [which]:
             row = []
             for g in groups:
                 cell = here & (group == g)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 #: Gains of the predicted SD lie between these; beyond them the prediction says nothing of the error.
 GAIN_LIMITS = (0.02, 50.0)
@@ -17,7 +18,7 @@ _FREEDOM = 5.0
 _PRIOR = 2.0
 
 
-def interpolate(nodes: Sequence[Sequence[float]], table: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
+def interpolate(nodes: Sequence[ArrayLike], table: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     """Linear interpolation in a table over two axes, constant beyond its ends.
 
     Args:
@@ -29,8 +30,8 @@ def interpolate(nodes: Sequence[Sequence[float]], table: np.ndarray, where: Sequ
         (N,) values.
     """
     places, shares = [], []
-    for axis, at in zip(nodes, where):
-        axis = np.asarray(axis, np.float64)
+    for given, at in zip(nodes, where):
+        axis = np.asarray(given, np.float64)
         place = np.interp(at, axis, np.arange(axis.size))
         lower = np.minimum(place.astype(np.intp), max(axis.size - 2, 0))
         places.append((lower, np.minimum(lower + 1, axis.size - 1)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .grid import Grid
+from .grid import Grid, triple
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -53,7 +53,7 @@ class Forms:
 
 def distance(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:
     """The farthest that two affines (4, 4) put a corner of a box of ``shape`` apart, mm."""
-    corners = [Grid(tuple(shape[:3]), affine).corners() for affine in (a, b)]
+    corners = [Grid(triple(shape[:3]), affine).corners() for affine in (a, b)]
     return float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
 
 
@@ -89,10 +89,11 @@ def fill_header(header: Nifti1Header, affine: np.ndarray, shape: tuple[int, ...]
             else:
                 header[name] = value
         return
-    apart = forms is not None and forms.itk is not None and distance(forms.itk, affine, shape) > TOLERANCE_MM
+    itk = None if forms is None else forms.itk
+    apart = itk is not None and distance(itk, affine, shape) > TOLERANCE_MM
     header.set_sform(affine, code=2 if apart else 1)
     if apart:
-        header.set_qform(forms.itk, code=1)
+        header.set_qform(itk, code=1)
     elif sheared(affine, shape):
         header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
         header["qform_code"] = 0

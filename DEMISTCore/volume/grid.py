@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 
 if TYPE_CHECKING:
     from .forms import Forms
     from .image import Volume
+
+
+def triple(numbers: Iterable[SupportsInt]) -> tuple[int, int, int]:
+    """Exactly three numbers, as whole ones: a shape, a corner or a voxel index from an array or a sequence.
+
+    Raises:
+        ValueError: there are fewer or more.
+    """
+    x, y, z = numbers
+    return int(x), int(y), int(z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +42,7 @@ class Grid:
             raise ValueError(f"A grid needs a 3-D shape and a 4x4 affine, not {self.shape} and {affine.shape}.")
         affine.flags.writeable = False
         object.__setattr__(self, "affine", affine)
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", triple(self.shape))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -90,7 +101,7 @@ class Grid:
         affine = np.eye(4)
         affine[:3, :3] = ras.rotation * spacing
         affine[:3, 3] = ras.rotation @ ((low + high) / 2 - (sides - 1) / 2 * spacing)
-        return Grid(tuple(int(n) for n in sides), affine)
+        return Grid(triple(sides), affine)
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """True if both have one shape and no corner differs by more than ``tolerance`` mm."""

@@ -52,7 +52,7 @@ class _Rotation:
 
 
 def _lenient(image: type, header: type) -> type:
-    class Header(_Rotation, header):  # type: ignore[misc, valid-type]
+    class Header(_Rotation, header):
         pass
 
     return type(image.__name__, (image,), {"header_class": Header, "__module__": __name__})
@@ -80,7 +80,7 @@ def read_forms(path: Path, image: nib.Nifti1Pair, raw: Nifti1Header, itk: np.nda
     shape = image.shape[:3]
     affine = np.array(image.affine, np.float64)
     codes = {form: int(raw[f"{form}_code"]) for form in ("qform", "sform")}
-    kept = {name: np.array(raw[name]) for name in _FIELDS}
+    kept: dict[str, Any] = {name: np.array(raw[name]) for name in _FIELDS}
     kept["pixdim"], kept["xyzt_units"] = np.array(raw["pixdim"][:4]), int(raw["xyzt_units"]) & 7
     qform = _qform(header) if codes["qform"] > 0 else None
     goes_by = "sform" if codes["sform"] > 0 else "qform"

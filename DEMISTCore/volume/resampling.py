@@ -14,7 +14,9 @@ Order = Literal["nearest", "linear", "bspline"]
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, *, order: Order = "linear", fill: float = 0.0):
+def resample(
+    array: np.ndarray, affine: np.ndarray, grid: Grid, *, order: Order = "linear", fill: float = 0.0
+) -> np.ndarray:
     """Resample ``array`` (X, Y, Z), which lies at ``affine``, onto ``grid``.
 
     Where the grids share their lattice (flips, axis swaps, crops, pads) values are copied exactly. Otherwise,
@@ -41,10 +43,10 @@ def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, *, order: Order 
         # Any label survives a round trip through float64.
         result = _itk_resample(source.astype(np.float64), step, grid.shape, "nearest", fill)
         return result.astype(array.dtype)
-    source, step = _crop_to_target(source, step, grid.shape)
-    if source is None:
+    seen, step = _crop_to_target(source, step, grid.shape)
+    if seen is None:
         return np.full(grid.shape, fill, np.float32)
-    source = _anti_alias(source.astype(np.float32, copy=False), step)
+    source = _anti_alias(seen.astype(np.float32, copy=False), step)
     result = _itk_resample(source, step, grid.shape, order, fill)
     return _limit_to_neighbours(result, source, step, fill) if order == "bspline" else result
 

@@ -57,9 +57,9 @@ class Cache:
         kept = self._bundle
         # The description lists the hashes of all weights: as long as it is the same, so is the model.
         if kept is None or kept.folder != folder or kept.hash != read_description(folder)["hash"]:
-            self._bundle = None  # two models at once may not fit into memory
-            self._bundle = load_bundle(folder)
-        return self._bundle
+            kept = self._bundle = None  # two models at once may not fit into memory
+            kept = self._bundle = load_bundle(folder)
+        return kept
 
     def brain_ldm(self, source: str, device: str) -> BrainLDM:
         """Brain LDM from ``source`` on ``device``."""

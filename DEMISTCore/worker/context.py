@@ -51,19 +51,28 @@ class Context:
             self._stage, self._told = stage, now
             self.send("progress", stage=stage, done=round(float(done), 4), remaining=remaining)
 
-    def volume(self, key: str, name: str, *, needed: bool = False) -> Volume | None:
+    def volume(self, key: str, name: str) -> Volume | None:
         """The volume that the request gives as ``key``, or None.
 
         Raises:
-            InputError: it is needed and not there, or cannot be read.
+            InputError: it cannot be read.
         """
         reference = self.request.get(key)
         if reference is None:
-            if needed:
-                raise InputError(f"There is no {name}; give one.")
             return None
         self.check()
         return self.cache.volume(reference, name)
+
+    def needed(self, key: str, name: str) -> Volume:
+        """The volume that the request must give as ``key``.
+
+        Raises:
+            InputError: it is not there, or cannot be read.
+        """
+        volume = self.volume(key, name)
+        if volume is None:
+            raise InputError(f"There is no {name}; give one.")
+        return volume
 
     @property
     def folder(self) -> Path:

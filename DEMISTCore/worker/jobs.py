@@ -65,7 +65,7 @@ def synthesize(context: Context) -> dict[str, Any]:
     from .preview import Preview
 
     out, options = request.get("out"), SynthesisOptions.from_request(request)
-    t1w, flair = (context.volume(k, n, needed=True) for k, n in (("t1w", "T1w"), ("flair", "FLAIR")))
+    t1w, flair = context.needed("t1w", "T1w"), context.needed("flair", "FLAIR")
     mask = context.volume("brain_mask", "brain mask")
     bundle = context.cache.bundle(options.bundle or DEFAULT_BUNDLE)
     chosen = options.arguments()
@@ -132,7 +132,7 @@ def statistics(context: Context) -> dict[str, Any]:
             ("tissue", "tissue", "tissue map"),
         )
     }
-    psr = context.volume("psr", "PSR map", needed=True)
+    psr = context.needed("psr", "PSR map")
     suggest, unchecked = bool(request.get("suggest")), bool(request.get("unchecked"))
     # The last synthesis prepared these very images, brain mask and all: that is the longest part of the work.
     prepared = context.cache.prepared(volumes["t1w"], volumes["flair"])
@@ -152,7 +152,8 @@ def statistics(context: Context) -> dict[str, Any]:
         )
     context.check()
     if request.get("report"):
-        under = {name: volumes[key] for name, key in (("T1w", "t1w"), ("FLAIR", "flair")) if volumes[key] is not None}
+        scans = (("T1w", volumes["t1w"]), ("FLAIR", volumes["flair"]))
+        under = {name: volume for name, volume in scans if volume is not None}
         page = write_page(
             analysis,
             request["report"],
@@ -183,8 +184,7 @@ def regions(context: Context) -> dict[str, Any]:
     from ..preprocess import prepare
     from ..regions import build_regions
 
-    t1w = context.volume("t1w", "T1w", needed=True)
-    flair = context.volume("flair", "FLAIR", needed=True)
+    t1w, flair = context.needed("t1w", "T1w"), context.needed("flair", "FLAIR")
     mask, lesions = context.volume("brain_mask", "brain mask"), context.volume("lesions", "lesion mask")
     settings = _region_settings(context.request.get("distances"))
     with context.interruptible():
@@ -248,7 +248,7 @@ def simulate(context: Context) -> dict[str, Any]:
     """A simulated patient: T1w, FLAIR, and the true PSR, tissue labels and lesions on the T1w's grid."""
     context.progress("simulate", 0.0)
     try:
-        from ..demonstration import PATIENT_SEED, simulate_patient
+        from ..demo import PATIENT_SEED, simulate_patient
 
         seed = PATIENT_SEED if context.request.get("seed") is None else int(context.request["seed"])
         patient = simulate_patient(seed)
@@ -271,7 +271,7 @@ def dicom(context: Context) -> dict[str, Any]:
     context.progress("load", 0.0)
     from ..dicom import export
 
-    psr = context.volume("psr", "PSR map", needed=True)
+    psr = context.needed("psr", "PSR map")
     uncertainty, lesions = context.volume("uncertainty", "uncertainty map"), context.volume("lesions", "lesion mask")
     masks = {"lesion": lesions, **{key: context.volume(key, f"mask {key}") for key in SHOWN[1:]}}
     if not request.get("out"):

@@ -48,4 +48,5 @@ class Preview:
         if now - self._last < EVERY:
             return False
         # The first one is what tells the cost.
-        return self._count == 0 or self._spent + self._cost <= SHARE * (now - self._start)
+        start = now if self._start is None else self._start
+        return self._count == 0 or self._spent + self._cost <= SHARE * (now - start)

@@ -87,5 +87,5 @@ class Samples:
 def _content(volume: Volume) -> str:
     """Hash of the voxels alone: on its way through Slicer, an affine is rounded."""
     digest = hashlib.sha256(repr(volume.shape).encode())
-    digest.update(np.ascontiguousarray(volume.array, np.float32))
+    digest.update(np.ascontiguousarray(volume.array, np.float32).data)
     return digest.hexdigest()

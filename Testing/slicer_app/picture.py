@@ -17,7 +17,7 @@ def main(out: Path) -> None:
     import numpy as np
     import slicer
 
-    from DEMISTCore.demonstration import PATIENT_SEED, simulate_patient
+    from DEMISTCore.demo import PATIENT_SEED, simulate_patient
 
     parent = slicer_app.open_module().widgetRepresentation()
     panel = parent.self()

@@ -37,7 +37,7 @@ def convert(session: Session, places: SessionPaths) -> Session:
     """
     told = json.dumps([_LAYOUT, {what: one.digest for what, one in sorted(session.series.items())}])
     key = hashlib.sha256(told.encode()).hexdigest()
-    targets = {"T1w": session.t1w, "FLAIR": session.flair}
+    targets = dict(zip(("T1w", "FLAIR"), session.pair))
     if not is_done(places, "convert", key):
         with results(places, "convert", key) as at:
             for what, series in session.series.items():

@@ -83,8 +83,9 @@ def _change(first: Mapping[str, float | None], last: Mapping[str, float | None])
     if a is None or b is None:
         return None
     row: dict[str, Any] = {"first_mean": a, "last_mean": b, "change": b - a, "ci90_low": None, "ci90_high": None}
-    ends = [told.get(f"mean_ci90_{end}") for told in (first, last) for end in ("low", "high")]
-    if None not in ends:
+    given = [told.get(f"mean_ci90_{end}") for told in (first, last) for end in ("low", "high")]
+    ends = [end for end in given if end is not None]
+    if len(ends) == 4:
         a_low, a_high, b_low, b_high = ends
         row["ci90_low"] = b - a - math.hypot(b - b_low, a_high - a)
         row["ci90_high"] = b - a + math.hypot(b_high - b, a - a_low)

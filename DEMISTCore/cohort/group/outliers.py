@@ -53,11 +53,11 @@ def rank(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         if np.isfinite(values).sum() < _LEAST:
             continue
         middle = float(np.nanmedian(values))
-        spread = 1.4826 * float(np.nanmedian(np.abs(values - middle)))
-        if spread <= 0:
+        deviation = 1.4826 * float(np.nanmedian(np.abs(values - middle)))
+        if deviation <= 0:
             continue
         for row, value in zip(best, values):
-            away = abs(value - middle) / spread
+            away = abs(value - middle) / deviation
             if np.isfinite(away) and away > row["distance"]:
                 row |= {"distance": float(away), "by": name, "value": float(value), "median": middle}
     return sorted(best, key=lambda row: (-row["distance"], -row["warnings"], row["subject"], row["session"] or ""))

@@ -95,8 +95,8 @@ def _measured(out: Path, anat: Path, path: Path) -> Measured:
         regions[row.get("region", "")] = {name: _number(row.get(name)) for name in NUMBERS}
         names[row.get("region", "")] = row.get("name", "")
     told = read(path.with_name(path.name.replace("_regions.tsv", "_PSRmap.json")))
-    summary = told.get("summary") if isinstance(told.get("summary"), dict) else {}
-    said = told.get("warnings") if isinstance(told.get("warnings"), list) else []
+    summary, said = told.get("summary"), told.get("warnings")
+    volume = summary.get("brain_volume_ml") if isinstance(summary, dict) else None
     name = f"{subject}_{session}" if session else subject
     return Measured(
         subject,
@@ -104,8 +104,8 @@ def _measured(out: Path, anat: Path, path: Path) -> Measured:
         regions,
         names,
         lesions,
-        _number(str(summary.get("brain_volume_ml"))),
-        tuple(str(sentence) for sentence in said),
+        _number(str(volume)),
+        tuple(str(sentence) for sentence in said) if isinstance(said, list) else (),
         f"{subject}/{name}.html",
     )
 

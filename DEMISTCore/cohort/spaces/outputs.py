@@ -10,7 +10,7 @@ import numpy as np
 
 from ...files import write_json
 from ...preview import save_figure
-from ...volume import Grid, Volume, from_sitk
+from ...volume import Grid, Order, Volume, from_sitk
 from ...volume.itk import image_at, to_sitk
 from .. import records
 from ..pictures import registration
@@ -35,7 +35,7 @@ _IMAGES = {
 #: A linear interpolation of ones below this is no brain.
 _SEEN = 0.5
 
-Carry = Callable[[Volume, str], np.ndarray]
+Carry = Callable[[Volume, Order], np.ndarray]
 
 
 def make(job: Job, images: Callable[[Job], Prepared]) -> None:
@@ -61,12 +61,13 @@ def _to_flair(job: Job, at: Writer) -> None:
     told = records.read(job.places.anat("desc-demist_PSRmap.json")).get("flair") or {}
     motion = np.asarray(told.get("motion_ras_mm", np.eye(4)), float)
     back = np.linalg.inv(motion)
-    grid = Volume.read(job.session.flair).grid
+    _, flair = job.session.pair
+    grid = Volume.read(flair).grid
 
-    def carry(volume: Volume, order: str) -> np.ndarray:
+    def carry(volume: Volume, order: Order) -> np.ndarray:
         return Volume(volume.array, back @ volume.affine).resampled_to(grid, order).array
 
-    reference = job.session.told(job.session.flair)
+    reference = job.session.told(flair)
     _carried(job, FLAIR, grid, carry, at, {"SpatialReference": reference})
     way = at(job.places.anat("from-T1w_to-FLAIR_mode-image_xfm.txt"))
     way.write_text(rigid_text(back), encoding="ascii")
@@ -82,7 +83,7 @@ def _to_template(job: Job, prepared: Prepared, space: str, at: Writer) -> None:
     forward = found.forward()
     reference = to_sitk(template.image)
 
-    def carry(volume: Volume, order: str) -> np.ndarray:
+    def carry(volume: Volume, order: Order) -> np.ndarray:
         kind = SimpleITK.sitkNearestNeighbor if order == "nearest" else SimpleITK.sitkLinear
         image = image_at(volume, volume.affine)
         return from_sitk(SimpleITK.Resample(image, reference, forward, kind, 0.0)).resampled_to(grid, "nearest").array
@@ -99,7 +100,7 @@ def _to_template(job: Job, prepared: Prepared, space: str, at: Writer) -> None:
         write_json(at(job.places.anat(f"{name}_mode-image_xfm.json")), about)
     warped = carry(prepared.t1w, "linear")
     shown = [Volume(_to_one(array), grid.affine) for array in (template.image.array, warped)]
-    figure = registration(*shown, template.mask, (space, "T1w"))
+    figure = registration(shown[0], shown[1], template.mask, (space, "T1w"))
     save_figure(figure, at(job.places.figure(f"space-{space}_desc-registration_T1w")))
 
 

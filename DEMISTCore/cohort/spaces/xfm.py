@@ -14,6 +14,7 @@ import numpy as np
 from ...errors import InputError
 
 if TYPE_CHECKING:
+    import h5py
     import SimpleITK
 
 
@@ -71,7 +72,7 @@ def _parameters(part: SimpleITK.Transform) -> np.ndarray:
     return np.array(part.GetParameters(), np.float64)
 
 
-def _text(place: object, name: str, told: str) -> None:
+def _text(place: h5py.Group, name: str, told: str) -> None:
     import h5py
 
     place.create_dataset(name, data=[told], dtype=h5py.string_dtype("ascii"))

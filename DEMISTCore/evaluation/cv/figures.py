@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,10 @@ def roc_figure(pool: Pool, rows: Sequence[str]) -> Figure:
             if pair is None:
                 continue
             for source, style, area in ((None, "--", pair.second), (row, "-", pair.first)):
-                fpr, tpr = _thin(pool.curve(source, region))
+                points = pool.curve(source, region)
+                if points is None:
+                    continue
+                fpr, tpr = _thin(points)
                 what = "measured" if source is None else "synthesized"
                 axes.plot(fpr, tpr, style, color=color, linewidth=1.3, label=f"{what}, {region}: {area:.3f}")
         axes.set_title(row, fontsize=_NORMAL)
@@ -200,7 +204,7 @@ def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, 
 
     truth = scan["truth"].astype(np.float32)
     contours = [np.zeros(mask.shape, bool), _same_size(lesions[box].astype(np.float32), mask.shape) > 0.5]
-    shared = {"contours": contours, "row_titles": ["slice", "zoom"], "aspect": float(scan["aspect"])}
+    drawn = partial(compare_slices, contours=contours, row_titles=["slice", "zoom"], aspect=float(scan["aspect"]))
     columns = [
         Column.image("T1w", both(scan["t1w"])),
         Column.image("FLAIR", both(scan["flair"])),
@@ -213,10 +217,8 @@ def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, 
     ]
     footer = "Outlined in the zoom: lesions."
     return {
-        "panel.png": compare_slices(columns, title=f"{session} (fold {fold})", footer=footer, **shared),
-        "panel_differences.png": compare_slices(
-            differences, title=f"{session} (fold {fold}), map minus truth", footer=footer, **shared
-        ),
+        "panel.png": drawn(columns, title=f"{session} (fold {fold})", footer=footer),
+        "panel_differences.png": drawn(differences, title=f"{session} (fold {fold}), map minus truth", footer=footer),
     }
 
 

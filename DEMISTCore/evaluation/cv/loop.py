@@ -170,26 +170,27 @@ def _one_fold(
                 out / "prepared",
                 already_aligned=options.already_aligned,
             )
-            places: list[ScanMasks] = []
+            masks: list[ScanMasks] = []
             for recipe, method in ready:
                 bar.set_postfix_str(f"{case.name}: {method.names[0]}")
-                results += _measured(case, places, method, recipe, trained[recipe.name], fold, home / "results")
+                results += _measured(case, masks, method, recipe, trained[recipe.name], fold, home / "results")
                 bar.update()
     return results
 
 
 def _measured(
-    case: Case, places: list[ScanMasks], method: Method, recipe: Recipe, trained: Trained, fold: Fold, folder: Path
+    case: Case, masks: list[ScanMasks], method: Method, recipe: Recipe, trained: Trained, fold: Fold, folder: Path
 ) -> list[dict[str, Any]]:
     """Results of one method for one scan: read if they are there, else made, measured and stored."""
     key = fingerprint(case, method.settings)
-    stored = [read_result(folder, case.name, row, key) for row in method.names]
-    if all(stored):
+    kept = [read_result(folder, case.name, row, key) for row in method.names]
+    stored = [result for result in kept if result]
+    if len(stored) == len(kept):
         return stored
     try:
-        if not places:  # once a scan, and only if something is missing
-            places.append(ScanMasks.of(case))
-            write_scan(folder, case, places[0])
+        if not masks:  # once a scan, and only if something is missing
+            masks.append(ScanMasks.of(case))
+            write_scan(folder, case, masks[0])
         case.prepared  # noqa: B018  its time is not the method's
         start = time.perf_counter()
         outcomes = method.make(case)
@@ -205,7 +206,7 @@ def _measured(
                 "training_seconds": dict(trained.seconds),
                 "training_steps": dict(trained.steps),
             }
-            results.append(write_result(folder, case, places[0], row, outcome, key, who, cost))
+            results.append(write_result(folder, case, masks[0], row, outcome, key, who, cost))
         return results
     except InputError as error:
         raise InputError(f"{case.name}: {error}") from error

@@ -79,7 +79,7 @@ def _bundle(trained: Trained, out: Path, options: Options) -> Bundle:
     runs = [trained.folder["demist"]]
     if base is None and options.backbone is None:
         runs.insert(0, trained.folder["backbone"])
-    elif external_run:
+    elif base is not None and external_run:
         runs.insert(0, Path(base))
     if not folder.exists():
         # What a stopped export has left (the base without the rest) is replaced.

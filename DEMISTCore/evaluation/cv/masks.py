@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ...regions.nawm import lesion_distance, split
 from ...regions.settings import RegionSettings
-from ...volume import Volume
-from ..cases import LESION, WHITE, Case
+from ...volume import Grid, Volume
+from ..cases import LESION, WHITE
 
 #: Labels of grey matter: cortex, deep grey nuclei, cerebellar cortex.
 GREY = (2, 4, 6)
@@ -19,6 +20,42 @@ GREY = (2, 4, 6)
 AGAINST = {"nawm": "nawm", "proximal": "nawm_proximal", "distal": "nawm_distal"}
 #: Voxels of each region that are kept of a scan for curves over all scans.
 VOXELS = 2000
+
+
+class MeasuredScan(Protocol):
+    """What is measured of a scan: a :class:`..cases.Case`, or a pair of maps. Arrays are (X, Y, Z)."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``sub-01_ses-02``."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where maps are compared."""
+
+    @property
+    def truth(self) -> np.ndarray:
+        """True PSR; 0 where it is unknown. (X, Y, Z), fraction."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels. (X, Y, Z), integers."""
+
+    @property
+    def brain(self) -> np.ndarray:
+        """True brain. (X, Y, Z), bool."""
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The brain where PSR is known. (X, Y, Z), bool."""
+
+    @property
+    def lesions(self) -> np.ndarray:
+        """Lesions where PSR is known. (X, Y, Z), bool."""
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the brain's voxels in which PSR is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +74,8 @@ class ScanMasks:
     drawn: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, case: Case, settings: RegionSettings | None = None) -> ScanMasks:
-        """The places of a case."""
+    def of(cls, case: MeasuredScan, settings: RegionSettings | None = None) -> ScanMasks:
+        """The masks of a case."""
         from scipy.ndimage import distance_transform_edt
 
         settings = settings or RegionSettings()

@@ -9,10 +9,9 @@ import numpy as np
 
 from ... import metrics
 from ..calibrated import coverage, normal_intervals
-from ..cases import Case
 from ..methods.method import Outcome
 from ..split import scale_error_percent
-from .masks import AGAINST, ScanMasks
+from .masks import AGAINST, MeasuredScan, ScanMasks
 
 #: Errors that are reported in every group of voxels: key, heading, factor, digits, 1 if more is better.
 ERRORS = (
@@ -27,7 +26,7 @@ GROUPS = ("brain", "white", "grey", "lesions")
 LEVEL = 90
 
 
-def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
+def numbers(case: MeasuredScan, masks: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     """One row: errors in every group of voxels, sharpness, biases of region means, lesion AUCs, coverage.
 
     ``auc_distal`` is that of the map, ``truth_auc_distal`` that of the truth, ``auc_distal_difference`` the first minus
@@ -38,7 +37,7 @@ def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     similar = metrics.ssim_map(psr, truth, mask)
     row: dict[str, Any] = {}
     for name in GROUPS:
-        where = places.groups[name]
+        where = masks.groups[name]
         there = bool(where.any())
         for key, measure in (
             ("psnr", metrics.psnr),
@@ -51,11 +50,11 @@ def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     row["sharpness"] = metrics.sharpness(psr, truth, mask)
     row["sharpness_error"] = abs(row["sharpness"] - 1)
     row["scale_error_percent"] = scale_error_percent(psr, truth, mask)
-    for region in region_rows(case, places, outcome):
+    for region in region_rows(case, masks, outcome):
         row[f"bias_{region['region'].replace(' ', '_')}"] = region["bias"]
-    lesions = places.groups["lesions"]
+    lesions = masks.groups["lesions"]
     for name in AGAINST:
-        nawm = places.nawm[name]
+        nawm = masks.nawm[name]
         row[f"truth_auc_{name}"] = metrics.roc_area(truth[lesions], truth[nawm])
         row[f"auc_{name}"] = metrics.roc_area(psr[lesions], psr[nawm])
         row[f"auc_{name}_difference"] = row[f"auc_{name}"] - row[f"truth_auc_{name}"]
@@ -65,10 +64,10 @@ def numbers(case: Case, places: ScanMasks, outcome: Outcome) -> dict[str, Any]:
     return row
 
 
-def region_rows(case: Case, places: ScanMasks, outcome: Outcome) -> list[dict[str, Any]]:
+def region_rows(case: MeasuredScan, masks: ScanMasks, outcome: Outcome) -> list[dict[str, Any]]:
     """True and synthesized mean of every region that the scan has, and the difference (fraction)."""
     rows = []
-    for name, where in places.regions.items():
+    for name, where in masks.regions.items():
         if not where.any():
             continue
         made = float(outcome.psr[where].mean(dtype=np.float64))

@@ -1,6 +1,6 @@
 """Lesions against white matter over all scans together: curves of the truth and of each method, compared.
 
-Up to so many voxels of each region and scan (:data:`.places.VOXELS`), the same ones for the truth and for all methods.
+Up to so many voxels of each region and scan (:data:`.masks.VOXELS`), the same ones for the truth and for all methods.
 """
 
 from __future__ import annotations

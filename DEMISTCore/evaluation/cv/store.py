@@ -62,7 +62,7 @@ def read_result(folder: Path, scan: str, row: str, key: str) -> dict[str, Any] |
 def write_result(
     folder: Path,
     case: Case,
-    places: ScanMasks,
+    masks: ScanMasks,
     row: str,
     outcome: Outcome,
     key: str,
@@ -72,8 +72,8 @@ def write_result(
     """Measure a map and store what is told of it; returns what :func:`read_result` would."""
     content = {
         "fingerprint": key,
-        "row": {**who, "method": row, **numbers(case, places, outcome)},
-        "regions": region_rows(case, places, outcome),
+        "row": {**who, "method": row, **numbers(case, masks, outcome)},
+        "regions": region_rows(case, masks, outcome),
         "cost": dict(cost),
     }
     home = folder / case.name
@@ -83,13 +83,13 @@ def write_result(
         np.savez_compressed(
             voxels,
             psr=outcome.psr[across, along, level].astype(np.float16),
-            **{f"at_{name}": flat[where].astype(np.float32) for name, where in places.drawn.items()},
+            **{f"at_{name}": flat[where].astype(np.float32) for name, where in masks.drawn.items()},
         )
         write_json(table, json_ready(content))
     return _with_nan(read_json(home / f"{slug(row)}.json"))
 
 
-def write_scan(folder: Path, case: Case, places: ScanMasks) -> None:
+def write_scan(folder: Path, case: Case, masks: ScanMasks) -> None:
     """The truth's voxels and slices of a scan, once; those that are there and whole stay."""
     path = folder / case.name / "scan.npz"
     if scan_arrays(folder, case.name) is not None:
@@ -100,14 +100,15 @@ def write_scan(folder: Path, case: Case, places: ScanMasks) -> None:
         name: Volume(volume.array, affine).resampled_to(case.grid, "linear").array
         for name, volume in (("t1w", case.prepared.t1w), ("flair", case.prepared.flair))
     }
-    images |= {"truth": case.truth, "mask": case.mask, "brain": case.brain, "lesions": places.groups["lesions"]}
+    images |= {"truth": case.truth, "mask": case.mask, "brain": case.brain, "lesions": masks.groups["lesions"]}
     flat = case.truth.ravel()
     with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary,
             aspect=case.grid.spacing[1] / case.grid.spacing[0],
-            **{name: array[across, along, level].astype(np.float16) for name, array in images.items()},
-            **{f"at_{name}": flat[where].astype(np.float32) for name, where in places.drawn.items()},
+            # As numpy's stub has it, any of the names might be allow_pickle.
+            **{name: array[across, along, level].astype(np.float16) for name, array in images.items()},  # type: ignore[arg-type]
+            **{f"at_{name}": flat[where].astype(np.float32) for name, where in masks.drawn.items()},
         )
 
 

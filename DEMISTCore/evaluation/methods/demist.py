@@ -141,9 +141,9 @@ def _predicted(case: Case, bundle: Bundle, mean: Mean) -> Outcome:
     """The mean with its calibrated error bars; with the predicted ones as they are, where nothing is calibrated."""
     psr, calibration = case.to_grid(mean.psr), bundle.calibration
     if calibration is None:
-        return Outcome(psr, case.to_grid(mean.spread))
+        return Outcome(psr, case.to_grid(mean.sd))
     ood = None if bundle.typical is None else bundle.typical.distance(mean.described)
-    deviation = case.to_grid(calibration.voxel_sd(mean.psr, mean.spread, ood))
+    deviation = case.to_grid(calibration.voxel_sd(mean.psr, mean.sd, ood))
     return Outcome.calibrated(psr, deviation, calibration, case.grid.voxel_volume_ml, ood)
 
 

@@ -50,14 +50,11 @@ def build(context: Context) -> list[Method]:
     if context.knock_outs:
         for what in FLAT:
             name = f"{LINEAR}, {what}"
-            methods.append(
-                Method(
-                    (name,),
-                    {**settings, "variant": what},
-                    lambda case, name=name, what=what: {name: linear(model, variant(case, what))},
-                    beside=LINEAR,
-                )
-            )
+
+            def make(case: Case, name: str = name, what: str = what) -> dict[str, Outcome]:
+                return {name: linear(model, variant(case, what))}
+
+            methods.append(Method((name,), {**settings, "variant": what}, make, beside=LINEAR))
     return methods
 
 
@@ -106,6 +103,7 @@ def fitted(
                 f"{spacing:g} mm; fit it anew with --lookup-from."
             )
         return model
+    scans: Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
     if linear is not None:
         entries = _prepared_cohort(Path(linear), spacing)
         key = _key([entry.key for entry in entries], spacing)

@@ -42,6 +42,10 @@ class Calibrated(Protocol):
         """Ends of the interval of the mean over ``mask``; the maps may be indexed, (N,)."""
 
 
+#: From a mask (X, Y, Z; bool), levels in percent and what it is: the ends of its mean's interval by level.
+RegionInterval = Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]]
+
+
 @dataclass(eq=False)
 class Outcome:
     """A method's map and, where it says so, how sure it is.
@@ -60,7 +64,7 @@ class Outcome:
     deviation: np.ndarray | None = None
     seeds: int = 1
     intervals: Intervals | None = None
-    region_interval: Callable[[np.ndarray, Sequence[int], str], dict[int, tuple[float, float]]] | None = None
+    region_interval: RegionInterval | None = None
     passes: int | None = None
 
     @classmethod
@@ -78,11 +82,11 @@ class Outcome:
         """
 
         def region(mask: np.ndarray, levels: Sequence[int], kind: str) -> dict[int, tuple[float, float]]:
-            values, spread = psr[mask], deviation[mask]
+            values, deviations = psr[mask], deviation[mask]
             everywhere = np.ones(values.shape, bool)
             return {
                 level: calibration.region_interval(
-                    values, spread, everywhere, voxel_ml, level=level / 100, ood=ood, kind=kind
+                    values, deviations, everywhere, voxel_ml, level=level / 100, ood=ood, kind=kind
                 )
                 for level in levels
             }

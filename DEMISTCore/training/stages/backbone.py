@@ -36,7 +36,7 @@ class Backbone(Kind):
         """See :class:`DEMISTCore.training.backbone.BackboneStage`."""
         from ..backbone import BackboneStage
 
-        return BackboneStage(task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache)
+        return BackboneStage(task.model, task.settings, task.base, task.train, task.validation_set, task.cache)
 
     def initialize(self, stage: Stage, source: str) -> None:
         """From a bundle's backbone."""
@@ -44,7 +44,7 @@ class Backbone(Kind):
         from ..initial import refuse_published
 
         refuse_published(source)
-        load(stage.objective.backbone, bundle_foundation(source).backbone.state_dict(), source)
+        load(stage.objective.backbone, bundle_foundation(source).backbone_network.state_dict(), source)
 
     def as_foundation(self, run: Run, weights: str) -> Foundation:
         """The autoencoders below with this backbone, in the latents that it was trained on."""

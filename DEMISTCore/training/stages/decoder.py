@@ -45,7 +45,7 @@ class Decoder(Kind):
         """See :class:`DEMISTCore.training.decoder.DecoderStage`."""
         from ..decoder import DecoderStage
 
-        return DecoderStage(task.settings, task.foundation, task.train, task.validation_set)
+        return DecoderStage(task.settings, task.base, task.train, task.validation_set)
 
     def as_foundation(self, run: Run, weights: str) -> Foundation:
         """What the run was trained on, with its decoder instead."""

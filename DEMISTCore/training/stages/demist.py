@@ -65,9 +65,10 @@ class Demist(Kind):
         from ..demist import DemistStage
         from ..mean import read_mean
 
-        mean = read_mean(task.run.mean_source, task.foundation) if task.run.mean else None
+        source = task.run.mean_source
+        mean = read_mean(source, task.base) if source is not None else None
         return DemistStage(
-            task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache, task.contexts, mean
+            task.model, task.settings, task.base, task.train, task.validation_set, task.cache, task.contexts, mean
         )
 
     def initialize(self, stage: Stage, source: str) -> None:

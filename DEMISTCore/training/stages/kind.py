@@ -50,6 +50,17 @@ class Task:
     contexts: Mapping[str, np.ndarray] | None = None  # the backbone's own conditions by session; None: neutral
     given: bool = False  # weights will come from another run, a checkpoint or a bundle
 
+    @property
+    def base(self) -> Foundation:
+        """The foundation of a stage that builds on one.
+
+        Raises:
+            InputError: none was given.
+        """
+        if self.foundation is None:
+            raise InputError(f"Stage {self.run.stage} builds on another; give its run or a bundle as --foundation.")
+        return self.foundation
+
 
 @dataclass
 class Wanted:

@@ -48,7 +48,7 @@ class Mean(Kind):
         from ..mean import MeanStage
 
         return MeanStage(
-            task.model, task.settings, task.foundation, task.train, task.validation_set, task.cache, given=task.given
+            task.model, task.settings, task.base, task.train, task.validation_set, task.cache, given=task.given
         )
 
     def initialize(self, stage: Stage, source: str) -> None:
@@ -64,7 +64,7 @@ class Mean(Kind):
             bundle = load_bundle(source)
             if bundle.config.mean is None:
                 raise InputError(f"--init {source} has no mean network; give a bundle or a run that has one.")
-            load(stage.objective.mean, bundle.demist.mean.state_dict(), source)
+            load(stage.objective.mean, bundle.demist.mean_network.state_dict(), source)
         except BundleError as error:
             raise InputError(f"--init {source} cannot be used: {error}") from error
 

@@ -71,7 +71,7 @@ class Segmentation(Kind):
         from ..export import logs_of, provenance
         from ..foundation import load
 
-        tensors, settings = part(run.weights(wanted.weights), "network"), run.settings
+        tensors, settings = part(run.weights(wanted.weights), "network"), run.settings_as(SegmentationSettings)
         load(build_network(settings.channels), tensors, run.folder)
         with tempfile.TemporaryDirectory() as logs:
             return save_network(

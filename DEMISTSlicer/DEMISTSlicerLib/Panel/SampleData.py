@@ -71,7 +71,7 @@ def simulateHere(seed: int | None = None) -> dict[str, Any]:
     Raises:
         DEMISTCore.errors.InputError: a package is missing that the simulation needs.
     """
-    from DEMISTCore.demonstration import PATIENT_SEED, simulate_patient
+    from DEMISTCore.demo import PATIENT_SEED, simulate_patient
 
     seed = PATIENT_SEED if seed is None else seed
     patient = simulate_patient(seed)

@@ -17,8 +17,6 @@ from .Presets import CUSTOM, MEAN, SAMPLE, Preset, duration, matching, presets, 
 if TYPE_CHECKING:
     from DEMISTCore.options import SynthesisOptions
 
-#: Samplers of DEMISTCore.diffusion (a test compares), with what to call them.
-SAMPLERS = (("ddim", "DDIM"), ("dpmpp_2m", "DPM-Solver++ 2M"), ("ddpm", "DDPM (stochastic)"))
 #: Widgets about samples, which the mean has no use for.
 _OF_SAMPLES = (
     "seedsRowLabel",
@@ -138,11 +136,13 @@ class SamplingPanel:
 
     def offerSamplers(self) -> None:
         """Offer all samplers, the chosen model's own first."""
+        from DEMISTCore.samplers import SAMPLERS
+
         own = str(self.bundles.sampling.get("sampler") or "")
-        names = dict(SAMPLERS)
+        names = {name: sampler.title for name, sampler in SAMPLERS.items()}
         text = _("Bundle's own ({name})").format(name=names.get(own, own)) if own else _("Bundle's own")
         items = [("", text, _("What the bundle recommends."))]
-        self.sampler.fill(items + [(key, name, "") for key, name in SAMPLERS], self._parameters().sampler)
+        self.sampler.fill(items + [(name, title, "") for name, title in names.items()], self._parameters().sampler)
 
     def update(self) -> None:
         """Show what the parameters say."""

@@ -90,16 +90,16 @@ def compare(result: Synthesis, patient: Patient) -> dict[str, Any]:
         "regions": metrics.regions(psr, truth, labels, NAMES, patient.psr.grid.voxel_volume_ml),
     }
     if result.uncertainty is not None:
-        numbers["uncertainty"] = _error_bars(result, truth, brain & found)
+        numbers["uncertainty"] = _error_bars(result, result.uncertainty.array, truth, brain & found)
     return numbers
 
 
-def _error_bars(result: Synthesis, truth: np.ndarray, brain: np.ndarray) -> dict[str, Any]:
+def _error_bars(result: Synthesis, sd: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> dict[str, Any]:
     """Whether the uncertainty map tells where the errors are, and how often its intervals hold the truth."""
     from ..evaluation.calibrated import coverage, rank_correlation
     from ..uncertainty import Calibration
 
-    told, psr, sd = result.provenance["uncertainty"], result.psr.array, result.uncertainty.array
+    told, psr = result.provenance["uncertainty"], result.psr.array
     if told["kind"] == "standard deviation over seeds":
         seeds = len(result.provenance["settings"]["seeds"])
         return {"kind": told["kind"], **metrics.calibration(psr, sd, truth, brain, seeds)}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import add_device, add_words
-from .cli import Bar, hushed, run, set_up_logging
+from ..arguments import add_device, add_words
+from ..cli import Bar, hushed, run, set_up_logging
 
 _DESCRIPTION = """\
 Simulate a patient (T1w and FLAIR with skull, bias fields, thick slices, movement), synthesize the PSR map with default
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, report."""
     args = parser().parse_args(argv)
     set_up_logging(args.verbose)
-    from .demonstration import demonstrate
+    from . import demonstrate
 
     with hushed(args.verbose), Bar() as bar:
         demonstration = demonstrate(
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(demonstration: Any) -> str:
-    """The numbers of a :class:`.demonstration.Demonstration` as a compact text."""
-    from .demonstration import STATISTICS, how_made
+    """The numbers of a :class:`.Demonstration` as a compact text."""
+    from . import STATISTICS, how_made
 
     numbers, out = demonstration.numbers, demonstration.out
     brain = numbers["brain"]

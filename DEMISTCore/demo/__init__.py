@@ -112,9 +112,9 @@ def demonstrate(
     report = progress or (lambda stage, fraction: None)
     # What cannot be is known before the patient is simulated, and so is whether there will be an uncertainty.
     model = load_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
-    chosen = {"seeds": None if seeds is None else check_seeds(seeds), "steps": steps, "mode": mode}
-    plan = plan_sampling(model, **chosen, sampler=settings.get("sampler"), guidance=settings.get("guidance"))
-    spread = model.config.mean is not None or len(plan.seeds) > 1
+    chosen = None if seeds is None else check_seeds(seeds)
+    plan = plan_sampling(model, chosen, steps, settings.get("sampler"), guidance=settings.get("guidance"), mode=mode)
+    uncertain = model.config.mean is not None or len(plan.seeds) > 1
     timings: dict[str, float] = {}
     earlier: list[Path] = []
     # Everything is made aside and put in place at the end: what is cancelled, fails or is killed leaves no half demo,
@@ -135,9 +135,11 @@ def demonstrate(
             aside / "FLAIR.nii.gz",
             out=aside / "psr.nii.gz",
             bundle=model,
-            uncertainty=spread,
+            uncertainty=uncertain,
             progress=lambda stage, done: report(stage, 0.15 + 0.75 * done),
-            **chosen,
+            seeds=chosen,
+            steps=steps,
+            mode=mode,
             **settings,
         )
         result = _in_place(result, aside, out)
@@ -177,12 +179,11 @@ def _in_place(result: Synthesis, aside: Path, out: Path) -> Synthesis:
         return [renamed(value) for value in told] if isinstance(told, (list, tuple)) else told
 
     prepared = result.prepared
-    images = {
-        name: replace(volume, path=out / Path(volume.path).name)
-        for name, volume in (("t1w", prepared.t1w), ("flair", prepared.flair))
-        if volume.path
-    }
-    prepared = replace(prepared, **images, warnings=renamed(prepared.warnings))
+    t1w, flair = (
+        replace(volume, path=out / Path(volume.path).name) if volume.path else volume
+        for volume in (prepared.t1w, prepared.flair)
+    )
+    prepared = replace(prepared, t1w=t1w, flair=flair, warnings=renamed(prepared.warnings))
     files = {kind: out / path.name for kind, path in result.files.items()}
     return replace(result, provenance=renamed(result.provenance), prepared=prepared, files=files)
 

@@ -43,9 +43,9 @@ def draw(result: Synthesis, patient: Patient, numbers: dict[str, Any]) -> Any:
         Column.difference("synthesized - true", cut(np.where(brain, psr - truth, np.nan))),
     ]
     if result.model_uncertainty is not None:
-        spread = cut(np.where(brain, result.model_uncertainty.array, np.nan))
+        sd = cut(np.where(brain, result.model_uncertainty.array, np.nan))
         over_seeds = result.provenance["uncertainty"]["kind"] == "standard deviation over seeds"
-        columns.append(Column.uncertainty("uncertainty", spread, "SD over seeds" if over_seeds else "SD of the error"))
+        columns.append(Column.uncertainty("uncertainty", sd, "SD over seeds" if over_seeds else "SD of the error"))
     measured = numbers["brain"]
     return compare_slices(
         columns,
