@@ -20,7 +20,7 @@ from ..errors import BundleError, InputError
 from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
 from ..schema import number
 from ..volume import Volume
-from ..weights import misfits, not_finite
+from ..weights import misfits, not_finite, shapes_only
 from .holes import drop_islands
 from .masks import describe, labels_to_grid
 from .refine import refine
@@ -122,13 +122,11 @@ class TissueModel(Described):
     @cached_property
     def network(self) -> nn.Module:
         """The network with its weights."""
-        import torch
-
         from ..published.checkpoints import read_checkpoint
 
         file = self.folder / f"{PART}.safetensors"
         stored = read_checkpoint(file)
-        with torch.device("meta"):  # a description of a giant is noticed before it is built
+        with shapes_only():  # a description of a giant is noticed before it is built
             own = build_network(self.info["model"]["channels"]).state_dict()
         if wrong := misfits(own, stored):
             raise BundleError(f"{file} does not fit its own description ({wrong[0]}); get the bundle again.")
