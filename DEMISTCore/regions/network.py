@@ -244,7 +244,7 @@ def _key(*volumes: Volume | None) -> bytes:
         digest.update(b"none" if volume is None else f"{volume.array.dtype} {volume.array.shape}".encode())
         if volume is not None:
             digest.update(np.ascontiguousarray(volume.affine).tobytes())
-            digest.update(np.ascontiguousarray(volume.array).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(volume.array).reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 
