@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from DEMISTCore.errors import InputError
+from DEMISTCore.files import file_of_package
 from DEMISTCore.networks import PRESETS, build_autoencoder, build_demist
+from DEMISTCore.simulate import anatomy
 from DEMISTCore.weights import shapes_only
 
 ROOT = Path(__file__).parents[1]
@@ -82,3 +86,18 @@ def test_shapes_alone_are_those_of_the_network():
         assert {key: tensor.shape for key, tensor in laid_out.items()} == {
             key: tensor.shape for key, tensor in built.items()
         }
+
+
+def test_the_template_is_found_without_loading_what_it_comes_with(monkeypatch):
+    pytest.importorskip("nilearn")
+    code = """
+import sys
+from DEMISTCore.simulate import anatomy
+print(anatomy._in_nilearn("gm").is_file(), "nilearn" in sys.modules)
+"""
+    assert python(code) == ["True", "False"]
+    assert file_of_package("nilearn", "no", "such.file") is None
+    assert file_of_package("no_such_package", "file") is None
+    monkeypatch.setattr(anatomy, "file_of_package", lambda *where: None)
+    with pytest.raises(InputError, match=r"demist\[simulate\]"):
+        anatomy._in_nilearn("gm")
