@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from . import lean
 from .errors import DemistError, Terminated
 from .schema import printable
 
@@ -28,6 +29,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     a user-mendable error as well.
     """
     _open_streams()
+    lean.install()
     try:
         with signals_unwind():
             try:

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half there, and hashing them."""
+"""Writing files so that nothing is ever half there, hashing them, and finding those of other packages."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .commit import aside, make_readable, short, staging, sweep, temporary_prefix
 from .errors import InputError
 
-__all__ = ["atomic_folder", "atomic_path", "atomic_paths", "make_readable", "sha256", "write_json"]
+__all__ = ["atomic_folder", "atomic_path", "atomic_paths", "file_of_package", "make_readable", "sha256", "write_json"]
 
 
 @contextmanager
@@ -106,3 +107,13 @@ def sha256(path: str | os.PathLike[str]) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_of_package(package: str, *parts: str) -> Path | None:
+    """A file that comes with an installed package, found without loading that; None: it is not there."""
+    found = find_spec(package)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder, *parts)
+        if path.is_file():
+            return path
+    return None

@@ -5,9 +5,10 @@ Nothing is code, nothing is unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import BundleError
 from .files import make_readable
@@ -32,6 +33,28 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # of a hostile header, more than SafetensorError
         raise BundleError(f"{file} is not a readable safetensors file; get the bundle again.") from error
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks built in the block have shapes and no numbers: however large, they take neither memory nor time.
+
+    They are on the meta device, on which torch draws and scales numbers that nobody has by code in Python, for which it
+    loads SymPy and its compiler: more than a second of each process that opens a model. That is left out.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class NoNumbers(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func in (torch.Tensor.normal_, torch.Tensor.div, torch.Tensor.__truediv__):
+                return args[0]
+            return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+    with torch.device("meta"), NoNumbers():
+        yield
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -22,6 +22,37 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing in the suite may depend on a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+#: Files of more than half a minute, dearest first: side by side they start first, so that none is left over at the end.
+DEAR = (
+    "test_slicer_panel.py",
+    "test_mean.py",
+    "test_slicer_logic.py",
+    "test_experiment.py",
+    "test_training_torchrun.py",
+    "test_simulate.py",
+    "test_project.py",
+    "test_training.py",
+    "test_lab.py",
+    "test_slicer_cases.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """A file is one process's work (``pytest -n 2``): what its tests share is trained, simulated or started once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "load":  # another way was asked for
+        return None
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Dear files first, where several processes share the work; else the order stays."""
+    if hasattr(config, "workerinput"):
+        order = {name: place for place, name in enumerate(DEAR)}
+        items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @dataclass(frozen=True)

@@ -433,6 +433,32 @@ def test_no_brain(exported: Path) -> None:
         find_tissue(made["t1w"], made["brain"].with_array(speck), model=model)
 
 
+def test_the_same_brain_is_not_looked_at_twice(exported: Path, monkeypatch) -> None:
+    made, model = made_up(), open_network(exported)
+    t1w = made["t1w"].with_array(made["t1w"].array * np.float32(1.25))  # another than other tests'
+    asked = []
+    plain = type(model).predict
+    monkeypatch.setattr(type(model), "predict", lambda *what: asked.append(1) or plain(*what))
+    shifted = t1w.affine.copy()
+    shifted[0, 3] += 1.0
+    here = {"flair": made["flair"], "model": model}
+    first = find_tissue(t1w, made["brain"], **here)
+    assert len(asked) == 1
+    tissue = first.tissue.array.copy()
+    first.tissue.array[:] = 0  # whoever asked may do so
+    assert np.array_equal(find_tissue(t1w, made["brain"], **here).tissue.array, tissue)
+    assert len(asked) == 1
+    elsewhere = type(t1w)(t1w.array, shifted)
+    for image, more in (
+        (elsewhere, here),
+        (t1w.with_array(t1w.array + np.float32(1)), here),
+        (t1w, {**here, "flair": None}),
+    ):
+        before = len(asked)
+        find_tissue(image, made["brain"], **more)
+        assert len(asked) == before + 1
+
+
 def test_regions_by_the_network(exported: Path) -> None:
     made, model = made_up(), open_network(exported)
     settings = RegionSettings(method="network", network=str(exported))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
-from ..weights import not_finite, read_weights
+from ..weights import not_finite, read_weights, shapes_only
 from .description import CARD_FILE, Described
 
 if TYPE_CHECKING:
@@ -225,10 +225,8 @@ class Bundle(Described):
         Raises:
             BundleError: it cannot be built as described, or the weights are others than it has.
         """
-        import torch
-
         try:
-            with torch.device("meta"):
+            with shapes_only():
                 own = _state_of(self, part)
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AssertionError, IndexError) as error:
             words = " ".join(str(error).split())[:120]

@@ -70,7 +70,9 @@ class Shortcut(nn.Module):
         size = channels * edge**3
         self.to_latent = nn.Conv3d(size, latent_channels, 1, bias=False)
         self.to_image = nn.Conv3d(latent_channels, size, 1)
-        # On the CPU even where the network is being laid out on the meta device, which has no values to sort by.
+        if self.to_latent.weight.is_meta:
+            return  # laid out to look at its shapes: there are no values to set
+        # On the CPU whatever device the network is made on.
         position, frequency = torch.arange(edge, device="cpu") + 0.5, torch.arange(edge, device="cpu")
         basis = torch.cos(torch.pi / edge * frequency[:, None] * position) * (2 / edge) ** 0.5
         basis[0] *= 0.5**0.5

@@ -67,13 +67,12 @@ TITLES = {"brain_ldm": "Brain LDM", "brats": "BraTS latent diffusion"}
 
 def build_empty(config: object) -> nn.Module:
     """The network of an ``AutoencoderConfig`` or a ``UNetConfig`` on the meta device, in evaluation mode."""
-    import torch
-
     from ..networks.autoencoder import build_autoencoder
     from ..networks.brain_ldm import UNetConfig, build_unet
+    from ..weights import shapes_only
 
     build: Callable[..., nn.Module] = build_unet if isinstance(config, UNetConfig) else build_autoencoder
-    with torch.device("meta"):
+    with shapes_only():
         return build(config).eval()
 
 

@@ -7,9 +7,12 @@ network that has seen no scanner in particular works on those it never saw. What
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,7 @@ from ..errors import BundleError, InputError
 from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
 from ..schema import number
 from ..volume import Volume
-from ..weights import misfits, not_finite
+from ..weights import misfits, not_finite, shapes_only
 from .holes import drop_islands
 from .masks import describe, labels_to_grid
 from .refine import refine
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 FOLD = 2
 #: Windows share this part of their extent with the next one.
 _OVERLAP = 0.25
+#: What was found last, by a hash of the images; two bytes a voxel.
+_RECENT: deque[tuple[bytes, Found]] = deque(maxlen=4)
+_LOCK = threading.Lock()
 PART = "segmentation"
 
 
@@ -122,13 +128,11 @@ class TissueModel(Described):
     @cached_property
     def network(self) -> nn.Module:
         """The network with its weights."""
-        import torch
-
         from ..published.checkpoints import read_checkpoint
 
         file = self.folder / f"{PART}.safetensors"
         stored = read_checkpoint(file)
-        with torch.device("meta"):  # a description of a giant is noticed before it is built
+        with shapes_only():  # a description of a giant is noticed before it is built
             own = build_network(self.info["model"]["channels"]).state_dict()
         if wrong := misfits(own, stored):
             raise BundleError(f"{file} does not fit its own description ({wrong[0]}); get the bundle again.")
@@ -214,14 +218,41 @@ def find_tissue(t1w: Volume, brain: Volume, *, flair: Volume | None = None, mode
         flair: registered to the T1w, on any grid.
         model: see :func:`open_network`; None: the default one.
 
+    What was found in the last few brains is kept: statistics that follow a synthesis, or are done again with other
+    lesions, ask again about the very same images, and a brain takes seconds.
+
     Raises:
         InputError: the brain is empty or too small.
         BundleError: the network cannot be used.
     """
+    model = model or open_network()
+    key = _key(t1w, brain, flair)
+    with _LOCK:
+        found = next((found for kept, found in _RECENT if kept == key and found.model is model), None)
+    if found is None:
+        found = _find_tissue(t1w, brain, flair, model)
+        with _LOCK:
+            _RECENT.append((key, found))
+    tissue, lesions = (volume.with_array(volume.array.copy()) for volume in (found.tissue, found.lesions))
+    return Found(tissue, lesions, model)
+
+
+def _key(*volumes: Volume | None) -> bytes:
+    """A hash of the very images: numbers, their type and place."""
+    digest = blake2b(digest_size=32)
+    for volume in volumes:
+        digest.update(b"none" if volume is None else f"{volume.array.dtype} {volume.array.shape}".encode())
+        if volume is not None:
+            digest.update(np.ascontiguousarray(volume.affine).tobytes())
+            digest.update(np.ascontiguousarray(volume.array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _find_tissue(t1w: Volume, brain: Volume, flair: Volume | None, model: TissueModel) -> Found:
+    """See :func:`find_tissue`."""
     from ..preprocess.intensity import normalize
     from ..preprocess.pipeline import model_grid
 
-    model = model or open_network()
     inside = brain if brain.grid.same_as(t1w.grid) else brain.resampled_to(t1w, "nearest")
     inside = inside.with_array(((inside.array > 0) & np.isfinite(t1w.array)).astype(np.uint8))
     if not inside.array.any():

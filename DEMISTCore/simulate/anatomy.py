@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import is_hidden
+from ..files import file_of_package, is_hidden
 from ..volume import Grid, Volume
 from ..volume.grid import triple
 from .tissues import CLASS_INDEX, class_map
@@ -77,6 +77,16 @@ def _isotropic(volume: Volume) -> Grid:
     return Grid(shape, affine)
 
 
+def _in_nilearn(kind: str) -> Path:
+    """A template's file; nilearn itself, which takes seconds to load, is not needed."""
+    path = file_of_package("nilearn", "datasets", "data", f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
+    if path is None:
+        raise InputError(
+            "The ICBM-152 anatomy needs nilearn: pip install 'demist[simulate]', or give a folder of label maps."
+        )
+    return path
+
+
 @lru_cache(maxsize=1)
 def _template() -> Anatomy:
     """ICBM-152 2009a symmetric (Fonov et al., NeuroImage 54:313, 2011): tissue maps split by MNI position.
@@ -85,19 +95,9 @@ def _template() -> Anatomy:
     ventricles are told apart by boxes in MNI millimetres (extents from the Talairach and Tournoux atlas), and a
     skull is laid around the brain as shells of typical thickness.
     """
-    try:
-        import nilearn.datasets
-    except ImportError as error:
-        raise InputError(
-            "The ICBM-152 anatomy needs nilearn: pip install 'demist[simulate]', or give a folder of label maps."
-        ) from error
     from scipy.ndimage import binary_closing, binary_fill_holes, distance_transform_edt
 
-    folder = Path(nilearn.datasets.__file__).parent / "data"
-    grey, white, t1 = (
-        Volume.read(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz").reoriented("RAS")
-        for kind in ("gm", "wm", "t1")
-    )
+    grey, white, t1 = (Volume.read(_in_nilearn(kind)).reoriented("RAS") for kind in ("gm", "wm", "t1"))
     g, w = grey.array / 255.0, white.array / 255.0
     mask = binary_fill_holes(binary_closing((g + w) > 0.3, iterations=4) | (t1.array > 0))
     csf = np.clip(1 - g - w, 0, 1)

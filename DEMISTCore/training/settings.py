@@ -11,7 +11,9 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,12 @@ def _parse(text: str, override: str) -> Any:
 
 
 def _load_yaml(text: str) -> Any:
+    """What a YAML text says, see :func:`_parsed`; the caller's own copy."""
+    return deepcopy(_parsed(text))
+
+
+@lru_cache(maxsize=32)  # the presets are read over and over
+def _parsed(text: str) -> Any:
     """YAML 1.1 of bounded size, except that 010 is text (a subject's name), not 8, and 1e-4 a number, not text."""
     import re
 

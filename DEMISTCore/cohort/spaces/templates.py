@@ -6,13 +6,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import InputError
-from ...files import sha256
+from ...files import file_of_package, sha256
 from ...volume import Volume
 
 #: The space of the FLAIR as scanned, which needs no template.
@@ -96,11 +95,9 @@ def template_file(space: str, files: Mapping[str, str]) -> Path:
 
 def _of_nilearn() -> Path:
     """The file in nilearn's package, found without loading all of that."""
-    found = find_spec("nilearn")
-    for folder in found.submodule_search_locations or () if found else ():
-        path = Path(folder, "datasets", "data", "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
-        if path.is_file():
-            return path
+    path = file_of_package("nilearn", "datasets", "data", "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    if path is not None:
+        return path
     raise InputError(
         f'The template of {IN_WHEEL} is part of nilearn; pip install "demist[cohort]", or give --template.'
     )
