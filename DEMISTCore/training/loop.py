@@ -14,7 +14,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..devices import pick_device
 from ..errors import DemistError, InputError
 from ..networks.wiring import always_recompute
+from ..pooling import Step
 from ..weights import misfits
 from . import checkpoint
 from .checkpoint import Run
@@ -163,11 +164,16 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                 for group in optimizer.param_groups:
                     group["lr"] = s.lr * stage.lr_factors.get(name, 1.0) * factor
                 optimizer.zero_grad(set_to_none=True)
+                together = _rehearsed(stage.objectives[name], present, done, world, s)
+                joined = True
                 for i, batch in enumerate(present):
-                    with fabric.no_backward_sync(objective, enabled=world > 1 and i + 1 < accumulate):
-                        losses = objective(batch, done)
+                    # DDP must not prepare for a backward pass that never comes: it would still wait in the next step.
+                    later = i + 1 < accumulate or not joined
+                    with fabric.no_backward_sync(objective, enabled=world > 1 and later):
+                        with together.micro_batch(i):
+                            losses = objective(batch, done)
                         _require_finite(losses, run, step, batch)
-                        if losses["loss"].requires_grad:
+                        if joined := losses["loss"].requires_grad:
                             fabric.backward(losses["loss"] / accumulate)
                     for key, value in losses.items():
                         label = f"{name}/{key}"
@@ -278,6 +284,18 @@ def _require_finite(
             if bad:
                 fix = f"The data ({bad[0]}) hold values that are no numbers: look for them in the images."
             raise DemistError(f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. {fix}")
+
+
+@torch.no_grad()
+def _rehearsed(
+    objective: nn.Module, present: Sequence[dict[str, Tensor]], progress: float, world: int, s: Settings
+) -> Step:
+    """What the micro-batches of a step take from each other, known before the first of them is computed."""
+    step, rehearse = Step(s.accumulate, world), getattr(objective, "rehearse", None)
+    for batch in present if s.accumulate > 1 and rehearse is not None else ():
+        with step.rehearsal(), autocast(next(iter(batch.values())).device, s.precision):
+            rehearse(batch, progress)
+    return step
 
 
 @contextlib.contextmanager
