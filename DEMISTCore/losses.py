@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from monai.losses import PatchAdversarialLoss
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
+
+from . import pooling
 
 
 def _fp32(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -28,11 +30,14 @@ def _weighted_mean(per_sample: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def known_mean(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean of ``values`` (B, C, ...) weighted by ``known`` (B, 1, ...), 0 where nothing is; None: the plain mean."""
+    """Mean of ``values`` (B, C, ...) weighted by ``known`` (B, 1, ...), 0 where nothing is; None: the plain mean.
+
+    In training the mean over all samples of the step, see :mod:`DEMISTCore.pooling`.
+    """
     if known is None:
         return values.mean()
     known = known.to(values).expand_as(values)
-    return (values * known).sum() / known.sum().clamp_min(1)
+    return (values * known).sum() / pooling.count(known.sum())
 
 
 def with_neighbours(known: Tensor) -> Tensor:
@@ -157,11 +162,17 @@ class Align(nn.Module):
         self.temperature = temperature
 
     def forward(
-        self, z: Tensor, c: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        z: Tensor,
+        c: Tensor,
+        mask: Tensor | None = None,
+        generators: torch.Generator | Sequence[torch.Generator | None] | None = None,
     ) -> Tensor:
         """Return the scalar loss; zero (with gradient zero) where no sample has two places inside the mask.
 
-        `mask` (B, 1, X, Y, Z) may lie on the latent grid or on the finer image grid. `generator` is a CPU generator.
+        `mask` (B, 1, X, Y, Z) may lie on the latent grid or on the finer image grid. `generators` are CPU generators,
+        one for each sample or one for all. In training, other places are those of all samples of the step
+        (:mod:`DEMISTCore.pooling`).
 
         Raises:
             ValueError: if the two latents are not on one grid.
@@ -177,17 +188,19 @@ class Align(nn.Module):
         with _no_autocast(z):
             # Gather first, project after: 1x1x1 convolutions commute with taking positions, and few are taken.
             a, b = [], []
-            for i, row in enumerate(inside):
-                count = min(self.positions, int(row.sum()))
-                if count < 1:
-                    continue
-                index = torch.multinomial(row, count, replacement=False, generator=generator).to(z.device)
-                a.append(z[i].flatten(1)[:, index].float())
-                b.append(c[i].flatten(1)[:, index].float())
-            if sum(t.shape[1] for t in a) < 2:
-                return z.float().sum() * 0 + c.float().sum() * 0
+            of_each = generators if isinstance(generators, Sequence) else [generators] * len(z)
+            for i, (row, generator) in enumerate(zip(inside, of_each)):
+                index = row[:0].long()
+                if (count := min(self.positions, int(row.sum()))) > 0:
+                    index = torch.multinomial(row, count, replacement=False, generator=generator)
+                a.append(z[i].flatten(1)[:, index.to(z.device)].float())
+                b.append(c[i].flatten(1)[:, index.to(z.device)].float())
             u = self._head(self.project_z, torch.cat(a, 1))
             v = self._head(self.project_c, torch.cat(b, 1))
+            # Also without a place of its own: the other processes wait for this one.
+            u, v = pooling.rows(torch.cat([u, v], 1)).chunk(2, 1)
+            if len(u) < 2:
+                return (u.sum() + v.sum()) * 0
             logits = u @ v.T / self.temperature
             same = torch.arange(len(logits), device=logits.device)
             return 0.5 * (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same))
@@ -196,6 +209,21 @@ class Align(nn.Module):
     def _head(head: nn.Conv3d, columns: Tensor) -> Tensor:
         """(C, P) -> (P, width), unit rows."""
         return F.normalize(F.linear(columns.T, head.weight.flatten(1), head.bias), dim=1)
+
+
+# ---------------------------------------------------------------------------------------------- Dice
+
+
+def dice_loss(prediction: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth), the sums over the whole batch (Milletari et al. 2016).
+
+    `prediction` and `target` are of one shape. As MONAI's `DiceLoss(batch=True)` of one class; in training the batch is
+    all samples of the step, see :mod:`DEMISTCore.pooling`.
+    """
+    with _no_autocast(prediction):
+        p, t = _fp32(prediction, target)
+        both, either = pooling.rows(torch.stack([(p * t).sum(), p.sum() + t.sum()])[None]).sum(0)
+        return 1 - (2 * both + smooth) / (either + smooth)
 
 
 # ---------------------------------------------------------------------------------------- tissue means

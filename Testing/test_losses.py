@@ -165,7 +165,7 @@ def test_align_draws_inside_the_mask_only():
 def test_align_is_repeatable_and_survives_an_empty_mask():
     align = Align(3, 3, positions=8)
     z, c = torch.randn(1, 3, 4, 4, 4, requires_grad=True), torch.randn(1, 3, 4, 4, 4)
-    first, second = (align(z, c, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    first, second = (align(z, c, generators=torch.Generator().manual_seed(3)) for _ in range(2))
     assert first.item() == second.item()
     empty = align(z, c, torch.zeros(1, 1, 4, 4, 4))
     empty.backward()

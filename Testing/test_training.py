@@ -758,7 +758,7 @@ def test_what_training_drops_adds_nothing(runs, bids):
         bare = error(demist.backbone(z_t, t))
         assert loss(0, 0, 0) == pytest.approx(bare, rel=1e-4)
         assert loss(1, 1, 1) == pytest.approx(error(demist(z_t, t, condition)), rel=1e-4)
-        assert loss(1, 1, 1) != pytest.approx(bare, rel=1e-2)
+        assert loss(1, 1, 1) != pytest.approx(bare, rel=1e-3)  # ten times what counts as the same
         for i, (name, _) in enumerate(ALL):
             without = error(demist(z_t, t, condition, ALL.without(name)))
             assert loss(*(float(k != i) for k in range(3))) == pytest.approx(without, rel=1e-4)

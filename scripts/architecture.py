@@ -18,7 +18,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 #: Files at the top of DEMISTCore by their job; what is not named here is "common".
 FILES = {
     "commands": ("__main__", "evaluate", "evaluate_cv", "evaluate_pair", "synthesize", "train"),
-    "model math": ("diffusion", "losses", "decoding", "weights"),
+    "model math": ("diffusion", "losses", "pooling", "decoding", "weights"),
 }
 #: Boxes from top to bottom; a box may know those in the rows below it.
 ROWS = (

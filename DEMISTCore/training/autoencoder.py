@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import pooling
 from ..losses import Align, PatchGAN, edge_loss, kl_loss, known_mean, with_neighbours
 from ..networks.autoencoder import build_autoencoder
 from ..networks.config import PSR_RANGE, ModelConfig
@@ -61,7 +62,7 @@ class AutoencoderObjective(nn.Module):
             parts["edge"] = edge_loss(y_hat, y, None if known is None else with_neighbours(known))
             loss = loss + s.lambda_edge * parts["edge"]
         if s.lambda_align > 0:
-            parts["align"] = self.align(z_mu, c_mu, batch["brain"])
+            parts["align"] = self.align(z_mu, c_mu, batch["brain"], _generators(batch))
             loss = loss + s.lambda_align * parts["align"]
         if self._gan[0] is not None and progress >= s.adversarial_start:
             seen = judged(y_hat, y, known)
@@ -69,6 +70,20 @@ class AutoencoderObjective(nn.Module):
             loss = loss + s.lambda_adversarial * parts["adversarial"]
             self.reconstructions[int(batch["index"][0])] = seen.detach()
         return {"loss": loss, **parts}
+
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: spread, voxels known, places to tell apart."""
+        s, y = self.settings, batch["y"]
+        z_mu, z_sigma = self.psr.encode(y)
+        spread_of(z_mu, z_sigma, batch, s.latent_noise)
+        known_mean(y, batch.get("known"))
+        if s.lambda_align > 0:
+            self.align(z_mu, self.condition.encode(batch["x"])[0], batch["brain"], _generators(batch))
+
+
+def _generators(batch: dict[str, Tensor]) -> list[torch.Generator]:
+    """Of each sample its own: who computes it, and beside which others, must not matter."""
+    return [torch.Generator().manual_seed(seed) for seed in batch["places"].tolist()]
 
 
 def judged(y_hat: Tensor, y: Tensor, known: Tensor | None) -> Tensor:
@@ -82,12 +97,12 @@ def judged(y_hat: Tensor, y: Tensor, known: Tensor | None) -> Tensor:
 def spread_of(mu: Tensor, sigma: Tensor, batch: dict[str, Tensor], latent_noise: float) -> Tensor:
     """Standard deviation of the noise on the PSR latent: the encoder's own and, for some samples, more.
 
-    ``mu``, ``sigma`` and the result are (B, C, X, Y, Z).
+    ``mu``, ``sigma`` and the result are (B, C, X, Y, Z). The latent's own deviation is that of all samples of a step.
     """
     if latent_noise <= 0:
         return sigma
     share = batch["z_spread"][:, None, None, None, None] * latent_noise
-    return (sigma.square() + (share * mu.detach().float().std()).square().to(sigma.dtype)).sqrt()
+    return (sigma.square() + (share * pooling.deviation(mu.detach().float())).square().to(sigma.dtype)).sqrt()
 
 
 class DiscriminatorObjective(nn.Module):
@@ -148,7 +163,8 @@ class AutoencoderStage(Stage):
             sample |= self._noise(rng)
             if s.latent_noise > 0:
                 sample["z_spread"] = np.array(max(0.0, rng.uniform(-1, 1)), np.float32)
-            samples.append({**sample, "index": np.array(i)})
+            # Last, so that all else is drawn as without it.
+            samples.append({**sample, "index": np.array(i), "places": np.array(rng.integers(2**62))})
         return collate(samples)
 
     def _noise(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

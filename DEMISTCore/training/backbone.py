@@ -49,6 +49,10 @@ class BackboneObjective(nn.Module):
         error = prediction_error(self.schedule, prediction, z, noise, t, self.weighting, batch.get("known"))
         return {"loss": error}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["z"], batch.get("known"))
+
 
 def prediction_error(
     schedule: NoiseSchedule,

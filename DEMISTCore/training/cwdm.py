@@ -40,10 +40,17 @@ class CwdmObjective(nn.Module):
         clean, given = (haar.shown(haar.transform(batch[name].float())) for name in ("y", "x"))
         noisy = self.schedule.add_noise(clean, batch["noise"], batch["t"])
         error = (self.network(torch.cat([noisy, given], 1), batch["t"]).float() - clean).square()
-        known = batch.get("known")
-        if known is not None:
-            known = -nn.functional.max_pool3d(-known.float(), 2)
-        return {"loss": known_mean(error, known)}
+        return {"loss": known_mean(error, _known_bands(batch))}
+
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["noise"], _known_bands(batch))
+
+
+def _known_bands(batch: dict[str, Tensor]) -> Tensor | None:
+    """1 where all voxels of a band are known, (B, 1, X/2, Y/2, Z/2); None: everywhere."""
+    known = batch.get("known")
+    return None if known is None else -nn.functional.max_pool3d(-known.float(), 2)
 
 
 class CwdmStage(PatchStage):

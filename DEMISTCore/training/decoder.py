@@ -62,6 +62,13 @@ class DecoderObjective(nn.Module):
             self.reconstructions[int(batch["index"][0])] = seen.detach()
         return {"loss": loss, **parts}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: the latents' spread, voxels known."""
+        if self.settings.latent_noise > 0:
+            mu, sigma = self.psr.encode(batch["y"])
+            spread_of(mu, sigma, batch, self.settings.latent_noise)
+        known_mean(batch["y"], batch.get("known"))
+
 
 class DecoderStage(Stage):
     """See :class:`.stage.Stage`."""

@@ -92,6 +92,11 @@ class DemistObjective(nn.Module):
                 loss = loss + factor * parts[name]
         return {"loss": loss, **parts}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known, at most twice."""
+        for _ in ("noise", "estimate"):
+            known_mean(batch["z"], batch.get("z_known"))
+
     def _decode(self, z: Tensor, starts: Tensor) -> Tensor:
         """Decode a crop of each sample with a halo, and cut the halo off: the decoder sees beyond its own voxel."""
         size, halo = self.settings.decode, self.settings.decode_halo

@@ -28,12 +28,13 @@ class Ema:
     @torch.no_grad()
     def update(self, number: int) -> None:
         """Take in the present weights as update ``number`` = 1, 2, ..."""
-        names = list(self.average)
-        torch._foreach_lerp_(
-            [self.average[n] for n in names],
-            [self.parameters[n].float() for n in names],
-            1 - self.decay_at(number, self.decay),
-        )
+        for kind in {type(average) for average in self.average.values()}:  # shared out among processes or not
+            names = [name for name, average in self.average.items() if type(average) is kind]
+            torch._foreach_lerp_(
+                [self.average[n] for n in names],
+                [self.parameters[n].detach().float() for n in names],
+                1 - self.decay_at(number, self.decay),
+            )
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -43,7 +43,7 @@ class Settings:
     steps: int | None = None
     max_minutes: float | None = None
     batch: int = 2
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches a step: equal to ``batch`` times as many, for every stage's losses
     lr: float = 3e-4
     betas: tuple[float, ...] = (0.9, 0.99)
     weight_decay: float = 1e-4
@@ -58,6 +58,7 @@ class Settings:
     device: str = "auto"  # auto, cpu, cuda, mps
     devices: int = 1
     nodes: int = 1
+    strategy: str = "ddp"  # with several processes: "ddp": each has it all; "fsdp": each has a part of what is trained
     threads: int = 0  # 0: torch decides
     channels_last: bool = True
     checkpoint_activations: bool = False

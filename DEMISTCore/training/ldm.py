@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..baselines.ldm import conditioned
 from ..diffusion import NoiseSchedule, SeededNoise, ddim
+from ..losses import known_mean
 from .backbone import by_time, error_by_time, known_of_crop, prediction_error, validation_samples
 from .latents import draw_time, noise_like
 from .paired_latents import PairedLatentStage
@@ -27,6 +28,10 @@ class LdmObjective(nn.Module):
         z, noise, t = batch["z"], batch["noise"], batch["t"]
         prediction = conditioned(self.network, batch["c"])(self.schedule.add_noise(z, noise, t), t).float()
         return {"loss": prediction_error(self.schedule, prediction, z, noise, t, self.weighting, batch.get("known"))}
+
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["z"], batch.get("known"))
 
 
 class LdmStage(PairedLatentStage):

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from ..devices import pick_device
 from ..errors import DemistError, InputError
 from ..networks.wiring import always_recompute
+from ..pooling import Step
 from ..weights import misfits
-from . import checkpoint
+from . import checkpoint, sharded
 from .checkpoint import Run
 from .ema import Ema
 from .groups import Settings
@@ -55,30 +56,33 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         DemistError: the loss or a gradient is not finite; the last good checkpoint stays.
     """
     s, folder = run.settings, run.folder
+    sharded.check(stage, s)
     fabric = _fabric(s)
     accumulate, world, clip = s.accumulate, fabric.world_size, s.clip or math.inf
     per_step = s.batch * accumulate * world
 
     # Models and optimizers
-    objectives, optimizers = {}, {}
     for objective in stage.objectives.values():
         if s.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
         if s.checkpoint_activations:
             always_recompute(objective, RECOMPUTED)
         objective.to(fabric.device).train()
+    objectives = {n: fabric.setup_module(each, move_to_device=False) for n, each in stage.objectives.items()}
     weights = {f"{n}/{k}": p for n, objective in stage.objectives.items() for k, p in trainable(objective).items()}
     first = next(iter(stage.objectives))
     ema = Ema(trainable(stage.objectives[first]), s.ema)
+    optimizers = {}
     for name, objective in stage.objectives.items():
         optimizer = torch.optim.AdamW(
             list(trainable(objective).values()),
             lr=s.lr * stage.lr_factors.get(name, 1.0),
             betas=tuple(s.betas),
             weight_decay=s.weight_decay,
-            fused=fabric.device.type in ("cpu", "cuda"),
+            # Weights that are shared out and such as are not do not go together.
+            **({"foreach": False} if s.strategy == "fsdp" else {"fused": fabric.device.type in ("cpu", "cuda")}),
         )
-        objectives[name], optimizers[name] = fabric.setup(objective, optimizer, move_to_device=False)
+        optimizers[name] = fabric.setup_optimizers(optimizer)
 
     # Where to start
     step, elapsed, best, saved_at = 0, 0.0, math.inf, -1
@@ -105,16 +109,18 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
 
     def save() -> None:
         nonlocal saved_at
-        if saved_at != step and fabric.is_global_zero:
+        if saved_at != step:
             state = {
                 "step": step,
                 "elapsed": time.monotonic() - started,
                 "best": best,
                 "evaluated": dict(at),
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+                "optimizers": {name: sharded.whole(optimizer.state_dict()) for name, optimizer in optimizers.items()},
                 "precision": fabric._precision.state_dict(),
             }
-            checkpoint.save(folder, step, weights, ema.average, state)
+            tensors = sharded.whole(weights), sharded.whole(ema.average)
+            if fabric.is_global_zero:
+                checkpoint.save(folder, step, *tensors, state)
         saved_at = step
 
     def batches(at: int) -> list[dict[str, Tensor]]:
@@ -125,7 +131,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     def evaluate(force: bool = False) -> None:
         """Validation and preview when due; at the end of the run, unless the last step has just had them."""
         nonlocal best, ending
-        if not fabric.is_global_zero:
+        if not fabric.is_global_zero and s.strategy != "fsdp":
             return
         every = {"validate": s.validate_every, "preview": s.preview_every}
         due = {what: at[what] != step and (force or step % n == 0) for what, n in every.items()}
@@ -133,7 +139,10 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         if not any(due.values()):
             return
         began = time.monotonic()
+        average = sharded.whole(ema.average)
         with _evaluating(stage, ema), torch.no_grad(), autocast(fabric.device, s.precision):
+            if not fabric.is_global_zero:
+                return  # it has had its part in putting weights together
             values = stage.validate(fabric.device) if due["validate"] else {}
             if due["preview"]:
                 picture = folder / "previews" / f"step-{step:08d}.png"
@@ -144,7 +153,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         ending = max(ending, time.monotonic() - began)
         if (score := values.get(stage.score, math.inf)) < best:
             best = score
-            checkpoint.save_best(folder, step, score, ema.average)
+            checkpoint.save_best(folder, step, score, average)
 
     with reporter, Signals() as stop, ThreadPoolExecutor(1) as reader:
         following = reader.submit(batches, step)
@@ -163,11 +172,16 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                 for group in optimizer.param_groups:
                     group["lr"] = s.lr * stage.lr_factors.get(name, 1.0) * factor
                 optimizer.zero_grad(set_to_none=True)
+                together = _rehearsed(stage.objectives[name], present, done, world, s)
+                joined = True
                 for i, batch in enumerate(present):
-                    with fabric.no_backward_sync(objective, enabled=world > 1 and i + 1 < accumulate):
-                        losses = objective(batch, done)
+                    # DDP must not prepare for a backward pass that never comes: it would still wait in the next step.
+                    later = i + 1 < accumulate or not joined
+                    with fabric.no_backward_sync(objective, enabled=world > 1 and later):
+                        with together.micro_batch(i):
+                            losses = objective(batch, done)
                         _require_finite(losses, run, step, batch)
-                        if losses["loss"].requires_grad:
+                        if joined := losses["loss"].requires_grad:
                             fabric.backward(losses["loss"] / accumulate)
                     for key, value in losses.items():
                         label = f"{name}/{key}"
@@ -175,7 +189,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
                 if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
                     continue  # an objective that has not joined yet
                 # fp16 overflows by design now and then, and the scaler skips those steps; elsewhere it is an error.
-                norm = fabric.clip_gradients(objective, optimizer, max_norm=clip, error_if_nonfinite=False)
+                norm = sharded.clip(fabric, objective, optimizer, clip)
                 if s.precision != "fp16":
                     _require_finite({f"gradient of {name}": norm}, run, step)
                 optimizer.step()
@@ -257,6 +271,8 @@ def _fabric(s: Settings) -> Any:
         world = s.devices * s.nodes
         # Some parameters have no part in some steps (an estimate that trains alone at first, losses of weight 0).
         strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+        if world > 1 and s.strategy == "fsdp":
+            strategy = sharded.strategy(world)
         fabric = Fabric(
             accelerator=check_machine(s), devices=s.devices, num_nodes=s.nodes, precision=precision, strategy=strategy
         )
@@ -280,13 +296,25 @@ def _require_finite(
             raise DemistError(f"Training stopped at step {step}: {name} is {float(value.detach()):g}; {kept}. {fix}")
 
 
+@torch.no_grad()
+def _rehearsed(
+    objective: nn.Module, present: Sequence[dict[str, Tensor]], progress: float, world: int, s: Settings
+) -> Step:
+    """What the micro-batches of a step take from each other, known before the first of them is computed."""
+    step, rehearse = Step(s.accumulate, world), getattr(objective, "rehearse", None)
+    for batch in present if s.accumulate > 1 and rehearse is not None else ():
+        with step.rehearsal(), sharded.gathered([objective]), autocast(next(iter(batch.values())).device, s.precision):
+            rehearse(batch, progress)
+    return step
+
+
 @contextlib.contextmanager
 def _evaluating(stage: Stage, ema: Ema) -> Iterator[None]:
     modes = {m: m.training for objective in stage.objectives.values() for m in objective.modules()}
     for objective in stage.objectives.values():
         objective.eval()
     try:
-        with ema.applied():
+        with ema.applied(), sharded.gathered(stage.objectives.values()):
             yield
     finally:
         for module, mode in modes.items():
@@ -313,7 +341,7 @@ def _copy_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], ru
     if misfits(target, source):
         raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.")
     for name, value in source.items():
-        target[name].copy_(value)
+        target[name].copy_(sharded.like(value, target[name]))
 
 
 def _load_optimizers(optimizers: Mapping[str, Any], fabric: Any, state: Mapping[str, Any], run: Run) -> None:
@@ -327,9 +355,12 @@ def _load_optimizers(optimizers: Mapping[str, Any], fabric: Any, state: Mapping[
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:
                 for p in group["params"]:
-                    for key, value in optimizer.state.get(p, {}).items():
+                    moments = optimizer.state.get(p, {})
+                    for key, value in moments.items():
                         if key != "step" and value.shape != p.shape:
                             raise ValueError(f"{key} has another shape than its parameter")
+                        if key != "step":
+                            moments[key] = sharded.like(value, p)
         fabric._precision.load_state_dict(state["precision"])
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"The checkpoint of {run.folder} does not fit its configuration; start a new run.") from error

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import pooling
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
 from ..losses import known_mean, tissue_mean_loss
@@ -69,15 +70,11 @@ class MeanObjective(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not s.only_spread):
             seen = see(self.mean, batch)
         y_hat, spread = self.mean.decode(seen)
-        inner = _inner(s.margin)
-        y, labels, x = batch["y"][inner], batch["labels"][inner], batch["x"][inner]
-        inside = ((x != 0).any(1, keepdim=True) | (labels > 0)).float()
-        z_known = None
+        inner, (inside, labels) = _inner(s.margin), _counted(batch, s.margin)
+        y, z_known = batch["y"][inner], None
+        count = pooling.count(inside.sum())
         if "psr_known" in batch:
-            known = batch["psr_known"][inner]
-            inside, labels = inside * known, labels * (known > 0)
             z_known = _of_latents(batch["psr_known"], seen.estimate)
-        count = inside.sum().clamp_min(1)
         y_hat, spread = y_hat[inner], spread[inner] + float(np.log(scale / np.sqrt(2)))
         residual = scale * (y_hat - y)
 
@@ -95,6 +92,24 @@ class MeanObjective(nn.Module):
         if s.only_spread:
             loss = parts["spread"]  # reaches no other weight, and the optimizer leaves alone what has no gradient
         return {"loss": loss, **parts}
+
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how many voxels count, and latents."""
+        pooling.count(_counted(batch, self.settings.margin)[0].sum())
+        if "psr_known" in batch:
+            z = self.latent_of(batch["y"])
+            known_mean(z, _of_latents(batch["psr_known"], z))
+
+
+def _counted(batch: dict[str, Tensor], margin: int) -> tuple[Tensor, Tensor]:
+    """Inside the margin, (B, 1, ...) each: 1 where a voxel counts, and tissue labels where PSR is known."""
+    inner = _inner(margin)
+    labels = batch["labels"][inner]
+    inside = ((batch["x"][inner] != 0).any(1, keepdim=True) | (labels > 0)).float()
+    if "psr_known" in batch:
+        known = batch["psr_known"][inner]
+        inside, labels = inside * known, labels * (known > 0)
+    return inside, labels
 
 
 def see(mean: PosteriorMean, batch: dict[str, Tensor]) -> Seen:

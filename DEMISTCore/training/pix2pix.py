@@ -45,6 +45,10 @@ class GeneratorObjective(nn.Module):
             self.answers[int(batch["index"][0])] = pair.detach()
         return {"loss": loss, **parts}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["y"], batch.get("known"))
+
 
 class PairDiscriminatorObjective(nn.Module):
     """The discriminator's loss on (scans, map) and (scans, answer)."""

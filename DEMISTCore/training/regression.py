@@ -30,6 +30,10 @@ class RegressionObjective(nn.Module):
         """Loss of a batch: x (B, 2, X, Y, Z), y (B, 1, X, Y, Z) in units of the PSR range; ``known``: where y is."""
         return {"loss": known_mean((self.network(batch["x"]).float() - batch["y"]).abs(), batch.get("known"))}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["y"], batch.get("known"))
+
 
 class RegressionStage(PatchStage):
     """See :class:`.stage.Stage`."""

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from .. import pooling
 from ..errors import InputError
 from ..labels import CSF, GREY, LESION, TISSUE_LABELS, WHITE
+from ..losses import dice_loss
 from ..regions.network import FOLD, build_network
 from . import previews
 from .data import PreparedSession, augment, collate, crop, pick, random, random_patch
@@ -59,7 +60,6 @@ class SegmentationObjective(nn.Module):
         self.register_buffer("content", _CONTENT, persistent=False)
         self.volume_weight, self.volume_start = settings.volume_weight, settings.volume_start
         self.mean_weight = settings.mean_weight
-        self.dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Loss of a batch.
@@ -71,7 +71,7 @@ class SegmentationObjective(nn.Module):
         logits, target = self.network.folded(batch["x"]).float(), _folded(batch["target"]).long()
         shares = torch.stack([_folded(part) for part in batch["shares"].unbind(1)], 1).float() / 255
         inside = target >= 0
-        count = inside.sum().clamp_min(1)
+        count = pooling.count(inside.sum())
         logarithms = logits.log_softmax(1)
         tissues = torch.stack([logarithms[:, members].logsumexp(1) for members in _MEMBERS], 1)
         parts_of = torch.cat([1 - shares.sum(1, keepdim=True), shares], 1)
@@ -80,7 +80,7 @@ class SegmentationObjective(nn.Module):
         within = (tissues.gather(1, tissue) - logarithms.gather(1, own))[:, 0]
         classes = (within * self.weight[target.clamp_min(0)] * inside).sum() / count
         lesion = logarithms[:, _LESION : _LESION + 1].exp() * inside[:, None]
-        dice = self.dice(lesion, (target == _LESION)[:, None].float())
+        dice = dice_loss(lesion, (target == _LESION)[:, None].float())
         # What a mean over a region hangs on: how much of each tissue there is, over all its borders.
         mixed = ((1 - parts_of.amax(1)) * inside).flatten(1).sum(1)
         mixed = torch.maximum(mixed, _LEAST_MIXED * inside.flatten(1).sum(1)).clamp_min(1)
@@ -92,6 +92,10 @@ class SegmentationObjective(nn.Module):
         loss = fractions + classes + _DICE * dice + (borders if progress >= self.volume_start else 0.0)
         parts = {"fractions": fractions, "classes": classes, "dice": dice, "volume": volume, "means": means}
         return {"loss": loss, **parts}
+
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: voxels inside, and the overlap of lesions."""
+        self(batch, progress)
 
     def _means(self, found: Tensor, true: Tensor, inside: Tensor) -> Tensor:
         """Relative error of the mean content of grey and white matter: its square over 0.01, linear beyond 0.01.

@@ -29,7 +29,7 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
 # A resumed run must go on as it began; only what does not touch the numbers, and its length, may change.
-RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "devices", "nodes"} | {
+RESUMABLE = {"steps", "max_minutes", "cache", "workers", "threads", "device", "devices", "nodes", "strategy"} | {
     f"{what}_every" for what in ("log", "validate", "preview", "save")
 }
 _CHOICES = {
@@ -37,6 +37,7 @@ _CHOICES = {
     "precision": ("auto", "bf16", "fp16", "fp32"),
     "weighting": ("prediction", "x0"),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "strategy": ("ddp", "fsdp"),
     "brain_mask": ("truth", "none"),
     "skull_strip": ("auto", "deepbet", "none"),
     "psr_zeros": ("auto", "known", "unknown"),

@@ -21,7 +21,9 @@ class Stage:
     """
 
     #: name -> module whose forward(batch, progress) gives {"loss": scalar, other scalars to report}. All are stepped in
-    #: this order with one batch, each with an optimizer of its own. Frozen parameters are neither trained nor saved.
+    #: this order with one batch, each with an optimizer of its own. Where the loss takes something from other samples
+    #: (:mod:`DEMISTCore.pooling`), ``rehearse(batch, progress)`` asks for the same, in the same order, as cheaply as it
+    #: can; it is called without gradients. Frozen parameters are neither trained nor saved.
     #: The first one's weights are averaged (EMA), validated, and handed on.
     objectives: dict[str, nn.Module]
     #: the first of them

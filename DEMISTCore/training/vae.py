@@ -26,6 +26,10 @@ class VaeObjective(nn.Module):
         error = (regress(self.network, batch["c"]).float() - batch["z"]).square()
         return {"loss": known_mean(error, batch.get("known"))}
 
+    def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
+        """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""
+        known_mean(batch["z"], batch.get("known"))
+
 
 class VaeStage(PairedLatentStage):
     """See :class:`.stage.Stage`."""
