@@ -302,7 +302,9 @@ def _rehearsed(
 ) -> Step:
     """What the micro-batches of a step take from each other, known before the first of them is computed."""
     step, rehearse = Step(s.accumulate, world), getattr(objective, "rehearse", None)
-    for batch in present if s.accumulate > 1 and rehearse is not None else ():
+    if s.accumulate == 1 or rehearse is None:
+        return step
+    for batch in present:
         with step.rehearsal(), sharded.gathered([objective]), autocast(next(iter(batch.values())).device, s.precision):
             rehearse(batch, progress)
     return step
