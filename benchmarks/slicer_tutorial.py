@@ -183,13 +183,16 @@ class Tour:
         return self.widget._parameterNode
 
     def open(self) -> None:
-        """The module is opened for the first time."""
+        """The module is opened for the first time, after Slicer has loaded it and had time to read ahead."""
         import slicer_app
+        from slicer_responsiveness import turn
 
         slicer_app.fresh_scene()
-        slicer_app.process_events(0.1)
+        module = slicer_app.open_module()
+        module.code.readAhead()
+        turn(until=lambda: not module.code._ahead)
         self.heart.take()
-        parent = slicer_app.open_module().widgetRepresentation()
+        parent = module.widgetRepresentation()
         self.widget, self.ui = parent.self(), parent.self().ui
         parent.resize(430, 1800)
         parent.show()
