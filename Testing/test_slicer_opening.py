@@ -16,6 +16,7 @@ import slicer_app
 
 slicer_app.install()
 
+from DEMISTSlicerLib.Install import Place  # noqa: E402
 from DEMISTSlicerLib.Install.Installer import Installer  # noqa: E402
 from DEMISTSlicerLib.Nodes import Patient, Voxels  # noqa: E402
 from DEMISTSlicerLib.Run import Bundles, Exchange  # noqa: E402
@@ -83,11 +84,19 @@ def test_whether_slicers_python_has_all(tmp_path, lines, has):
 
 
 def test_without_torch_no_version_is_compared(tmp_path, monkeypatch):
-    """The usual Slicer: that it lacks torch is told by a look, as the panel opens."""
+    """The usual Slicer: that it lacks torch is told by a look, as the panel opens and as the user is asked."""
     file = tmp_path / "requirements.txt"
-    file.write_text("no-such-thing>=2\nnumpy>=1\n")
-    monkeypatch.setattr(Installer, "missing", lambda self: pytest.fail("compared"))
-    assert not Installer(file=file).hasOwn()
+    file.write_text("no-such-thing>=2  # a comment\nnumpy>=1\n")
+    monkeypatch.setattr("DEMISTSlicerLib.Install.Installer.requirements", lambda *_: pytest.fail("compared"))
+    Place.choose(tmp_path)
+    try:
+        asked = []
+        installer = Installer(confirm=lambda _text, names: asked.append(names), file=file)
+        assert not installer.hasOwn()
+        assert not installer.ensure(lambda: pytest.fail("called"))
+        assert asked == [["no-such-thing>=2", "numpy>=1"]]
+    finally:
+        Place.choose(None)
 
 
 def test_the_patient_comes_node_by_node():

@@ -129,7 +129,7 @@ class Installer:
         if self.isReady():
             then()
             return True
-        names = [str(requirement) for requirement in requirements(self.file)]
+        names = _lines(self.file)
         text = _(
             "DEMIST computes in a Python environment of its own, which is not installed yet. {count} packages and what "
             "they need will be downloaded into {folder}; Slicer's own packages are not touched. This takes several "
