@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer_app
+import slicer_runs
 
 slicer_app.install()
 
 from DEMISTSlicerLib.Install import Place  # noqa: E402
 from DEMISTSlicerLib.Install.Installer import Installer  # noqa: E402
-from DEMISTSlicerLib.Nodes import Patient, Voxels  # noqa: E402
+from DEMISTSlicerLib.Nodes import Patient, Segmentation, Voxels  # noqa: E402
 from DEMISTSlicerLib.Run import Bundles, Exchange  # noqa: E402
 
 
@@ -117,7 +118,7 @@ def test_the_patient_comes_node_by_node():
             nodes = stopped.value
             break
         counts.append(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
-    assert counts == [1, 2, 3]
+    assert counts == [1, 2, 3, 3, 3]  # and the lesions
     np.testing.assert_array_equal(Voxels.arrayFromNode(nodes["t1w"]), np.round(head))
     # The window is about what Slicer works out from all voxels.
     display = nodes["t1w"].GetDisplayNode()
@@ -127,6 +128,27 @@ def test_the_patient_comes_node_by_node():
     assert abs(low - display.GetWindowLevelMin()) < 60
     assert abs(high - display.GetWindowLevelMax()) < 60
     assert 100 < low < 300 < 500 < high < 700
+
+
+def test_regions_come_in_pieces_and_a_node_is_filled_in_one_of_them():
+    slicer_app.fresh_scene()
+    head = slicer_runs.volume(np.zeros((20, 22, 18), np.float32), np.eye(4), "T1w")
+    masks = {}
+    for number, key in enumerate(("lesion", "nawm_proximal", "nawm_distal")):
+        masks[key] = np.zeros((20, 22, 18), np.uint8)
+        masks[key][3 + 5 * number : 7 + 5 * number, 4:9, 5:8] = 1
+    node = Segmentation.regionsToSegmentation(masks, head)
+    before = Segmentation.editStamp(node)
+    pieces = Segmentation.regionPieces({key: np.roll(mask, 2, 2) for key, mask in masks.items()}, head, node)
+    stamps = [before]
+    while (stamp := next(pieces, None)) is not None:
+        assert stamp
+        stamps.append(Segmentation.editStamp(node))
+    assert stamps[:4] == [before] * 4  # a piece for each region, and the node as it was: here it may be stopped
+    assert stamps[4] != before
+    for index, (key, name) in enumerate(Segmentation.regionSegments(node).items()):
+        moved = Segmentation.segmentationToLabelmap(node, head, [name])
+        np.testing.assert_array_equal(moved, np.roll(masks[key], 2, 2), err_msg=str(index))
 
 
 def test_scans_become_whole_numbers_slab_by_slab(tmp_path, monkeypatch):

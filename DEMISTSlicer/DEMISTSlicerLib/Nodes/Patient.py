@@ -10,7 +10,8 @@ import slicer
 
 from ..I18n import _
 from . import Placement, Voxels
-from .Segmentation import regionsToSegmentation
+from .Pieces import atOnce
+from .Segmentation import regionPieces
 from .Volumes import createPsrVolume
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ def createPatient(
     seed: int | None = None,
 ) -> dict[str, Any]:
     """All of :func:`patientNodes` at once, which takes some tenths of a second."""
-    steps = patientNodes(volumes, protocol, seed)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stopped:
-            return stopped.value
+    return atOnce(patientNodes(volumes, protocol, seed))
 
 
 def patientNodes(
@@ -65,7 +61,7 @@ def patientNodes(
     array, affine = volumes["psr"]
     nodes["psr"] = createPsrVolume(nodes["t1w"], array, affine, origin, name=f"{prefix} {_('true PSR')}")
     yield True
-    nodes["segmentation"] = regionsToSegmentation(
+    nodes["segmentation"] = yield from regionPieces(
         {"lesion": volumes["lesions"][0]}, nodes["t1w"], name=f"{prefix} {_('true lesions')}"
     )
     nodes["segmentation"].SetDescription(STATEMENT)

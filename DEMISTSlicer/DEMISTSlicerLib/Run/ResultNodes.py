@@ -13,7 +13,7 @@ import numpy as np
 
 from ..Nodes import Volumes
 from ..Nodes.Patient import asScanned, patientNodes
-from ..Nodes.Segmentation import regionsToSegmentation
+from ..Nodes.Segmentation import regionPieces
 from .Exchange import readReference
 from .Result import Result
 from .RunInputs import RunInputs
@@ -94,7 +94,8 @@ def makeSegments(
     yield True
     if not masks:
         return None
-    made = regionsToSegmentation(masks, reference, node=present(segmentation), suggested=bool(message["suggested"]))
+    node, suggested = present(segmentation), bool(message["suggested"])
+    made = yield from regionPieces(masks, reference, node=node, suggested=suggested)
     yield True
     return made
 
