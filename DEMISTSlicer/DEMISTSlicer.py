@@ -19,6 +19,8 @@ from DEMISTSlicerLib.Panel.Widget import DEMISTSlicerWidget as _Widget  # noqa: 
 
 #: OWNER: whoever publishes the repository puts the account's name here, too.
 DOCUMENTATION = "https://github.com/OWNER/SlicerDEMIST/blob/main/docs/slicer.md"
+#: What is read ahead, while it is.
+_ahead: list[Any] = []
 
 
 class DEMISTSlicer(ScriptedLoadableModule):
@@ -44,6 +46,7 @@ class DEMISTSlicer(ScriptedLoadableModule):
             "is an independent implementation; Brain LDM is that of Pinaya et al. (2022)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", readAhead)
 
 
 def registerSampleData() -> None:
@@ -54,6 +57,17 @@ def registerSampleData() -> None:
 
     guard()
     register(str(Path(__file__).parent / "Resources" / "Icons" / "DEMISTSlicerSample.png"))
+
+
+def readAhead() -> None:
+    """Read, once Slicer has started and has nothing else to do, what the panel needs to know when it opens.
+
+    What cannot be read is told by the panel.
+    """
+    from DEMISTSlicerLib.Run import Bundles
+    from DEMISTSlicerLib.Run.Steps import Steps
+
+    _ahead[:] = [Steps(Bundles.readAhead(), lambda _nothing: _ahead.clear(), lambda _error: _ahead.clear())]
 
 
 class DEMISTSlicerWidget(_Widget):

@@ -241,30 +241,34 @@ def test_what_does_not_fit_is_not_started(plan, change, state):
     assert read_environment(plan.folder).state == "broken"
 
 
-def test_a_torch_that_is_there_is_shared_and_never_installed_again(plan, tmp_path, monkeypatch):
-    """The index has a newer torch, and a package that wants any: the one that is there is taken."""
+@pytest.mark.parametrize("version", ["2.7.1+cu118", "2.7.1"])
+def test_a_torch_that_is_there_is_shared_and_never_installed_again(plan, tmp_path, monkeypatch, version):
+    """The index has a newer torch, and the very version, made for this system: the one that is there is taken."""
     theirs = tmp_path / "theirs" / "site-packages"
     (theirs / "torch").mkdir(parents=True)
-    (theirs / "torch" / "__init__.py").write_text("__version__ = '2.7.1+cu118'\n")
+    (theirs / "torch" / "__init__.py").write_text(f"__version__ = {version!r}\n")
+    wheel(plan.wheels, "torch", "2.7.1")
+    made_here = f"torch-2.7.1-cp{sys.version_info.major}{sys.version_info.minor}-none-any.whl"
+    (plan.wheels / "torch-2.7.1-py3-none-any.whl").rename(plan.wheels / made_here)
     wheel(plan.wheels, "torch", "2.14.0")
     wheel(plan.wheels, "demistmonai", "1.0", needs="torch>=2")
     plan.requirements.write_text("torch>=2.2\ndemistmonai\n")
     needs = ["demistleaf>=1", "nvidia-cublas-cu11==1; platform_system == 'Linux'", "triton==3", "x; extra == 'y'"]
-    monkeypatch.setattr(torch_build, "own_torch", lambda: ("2.7.1+cu118", theirs, needs))
+    monkeypatch.setattr(torch_build, "own_torch", lambda: (version, theirs, needs))
     monkeypatch.setattr(building.torch_build, "own_torch", torch_build.own_torch)
     monkeypatch.setattr(building, "_is_for_here", lambda line: not line.startswith("torch"))  # no kernel in this one
     environment, _told, said = made(plan)
-    assert environment.versions["torch"] == "2.7.1+cu118"
+    assert environment.versions["torch"] == version
     assert environment.versions["demistleaf"] == "1.5"
     assert not (environment.packages / "torch").exists()
     assert not (environment.packages / "torch.py").exists()
     assert environment.shared == (str(theirs),)
-    assert "torch 2.7.1+cu118 that is installed already" in said[0]
+    assert f"torch {version} that is installed already" in said[0]
     probe = tmp_path / "core"
     probe.mkdir()
     (probe / "probe.py").write_text("import torch; print(torch.__version__)")
     command = [sys.executable, *arguments("probe", probe, environment.packages, environment.shared)]
-    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "2.7.1+cu118"
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == version
     plan.requirements.write_text("torch>=2.10\ndemistmonai\n")  # theirs is too old: another goes beside it
     environment, _told, _said = made(plan)
     assert environment.versions["torch"] == "2.14.0"

@@ -146,3 +146,30 @@ def test_the_arguments_are_those_of_the_environment(place):
 
 def freeze() -> str:
     return subprocess.run([sys.executable, "-m", "pip", "freeze", "--all"], capture_output=True, text=True).stdout
+
+
+def test_what_another_system_resolves_to_is_told_by_pip(tmp_path, monkeypatch):
+    """Real pip, offline: conditions are the other system's, and so are the installer's constraints."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import slicer_platforms
+
+    wheels = tmp_path / "wheels"
+    for version in ("1.26.4", "2.1.0"):
+        wheel(wheels, "numpy", version)
+    wheel(wheels, "demistmac", "1.0")
+    wheel(wheels, "demistroot", "2.0", needs='demistmac; sys_platform == "darwin" and python_version >= "3.12"')
+    file = tmp_path / "requirements.txt"
+    file.write_text("demistroot\nnumpy\n")
+    monkeypatch.setattr(slicer_platforms, "REQUIREMENTS", file)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", wheels.as_uri())
+    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
+    plain = {"demistroot": "2.0", "numpy": "2.1.0"}
+    assert slicer_platforms.resolve("Linux", "3.12", tmp_path) == plain
+    assert slicer_platforms.resolve("macOS, Apple silicon", "3.11", tmp_path) == plain
+    assert slicer_platforms.resolve("macOS, Apple silicon", "3.12", tmp_path) == {**plain, "demistmac": "1.0"}
+    # torch for an Intel Mac was made for numpy 1.
+    assert slicer_platforms.resolve("macOS, Intel", "3.12", tmp_path)["numpy"] == "1.26.4"
+    file.write_text("no-such-thing\n")
+    assert "no-such-thing" in slicer_platforms.resolve("Windows", "3.12", tmp_path)

@@ -31,6 +31,19 @@ def in_tree(*patterns: str) -> set[str]:
     return {p.relative_to(MODULE).as_posix() for pattern in patterns for p in MODULE.glob(pattern) if p.is_file()}
 
 
+def test_every_address_of_the_repository_leads_to_a_file():
+    """The help text's, the catalog's, the documents': branch main, where all of this is published."""
+    sources = [MODULE / "DEMISTSlicer.py", ROOT / "CMakeLists.txt", *ROOT.glob("*.json"), *ROOT.glob("*.md")]
+    sources += ROOT.glob("docs/*.md")
+    hosts = r"(?:github\.com/[^/\s]+/SlicerDEMIST/blob|raw\.githubusercontent\.com/[^/\s]+/SlicerDEMIST)"
+    pattern = rf"https://{hosts}/main/([^\s\"')>#]+)"
+    found = {path: re.findall(pattern, path.read_text(encoding="utf-8")) for path in sources}
+    assert found[MODULE / "DEMISTSlicer.py"] == ["docs/slicer.md"]
+    for path, targets in found.items():
+        for target in targets:
+            assert (ROOT / target).is_file(), f"{path.name}: {target}"
+
+
 def test_every_script_and_resource_is_listed():
     scripts, resources = listed("MODULE_PYTHON_SCRIPTS"), listed("MODULE_PYTHON_RESOURCES")
     assert len(scripts) == len(set(scripts))

@@ -3,8 +3,9 @@
 Over the real MRML scene with a Qt event loop off screen (the stand-ins of Testing/slicer_app), real volumes, the real
 child process and model. Measured:
 
-- the longest time the main thread was blocked: a Qt timer of 5 ms looks at the clock; the longest gap counts. The same
-  timer runs for as long without a run before, because other work on the machine makes gaps, too;
+- the longest time the main thread was blocked, as the module is opened for the first time and in runs: a Qt timer of
+  5 ms looks at the clock; the longest gap counts, and is told with what blocked (slicer_heart.py). The same timer runs
+  for as long without a run before, because other work on the machine makes gaps, too;
 - seconds from pressing Apply to the first sampling step: first run, second run (worker warm, same images);
 - seconds from pressing Cancel to its end, in the middle of preparation and of sampling.
 
@@ -21,7 +22,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slicer_heart import Gap, Heart
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the module promises, seconds.
@@ -37,34 +41,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     p.add_argument("--seeds", type=int, default=2, help="samples per run (default: %(default)s)")
     p.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
+    p.add_argument("--opening", action="store_true", help="only open the module, and tell what blocks")
     p.add_argument("--out", type=Path, help="also write the numbers as JSON")
     return p
-
-
-class Heart:
-    """Beats every 5 ms in the event loop and keeps the longest gaps."""
-
-    def __init__(self) -> None:
-        import qt
-
-        self.gaps: list[tuple[float, str]] = []
-        self.stage = ""
-        self._last = time.perf_counter()
-        self._timer = qt.QTimer()
-        self._timer.setInterval(5)
-        self._timer.connect("timeout()", self._beat)
-        self._timer.start()
-
-    def _beat(self) -> None:
-        now = time.perf_counter()
-        self.gaps.append((now - self._last, self.stage))
-        self._last = now
-
-    def take(self) -> tuple[float, str]:
-        """The longest gap since the last call, in seconds, and the stage it fell into."""
-        longest = max(self.gaps, default=(0.0, ""))
-        self.gaps = []
-        return longest
 
 
 def turn(seconds: float = 0.0, until: Callable[[], Any] | None = None) -> None:
@@ -85,14 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if bool(args.t1w) != bool(args.flair):
         parser().error("give both --t1w and --flair, or neither")
-    sys.path.insert(0, str(ROOT / "Testing"))
+    sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "Testing")]
     import slicer_app
 
     slicer_app.install()
+    from slicer_heart import Heart
+
+    heart = Heart()
+    turn(1.0)
+    heart.take()
+    loaded, ahead, opened = opening(heart)
+    if args.opening:
+        for name, gap in (("loading, as Slicer starts", loaded), ("reading ahead", ahead), ("opening", opened)):
+            print(f"{name}: {gap.words(12)}")
+        return 0
     from DEMISTSlicerLib.Logic import DEMISTSlicerLogic
 
     t1, flair = images(args)
-    logic, heart = DEMISTSlicerLogic(), Heart()
+    logic = DEMISTSlicerLogic()
+    heart.take()
     stages: list[tuple[float, str]] = []
 
     def progress(words: str, _done: float, _left: float | None) -> None:
@@ -103,9 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logic.progressChanged.connect(progress)
     options = {"bundle": args.bundle, "device": args.device, "seeds": args.seeds, "steps": args.steps}
     numbers: dict[str, Any] = {"shapes": {"T1w": shape(t1), "FLAIR": shape(flair)}, "options": options}
+    numbers["opening_longest_gap_s"] = opened.seconds
+    blocked_by = {"opening": opened.words()}
     try:
         turn(5.0)
-        numbers["idle_longest_gap_s"] = heart.take()[0]
+        numbers["idle_longest_gap_s"] = heart.take().seconds
         for name, preview in (("first", True), ("second", False)):
             stages.clear()
             start = time.perf_counter()
@@ -114,12 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             turn(until=lambda job=job: not job.isRunning)
             if job.error is not None:
                 raise job.error
-            gap, where = heart.take()
+            gap = heart.take()
+            blocked_by[f"{name} run"] = gap.words()
             sampling = next((when for when, words in stages if words.startswith("Sampling")), None)
             numbers[name] = {
                 "apply_returns_s": called,
-                "longest_gap_s": gap,
-                "longest_gap_in": where,
+                "longest_gap_s": gap.seconds,
+                "longest_gap_in": gap.stage,
                 "sampling_starts_s": None if sampling is None else sampling - start,
                 "total_s": job.seconds,
                 "worker_timings_s": job.result.provenance["timings_s"],
@@ -136,9 +129,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         logic.shutdown()
     numbers["machine"] = {"platform": platform.platform(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     kept = report(numbers)
+    for name, words in blocked_by.items():
+        print(f"\n{name}: {words}")
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=2, default=str) + "\n")
     return 0 if kept else 1
+
+
+def opening(heart: Heart) -> tuple[Gap, Gap, Gap]:
+    """The longest gap as the module is loaded, while Slicer starts; as it reads ahead; and as it is first opened."""
+    import slicer_app
+
+    slicer_app.fresh_scene()
+    turn(0.2)
+    heart.take()
+    module = slicer_app.open_module()
+    turn(0.2)
+    loaded = heart.take()
+    module.code.readAhead()  # as Slicer does when it has started
+    turn(until=lambda: not module.code._ahead)
+    ahead = heart.take()
+    parent = module.widgetRepresentation()
+    parent.resize(430, 1800)
+    parent.show()
+    parent.enter()
+    turn(2.0)
+    opened = heart.take()
+    slicer_app.close_module()
+    turn(0.5)
+    heart.take()
+    return loaded, ahead, opened
 
 
 def cancel_seconds(logic: Any, heart: Heart, t1: Any, flair: Any, stage: str, options: dict[str, Any]) -> float:
@@ -175,6 +195,7 @@ def report(numbers: dict[str, Any]) -> bool:
     first, second = numbers["first"], numbers["second"]
     blocked = max(first["longest_gap_s"], second["longest_gap_s"])
     rows = [
+        ("main thread blocked, longest, as the module is opened", numbers["opening_longest_gap_s"], BLOCKED),
         ("main thread blocked, longest, without a run", numbers["idle_longest_gap_s"], None),
         (f"main thread blocked, longest, first run ({first['longest_gap_in']})", first["longest_gap_s"], BLOCKED),
         (f"main thread blocked, longest, second run ({second['longest_gap_in']})", second["longest_gap_s"], BLOCKED),

@@ -78,7 +78,7 @@ def build(
             if plan.wheels is not None:
                 options += ["--no-index", "--find-links", str(plan.wheels)]
             options += _limits(chosen, temporary)
-            run.install(wanted, target, options)
+            run.install(_asked(chosen, wanted), target, options)
             tell("Trying the packages", 0.96)
             made = _tried(plan.folder, target, chosen.shared, wanted, cancelled)
             write_json(plan.folder / MANIFEST, manifest(made))
@@ -180,6 +180,13 @@ def _fetched(
         say(f"{chosen.index} has no torch for here ({error}) The torch of the usual index is taken.")
         return torch_build.TorchBuild("default", chosen.text)
     return torch_build.fetched(chosen, wheels)
+
+
+def _asked(chosen: torch_build.TorchBuild, wanted: list[str]) -> list[str]:
+    """What pip is asked for: a wheel of torch takes the place of its name, for which pip would ask the index first."""
+    if chosen.wheel is None:
+        return wanted
+    return [str(chosen.wheel), *(line for line in wanted if distribution(line) != "torch")]
 
 
 def _limits(chosen: torch_build.TorchBuild, temporary: Path) -> list[str]:

@@ -38,6 +38,7 @@ class TorchBuild:
         options: of pip.
         constraints: lines of a constraints file.
         shared: folders that the caller's own torch is in.
+        wheel: file that torch is taken from, and from nowhere else.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TorchBuild:
     options: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    wheel: Path | None = None
 
 
 def choose(wanted: str, offline: bool = False) -> TorchBuild:
@@ -101,20 +103,20 @@ def share(version: str, folder: Path, requires: list[str], wheels: Path) -> Torc
     """Take the torch that is in ``folder`` already, instead of another of some gigabytes.
 
     pip is given a wheel with nothing in it but the name, this version and what else it needs, so that all others are
-    chosen to fit and none brings another torch.
+    chosen to fit and none brings another torch. It is named as a file: among all that there are of this version pip
+    would prefer the index's own wheel, which is made for this system.
     """
     needed = [line for line in requires if "extra ==" not in line and not _COMPANIONS.match(line)]
-    _nominal_wheel(wheels, version, needed)
+    wheel = _nominal_wheel(wheels, version, needed)
     constraints = [f"torch=={version}"]
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < (2, 3):
         constraints.append("numpy<2")
     return TorchBuild(
         "shared",
         f"torch {version} that is installed already",
-        "",
-        ("--find-links", str(wheels)),
-        tuple(constraints),
-        (str(folder),),
+        constraints=tuple(constraints),
+        shared=(str(folder),),
+        wheel=wheel,
     )
 
 
@@ -125,7 +127,7 @@ def fetched(build: TorchBuild, wheels: Path) -> TorchBuild:
     return replace(build, options=("--find-links", str(wheels)), constraints=(*build.constraints, f"torch=={version}"))
 
 
-def _nominal_wheel(folder: Path, version: str, requires: list[str]) -> None:
+def _nominal_wheel(folder: Path, version: str, requires: list[str]) -> Path:
     info = f"torch-{version}.dist-info"
     files = {
         f"{info}/METADATA": "\n".join(
@@ -145,6 +147,8 @@ def _nominal_wheel(folder: Path, version: str, requires: list[str]) -> None:
         record.append(f"{name},sha256={digest},{len(content.encode())}")
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+    file = folder / f"torch-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as wheel:
         for name, content in files.items():
             wheel.writestr(name, content)
+    return file

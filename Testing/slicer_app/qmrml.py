@@ -106,7 +106,8 @@ class qMRMLNodeComboBox(_Widget):
 
             def changed(*_: Any) -> None:
                 widget = me()
-                if widget is not None:
+                # As qMRML: while a scene is read or closed nobody looks; one event tells the end of it.
+                if widget is not None and not scene.IsBatchProcessing():
                     widget._refresh()
 
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -25,8 +26,24 @@ def requirements(file: Path = REQUIREMENTS) -> list[Requirement]:
     """The requirements listed in a file, one a line; ``#`` starts a comment."""
     from packaging.requirements import Requirement
 
+    return [Requirement(line) for line in _lines(file)]
+
+
+def _lines(file: Path) -> list[str]:
     lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
-    return [Requirement(line) for line in lines if line]
+    return [line for line in lines if line]
+
+
+def _isThere(requirement: str) -> bool:
+    """Whether there is a module or a package of that name, of whatever version; unless it is for some systems only."""
+    from DEMISTCore.environment.check import module_name
+
+    name = re.match(r"[\w.-]*", requirement)[0]
+    return ";" in requirement or importlib.util.find_spec(module_name(name)) is not None or _isListed(name)
+
+
+def _isListed(name: str) -> bool:
+    return next(iter(metadata.distributions(name=name)), None) is not None
 
 
 def satisfied(requirement: Requirement) -> bool:
@@ -84,13 +101,22 @@ class Installer:
         return self._installation.isRunning
 
     def missing(self) -> list[Requirement]:
-        """Requirements that Slicer's own Python does not meet; takes milliseconds and imports none of them."""
+        """Requirements that Slicer's own Python does not meet; imports none of them, see also :meth:`hasOwn`."""
         importlib.invalidate_caches()
         return [requirement for requirement in requirements(self.file) if not satisfied(requirement)]
 
     def isReady(self) -> bool:
         """Whether the worker can run: in its environment, or because Slicer's own Python has all."""
-        return Place.environment().is_ready or not self.missing()
+        return Place.environment().is_ready or self.hasOwn()
+
+    def hasOwn(self) -> bool:
+        """Whether Slicer's own Python has all of the packages.
+
+        Mostly it has no torch, which is seen at a glance; versions are compared, which takes 0.1 s the first time, only
+        if there is something of each name.
+        """
+        importlib.invalidate_caches()
+        return all(map(_isThere, _lines(self.file))) and not self.missing()
 
     def ensure(self, then: Callable[[], object]) -> bool:
         """Call ``then`` as soon as the worker can run: now, or after an installation that the user agreed to.
@@ -103,7 +129,7 @@ class Installer:
         if self.isReady():
             then()
             return True
-        names = [str(requirement) for requirement in requirements(self.file)]
+        names = _lines(self.file)
         text = _(
             "DEMIST computes in a Python environment of its own, which is not installed yet. {count} packages and what "
             "they need will be downloaded into {folder}; Slicer's own packages are not touched. This takes several "

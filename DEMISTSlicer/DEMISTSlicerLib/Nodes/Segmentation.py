@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..Errors import InputError
 from ..I18n import _
 from ..RegionColors import REGION_COLORS
 from . import Placement, Voxels
+from .Pieces import atOnce
 
 if TYPE_CHECKING:
     from slicer import (
@@ -84,7 +85,21 @@ def regionsToSegmentation(
     suggested: bool = False,
     name: str | None = None,
 ) -> vtkMRMLSegmentationNode:
+    """All of :func:`regionPieces` at once."""
+    return atOnce(regionPieces(result, referenceNode, node, suggested, name))
+
+
+def regionPieces(
+    result: Mapping[str, np.ndarray],
+    referenceNode: vtkMRMLScalarVolumeNode,
+    node: vtkMRMLSegmentationNode | None = None,
+    suggested: bool = False,
+    name: str | None = None,
+) -> Generator[bool, None, vtkMRMLSegmentationNode]:
     """Regions as a vtkMRMLSegmentationNode with lesions, proximal and distal NAWM.
+
+    In pieces: what takes long comes before the node is touched, and after it has all of its regions, so that whoever
+    stops leaves none half filled.
 
     Args:
         result: masks (i, j, k), > 0 inside, on the grid of ``referenceNode``, by the names of DEMISTCore.regions; other
@@ -93,6 +108,9 @@ def regionsToSegmentation(
         node: segmentation to fill: its regions are replaced, segments of the user's own stay. None makes one.
         suggested: the lesions were found by the computer and not checked; name and attribute say so.
         name: None: made from the reference's.
+
+    Returns:
+        The node; as the generator's value.
 
     Raises:
         InputError: a mask lies on another grid.
@@ -105,6 +123,11 @@ def regionsToSegmentation(
                     region=STYLES[key].name, name=referenceNode.GetName()
                 )
             )
+    affine, images = Voxels.affineOf(referenceNode), {}
+    for key in STYLES:
+        if result.get(key) is not None:
+            images[key] = _cropped(np.asarray(result[key]), affine)
+            yield True
     scene = Placement.sceneOf(node, referenceNode)
     if node is None:
         node = slicer.vtkMRMLSegmentationNode()
@@ -120,15 +143,16 @@ def regionsToSegmentation(
     node.SetNodeReferenceID(Placement.VOLUME_REFERENCE, referenceNode.GetID())
     Placement.followTransform(node, referenceNode)
     for key, style in STYLES.items():
-        _fill(segmentation, key, style, result.get(key), Voxels.affineOf(referenceNode), suggested)
-    # One label image instead of one for each region; regions that overlap keep their own.
-    segmentation.CollapseBinaryLabelmaps(False)
+        _fill(segmentation, key, style, images.get(key), suggested)
     node.SetAttribute(Placement.SUGGESTED, "1" if suggested else "0")
     node.SetDescription(
         _("Lesions are a suggestion from the FLAIR, not drawn or checked by a person.") if suggested else ""
     )
     node.EndModify(modifying)
     Placement.placeBeside(node, referenceNode)
+    yield True
+    # One label image instead of one for each region; regions that overlap keep their own. Takes 0.1 s for a head.
+    segmentation.CollapseBinaryLabelmaps(False)
     return node
 
 
@@ -218,15 +242,14 @@ def regionOf(segment: vtkSegment) -> str:
 
 
 def _fill(
-    segmentation: vtkSegmentation, key: str, style: Style, mask: np.ndarray | None, affine: np.ndarray, suggested: bool
+    segmentation: vtkSegmentation, key: str, style: Style, image: vtkOrientedImageData | None, suggested: bool
 ) -> None:
-    """Replace or add one region's segment; without a mask, take it away."""
+    """Replace or add one region's segment; without an image, take it away."""
     existing = next((i for i in _ids(segmentation) if regionOf(segmentation.GetSegment(i)) == key), None)
-    if mask is None:
+    if image is None:
         if existing is not None:
             segmentation.RemoveSegment(existing)
         return
-    image = _cropped(np.asarray(mask), affine)
     name = _("{region} (suggested)").format(region=style.name) if suggested and key == "lesion" else style.name
     if existing is not None:
         # The colour may be the user's own by now, so it stays.

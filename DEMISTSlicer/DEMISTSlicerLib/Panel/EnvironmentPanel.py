@@ -142,6 +142,6 @@ class EnvironmentPanel:
             return _("The environment is damaged; press Repair.")
         if found.state == "foreign":
             return _("The environment is one of another Python ({note}); press Repair.").format(note=found.note)
-        if not self.installer.missing():
+        if self.installer.hasOwn():
             return _("Not needed: Slicer's own Python has all packages. Install it to keep the two apart.")
         return _("Not installed. Slicer's own packages are not touched by it.")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import qt
 import slicer
 import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
@@ -120,19 +121,8 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for signal, handle in self._handles:
             signal.disconnect(handle)
         self._handles.clear()
-        parts = (
-            "actions",
-            "confirmation",
-            "bundles",
-            "device",
-            "sampling",
-            "display",
-            "statistics",
-            "followUp",
-            "batch",
-            "environment",
-        )
-        for part in parts:
+        parts = "actions confirmation bundles device sampling display statistics followUp batch environment"
+        for part in parts.split():
             if hasattr(self, part):
                 getattr(self, part).disconnect()
         if self.logic is not None:
@@ -143,7 +133,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         """Called each time the user opens this module; the first time, what can compute is looked for."""
         self.initializeParameterNode()
-        if not self._asked and not self.logic.isRunning and not self.installer.isRunning and self.installer.isReady():
+        qt.QTimer.singleShot(0, self._askDevices)  # once the panel is seen
+
+    def _askDevices(self) -> None:
+        if self.logic is None or self._asked or self.logic.isRunning or self.installer.isRunning:
+            return
+        if self.installer.isReady():
             self._asked = True
             self.logic.askDevices(self.bundles.path or None)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,26 @@ _KNOWN: dict[str, tuple[dict[Path, int], dict[str, Any] | None]] = {}
 
 def bundles() -> list[dict[str, Any]]:
     """All that are found, described as :func:`describeBundle` does, the default first."""
-    from DEMISTCore.bundle import DEFAULT_BUNDLE, list_bundles
+    return [told for told in map(describeBundle, _names()) if told is not None]
 
-    names = sorted(list_bundles(), key=lambda name: (name != DEFAULT_BUNDLE, name))
-    return [told for told in map(describeBundle, names) if told is not None]
+
+def readAhead() -> Generator[bool, None, None]:
+    """Read all models and what it takes to read one, in pieces: then the panel opens without waiting for that."""
+    for name in ("errors", "files", "schema", "networks.config", "weights", "bundle.description", "bundle", "options"):
+        importlib.import_module(f"DEMISTCore.{name}")
+        yield True
+    for name in _names():
+        describeBundle(name)
+        yield True
+
+
+def _names() -> list[str]:
+    """Names of folders that say they are models, the default first; what they are is told by what is in them."""
+    from DEMISTCore.bundle import DEFAULT_BUNDLE, DESCRIPTION_FILE
+    from DEMISTCore.bundle.find import bundle_folders
+
+    names = {file.parent.name for root in bundle_folders() for file in root.glob(f"*/{DESCRIPTION_FILE}")}
+    return sorted(names, key=lambda name: (name != DEFAULT_BUNDLE, name))
 
 
 def describeBundle(bundle: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ and an affine, voxel to RAS mm.
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +95,10 @@ def writeArray(array: np.ndarray, affine: np.ndarray, folder: Path, name: str) -
     return {"npy": str(path), "affine": affine.tolist()}
 
 
-def readReference(reference: dict[str, Any]) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
-    """Read what the worker wrote, slab by slab.
+def readReference(
+    reference: dict[str, Any], change: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
+    """Read what the worker wrote, slab by slab; ``change`` makes each slab another of the same shape.
 
     Returns:
         Array (X, Y, Z) in Fortran order, and affine (4, 4); as the generator's value.
@@ -106,9 +108,9 @@ def readReference(reference: dict[str, Any]) -> Generator[None, None, tuple[np.n
     """
     try:
         source = np.load(reference["npy"], mmap_mode="r", allow_pickle=False).T
-        slabs = np.empty(source.shape, source.dtype)
-        for start, stop in _slabs(slabs):
-            slabs[start:stop] = source[start:stop]
+        slabs = np.empty(source.shape, change(source[:0]).dtype)
+        for start, stop in _slabs(source):
+            slabs[start:stop] = change(source[start:stop])
             yield
     except (OSError, ValueError) as error:
         raise RunError("internal", _("A result could not be read ({error}); run again.").format(error=error)) from error

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..Nodes import Volumes
-from ..Nodes.Patient import createPatient
-from ..Nodes.Segmentation import regionsToSegmentation
+from ..Nodes.Patient import asScanned, patientNodes
+from ..Nodes.Segmentation import regionPieces
 from .Exchange import readReference
 from .Result import Result
 from .RunInputs import RunInputs
@@ -92,7 +94,8 @@ def makeSegments(
     yield True
     if not masks:
         return None
-    made = regionsToSegmentation(masks, reference, node=present(segmentation), suggested=bool(message["suggested"]))
+    node, suggested = present(segmentation), bool(message["suggested"])
+    made = yield from regionPieces(masks, reference, node=node, suggested=suggested)
     yield True
     return made
 
@@ -109,9 +112,10 @@ def makePatient(message: dict[str, Any]) -> Generator[Any, None, Result]:
     """A simulated patient: T1w, FLAIR, true PSR, true lesions."""
     volumes = {}
     for key in ("t1w", "flair", "psr", "lesions"):
-        volumes[key] = yield from readReference(message[key])
+        change = asScanned if key in ("t1w", "flair") else np.asarray
+        volumes[key] = yield from readReference(message[key], change)
     yield True
-    nodes = createPatient(volumes, message.get("protocol"), message.get("seed"))
+    nodes = yield from patientNodes(volumes, message.get("protocol"), message.get("seed"))
     return Result(
         "simulate",
         nodes["psr"],
