@@ -58,7 +58,10 @@ def undisturbed(arguments, tmp_path_factory) -> dict[str, str]:
 
 
 def start(arguments: list[str]) -> subprocess.Popen:
-    """The command in a process of its own, and a group of its own, as a shell starts it."""
+    """The command in a process of its own, and a group of its own, as a shell starts it.
+
+    A suite that was itself started in the background has Ctrl-C switched off, and its children would inherit that.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "DEMISTCore.cohort", *arguments],
         cwd=ROOT,
@@ -66,6 +69,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -252,7 +252,7 @@ def test_a_killed_demo_is_whole_or_not_there(quick: dict, tmp_path: Path, rename
     ],
 )
 def test_bad_input_is_refused_before_the_work(arguments, words, patient, tiny_bundle, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("DEMISTCore.demo.simulate_patient", lambda: patient)
+    monkeypatch.setattr("DEMISTCore.demo.run.simulate_patient", lambda: patient)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     given = [str(tmp_path / "file") if a == "FILE" else a for a in arguments]

@@ -632,10 +632,10 @@ def test_truth_without_segmentation_names_the_file(cohort: Path, tiny_bundle: Pa
         evaluate(data, tmp_path / "out", bundle=tiny_bundle, progress=False)
 
 
-@pytest.mark.parametrize("module", ["evaluate", "demo"])
+@pytest.mark.parametrize("module", ["evaluate", "demo.__main__"])
 def test_help_loads_nothing_heavy(module: str) -> None:
     code = (
-        f"import sys; from DEMISTCore import {module} as m; assert 'usage' in m.parser().format_help();"
+        f"import sys; import DEMISTCore.{module} as m; assert 'usage' in m.parser().format_help();"
         "heavy = {'torch', 'monai', 'scipy', 'matplotlib', 'nibabel', 'pandas', 'sklearn', 'numpy'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

@@ -462,7 +462,7 @@ def test_devices_that_are_not_there(refuse, monkeypatch):
         ("--steps", "0", "1 to 1000"),
         ("--steps", "1001", "1 to 1000"),
         ("--steps", "ten", "not a whole number"),
-        ("--sampler", "euler", "choose ddpm, ddim, dpmpp_2m"),
+        ("--sampler", "euler", "choose ddim, ddpm, dpmpp_2m"),
         ("--guidance", "spacial=2", "Unknown stream 'spacial'"),
         ("--guidance", "spatial", "as in spatial=1.5"),
         ("--guidance", "spatial=much", "as in spatial=1.5"),

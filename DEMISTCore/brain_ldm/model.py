@@ -126,8 +126,8 @@ class BrainLDM:
             InputError: a condition outside [0, 1], an impossible size or number of steps, or too little memory.
         """
         context = self.context(age=age, sex=sex, ventricular_volume=ventricular_volume, brain_volume=brain_volume)
+        check_extents(tuple(int(n) for n in shape), self.vae.factor)
         shape = triple(shape)
-        check_extents(shape, self.vae.factor)
         if not 0 <= eta <= 1:
             raise InputError(f"eta must be 0 to 1, not {eta:g}.")
         self.scheduler.timesteps(steps)
