@@ -803,7 +803,10 @@ def test_no_line_and_no_name_ends_the_worker(child):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_clean_up(number, tmp_path):
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_signals_clean_up(number, threads, tmp_path, monkeypatch):
+    # Threads that numpy starts with its import must not take the signal.
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
     private = tmp_path / "DEMIST-x"
     private.mkdir()
     (private / "t1w.npy").write_bytes(b"a patient")

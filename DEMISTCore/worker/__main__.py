@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..cli import run
 from .protocol import EXIT_MISSING
+from .signals import hold
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
     args = parser().parse_args(argv)
+    hold()
     try:
         from .serve import main as serve
     except ModuleNotFoundError as error:

@@ -13,7 +13,6 @@ import logging
 import os
 import queue
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from .cache import Cache
 from .context import Context
 from .exchange import disk_sentence
 from .protocol import MAX_LINE, PROTOCOL, ProtocolError, Sender, decode
+from .signals import on_signals
 
 #: Folders that a parent makes for a worker, and that it may remove when the parent is dead, begin like this.
 FOLDER_PREFIX = "DEMIST-"
@@ -175,18 +175,6 @@ class Worker:
             shutil.rmtree(self._private, ignore_errors=True)
         os._exit(code)
 
-    def leave_on_signals(self) -> None:
-        """Signals that end a process clean up first. Another thread waits for them: the main one may be computing."""
-        if not hasattr(signal, "pthread_sigmask"):  # Windows: the watcher sees the parent's end
-            return
-        numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-
-        def wait() -> None:
-            self._leave(128 + signal.sigwait(numbers))
-
-        threading.Thread(target=wait, name="signals", daemon=True).start()
-
 
 class _LogSender(logging.Handler):
     """Log lines as messages about the job that runs."""
@@ -238,5 +226,5 @@ def main(private: str | None = None) -> int:
             worker._leave()
 
     worker = Worker(os.fdopen(source, "rb"), Sender(write), folder)
-    worker.leave_on_signals()
+    on_signals(worker._leave)
     return worker.run()
