@@ -921,7 +921,23 @@ def test_the_estimate_is_seen_in_the_slice_view_while_it_runs(panel, head, tiny_
 # --- reload ----------------------------------------------------------------------------------------------------------
 
 
-def test_reload_takes_the_submodules_with_it_and_leaves_nothing_behind(panel):
+@pytest.fixture
+def submodules():
+    """Afterwards the submodules are those that other tests have imported, in this file and in others."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "DEMISTSlicerLib"}
+    yield
+    slicer_app.close_module()
+    slicer_app.process_events()
+    for name in [name for name in sys.modules if name.split(".")[0] == "DEMISTSlicerLib"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+    for name, module in before.items():  # import ... as looks at the package's attributes
+        package, _, own = name.rpartition(".")
+        if package in before:
+            setattr(before[package], own, module)
+
+
+def test_reload_takes_the_submodules_with_it_and_leaves_nothing_behind(submodules, panel):
     import DEMISTSlicerLib.Panel.Widget
 
     old, first_ui = DEMISTSlicerLib.Panel.Widget, panel.ui
