@@ -330,8 +330,8 @@ def wheel(tmp_path_factory) -> set[str]:
         if name.parts[0] not in ("Testing", "docs", "runs"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(b"" if path.suffix == ".safetensors" else path.read_bytes())
-    (source / "DEMISTCore" / "shipped" / "probe").mkdir(parents=True)
-    (source / "DEMISTCore" / "shipped" / "probe" / "bundle.json").write_text("{}")
+    (source / "DEMISTCore" / "bundles" / "probe").mkdir(parents=True)
+    (source / "DEMISTCore" / "bundles" / "probe" / "bundle.json").write_text("{}")
     out = tmp_path_factory.mktemp("wheel")
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(out)!r})"
     done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
@@ -346,7 +346,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         name = path.relative_to(ROOT).as_posix()
         if name.startswith("DEMISTCore/") and not name.endswith(".gitkeep"):
             assert name in wheel, name
-    assert "DEMISTCore/shipped/probe/bundle.json" in wheel
+    assert "DEMISTCore/bundles/probe/bundle.json" in wheel
     assert any(name.startswith("DEMISTCore/training/presets/") for name in wheel)
 
 

@@ -233,7 +233,7 @@ def test_a_clone_of_one_commit_is_small_enough_for_the_index(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     count = subprocess.run(["git", "-C", str(clone), "rev-list", "--count", "HEAD"], capture_output=True, text=True)
     assert count.stdout.strip() == "1"
-    weights, total = megabytes(clone / "DEMISTCore" / "shipped"), megabytes(clone)
+    weights, total = megabytes(clone / "DEMISTCore" / "bundles"), megabytes(clone)
     assert weights < WEIGHTS_MB
     assert total < INDEX_LIMIT_MB
 

@@ -21,7 +21,7 @@ HUB_ID = re.compile(r"(?:hf:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 def bundle_folders() -> list[Path]:
     """Where bundles are looked up by name: ``$DEMIST_BUNDLES``, then the package's own."""
     listed = os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep)
-    return [Path(entry).expanduser() for entry in listed if entry] + [Path(__file__).parents[1] / "shipped"]
+    return [Path(entry).expanduser() for entry in listed if entry] + [Path(__file__).parents[1] / "bundles"]
 
 
 def list_bundles() -> list[str]:
