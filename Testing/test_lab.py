@@ -347,3 +347,23 @@ def test_the_lab_command_says_what_it_made(source, tmp_path, capsys):
     assert run_cli(simulated_lab.main, ["--source", str(tmp_path), "--out", str(tmp_path / "b")]) == 2
     assert "no simulated subjects" in capsys.readouterr().err
     assert run_cli(simulated_lab.main, [*words[:4], "--slices", "0"]) == 2
+
+
+def test_the_decoder_is_trained_too_where_it_is_asked_for(shipped, source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEMIST_BUNDLES", str(shipped))
+    make_lab(source, tmp_path / "lab", STILL)
+    words = ["mean.steps=1", "demist.steps=1", "decoder.steps=2", "mean.crop=[4,4,4]", "mean.margin=2"]
+    words += ["demist.crop=[4,4,4]", "demist.decode=[2,2,2]", "demist.decode_halo=1", "decoder.patch=[16,16,16]"]
+    words += [*SMALL, "precision=fp32", "batch=2", "workers=1", "--level", "decoder"]
+    folder = tmp_path / "runs" / "deep"
+    told = run_cli(train.main, ["finetune", "--data", str(tmp_path / "lab"), "--out", str(folder), *words])
+    assert told == 0, capsys.readouterr().err
+    bundle, before = load_bundle(folder / "bundle" / "deep"), load_bundle("demist-sim")
+    assert json.loads((folder / "finetune.json").read_text(encoding="utf-8"))["level"] == "decoder"
+    moved = {
+        name: float((after - before.autoencoder_psr.state_dict()[name]).abs().max())
+        for name, after in bundle.autoencoder_psr.state_dict().items()
+    }
+    decoder = {name for name in moved if "decoder" in name or "post_quant" in name}
+    assert max(moved[name] for name in decoder) > 1e-6
+    assert max(moved[name] for name in moved.keys() - decoder) < 1e-3  # as stored: rounded, not trained

@@ -277,7 +277,7 @@ def _train(
         still = ["paint.specks=0", "warp.probability=0"] if scaled.config.mean.semantic else []
         own["mean"][:0] = ["paint.probability=0", *still]
         own["demist"][:0] = ["flip=false", "latent_augmentations=0"]
-        with_mean["mean"] = str(stage("mean", foundation=base, init=str(scaled.folder)))
+        with_mean["mean"] = str(stage("mean", foundation=foundation, init=str(scaled.folder)))
     runs.append(stage("demist", foundation=foundation, init=str(scaled.folder), **with_mean))
     advice = [f"{key}={value}" for key, value in (scaled.info.get("sampling") or {}).items() if key != "guidance"]
     advice += [f"guidance.{key}={value}" for key, value in scaled.sampling["guidance"].items()]
