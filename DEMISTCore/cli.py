@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from . import lean
 from .errors import DemistError, Terminated
 from .schema import printable
+
+_Result = TypeVar("_Result")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -118,6 +121,12 @@ class Bar:
         """Show ``stage`` and move on to ``fraction``."""
         self._bar.set_description_str(stage, refresh=False)
         self._bar.update(max(0.0, 100 * fraction - self._bar.n))
+
+
+def with_bar(work: Callable[..., _Result], *arguments: Any, **options: Any) -> _Result:
+    """What ``work`` returns, with a :class:`Bar` as its ``progress``: for callers that are one expression."""
+    with Bar() as bar:
+        return work(*arguments, progress=bar, **options)
 
 
 class _Printable(logging.Formatter):

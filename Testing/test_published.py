@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import pickle
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -583,9 +585,12 @@ def test_demist_bundles_too(tiny_bundle, tmp_path):
         convert(tiny_bundle, out, to="monai")
 
 
-def test_an_exported_demist_bundle_runs_by_monai(tiny_bundle, head, tmp_path):
+def test_an_exported_demist_bundle_runs_by_monai(tiny_bundle, head, tmp_path, monkeypatch):
     from monai.bundle import run as monai_run
 
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
     (out,) = convert(tiny_bundle, tmp_path / "monai", to="monai")
     monai_run(
         config_file=str(out / "configs" / "inference.json"),
@@ -599,6 +604,7 @@ def test_an_exported_demist_bundle_runs_by_monai(tiny_bundle, head, tmp_path):
     )
     told = json.loads((tmp_path / "psr.json").read_text())
     assert load_bundle(tiny_bundle).hash in json.dumps(told)
+    assert re.search(r"\d+%\|", screen.getvalue()), "no progress was shown"
 
 
 def test_an_exported_published_model_samples_by_monai(family, tmp_path):

@@ -41,7 +41,7 @@ def export_bundle(bundle: Bundle, out: Path) -> Path:
 def _inference(bundle: Bundle) -> dict[str, object]:
     samples = bundle.sampling["mode"] == "sample"  # the mean has neither seeds nor steps
     return {
-        "imports": ["$import DEMISTCore"],
+        "imports": ["$import DEMISTCore", "$import DEMISTCore.cli"],
         "bundle_root": ".",
         "model": f"$@bundle_root + '/models/{bundle.name}'",
         "t1w": "t1w.nii.gz",
@@ -55,8 +55,9 @@ def _inference(bundle: Bundle) -> dict[str, object]:
         "brain_mask": None,
         "overwrite": True,
         "run": [
-            "$DEMISTCore.synthesize(@t1w, @flair, out=@out, bundle=@model, mode=@mode, seeds=@seeds, steps=@steps, "
-            "device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, overwrite=@overwrite)"
+            "$DEMISTCore.cli.with_bar(DEMISTCore.synthesize, @t1w, @flair, out=@out, bundle=@model, mode=@mode, "
+            "seeds=@seeds, steps=@steps, device=@device, skull_strip=@skull_strip, brain_mask=@brain_mask, "
+            "overwrite=@overwrite)"
         ],
     }
 
