@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -367,3 +371,33 @@ def test_the_decoder_is_trained_too_where_it_is_asked_for(shipped, source, tmp_p
     decoder = {name for name in moved if "decoder" in name or "post_quant" in name}
     assert max(moved[name] for name in decoder) > 1e-6
     assert max(moved[name] for name in moved.keys() - decoder) < 1e-3  # as stored: rounded, not trained
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script for SLURM, which Windows has not")
+@pytest.mark.parametrize(("ends", "again"), [(143, True), (0, False)])
+def test_the_slurm_script_hands_itself_in_again_where_training_was_stopped(ends, again, tmp_path):
+    """SLURM itself cannot be installed here: what it does to the script is a signal, what the script asks a command."""
+    training, scontrol = tmp_path / "python", tmp_path / "scontrol"
+    training.write_text(
+        f'#!/bin/sh\ntrap "exit {ends}" TERM\necho "$@" > "{tmp_path}/asked"\nwhile :; do sleep 0.1; done\n'
+    )
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/requeued"\n')
+    for path in (training, scontrol):
+        path.chmod(0o755)
+    told = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(training), "SLURM_JOB_ID": "7"}
+    script = Path(__file__).parents[1] / "scripts" / "finetune_slurm.sh"
+    job = subprocess.Popen(["bash", str(script), "--data", "my data", "--out", "runs/mine"], env=told)
+    try:
+        begun = time.monotonic()
+        while not (tmp_path / "asked").is_file() and time.monotonic() < begun + 60:
+            time.sleep(0.05)
+        time.sleep(0.5)  # both traps are set once the training has begun
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(30) == ends
+    finally:
+        job.kill()
+    asked = "-m DEMISTCore.train finetune --data my data --out runs/mine"
+    assert (tmp_path / "asked").read_text().strip() == asked
+    assert (tmp_path / "requeued").exists() == again
+    if again:
+        assert (tmp_path / "requeued").read_text().split() == ["requeue", "7"]
