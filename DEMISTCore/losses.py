@@ -11,6 +11,7 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
 from . import pooling
+from .errors import InputError
 
 
 def _fp32(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -110,11 +111,23 @@ class PatchGAN(nn.Module):
     """A patch discriminator (Isola et al. 2017, arXiv 1611.07004) with the least-squares objective (Mao et al. 2017).
 
     Two optimisers: `generator_loss` for the autoencoder, `discriminator_loss` for `parameters()` of this module.
-    Volumes (B, C, X, Y, Z); with two layers extents of 16 and more work.
+    Volumes (B, C, X, Y, Z), with extents of 2^(layers + 2) or more.
+
+    Args:
+        in_channels, channels, layers: of the discriminator.
+        patch: extents of the volumes that it will see; None: not known.
+
+    Raises:
+        InputError: ``patch`` is too small.
     """
 
-    def __init__(self, in_channels: int = 1, channels: int = 32, layers: int = 2) -> None:
+    def __init__(
+        self, in_channels: int = 1, channels: int = 32, layers: int = 2, patch: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        least = 2 ** (layers + 2)  # halved by all layers but one, then two kernels of 4
+        if patch is not None and min(patch) < least:
+            raise InputError(f"patch={list(patch)} must be {least} or more: the discriminator halves it.")
         # Instance normalization: batches of one or two crops are too few for batch statistics.
         self.discriminator = PatchDiscriminator(
             spatial_dims=3, in_channels=in_channels, channels=channels, num_layers_d=layers, norm="INSTANCE"

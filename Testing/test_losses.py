@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
+from DEMISTCore.errors import InputError
 from DEMISTCore.losses import (
     Align,
     PatchGAN,
@@ -209,3 +210,13 @@ def test_losses_take_bf16_under_autocast():
             PatchGAN(1, 4).generator_loss(a.bfloat16()),
         ]
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_patches_that_a_discriminator_cannot_halve_are_refused_and_the_least_one_works(layers):
+    least = 2 ** (layers + 2)
+    gan = PatchGAN(1, 4, layers, patch=(least, least, least))
+    x = torch.randn(1, 1, least, least, least)
+    assert torch.isfinite(gan.discriminator_loss(x, x + 0.1))
+    with pytest.raises(InputError, match=f"must be {least} or more"):
+        PatchGAN(1, 4, layers, patch=(64, least - 4, 64))

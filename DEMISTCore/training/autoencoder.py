@@ -138,7 +138,7 @@ class AutoencoderStage(Stage):
         self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
-            gan = PatchGAN(model.psr.out_channels, settings.discriminator_channels)
+            gan = PatchGAN(model.psr.out_channels, settings.discriminator_channels, patch=settings.patch)
         self.objective = AutoencoderObjective(model, settings, gan)
         self.objectives: dict[str, nn.Module] = {"autoencoder": self.objective}
         self.lr_factors = {}

@@ -88,7 +88,7 @@ class DecoderStage(Stage):
         self.partial = any(entry.is_partial for entry in train)
         gan = None
         if settings.lambda_adversarial > 0:
-            gan = PatchGAN(self.model.psr.out_channels, settings.discriminator_channels)
+            gan = PatchGAN(self.model.psr.out_channels, settings.discriminator_channels, patch=settings.patch)
         self.objective = DecoderObjective(foundation.psr, settings, gan)
         self.objectives: dict[str, nn.Module] = {"decoder": self.objective}
         self.lr_factors: dict[str, float] = {}

@@ -76,7 +76,7 @@ class Pix2pixStage(PatchStage):
     ) -> None:
         check_unet(settings)
         super().__init__(settings, train, validation_set)
-        gan = PatchGAN(3, settings.discriminator_channels, settings.discriminator_layers)
+        gan = PatchGAN(3, settings.discriminator_channels, settings.discriminator_layers, patch=settings.patch)
         self.objective = GeneratorObjective(settings, gan)
         self.objectives: dict[str, nn.Module] = {
             "pix2pix": self.objective,
