@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -637,3 +638,40 @@ def test_pairs_that_do_not_belong_together(three: Path, tmp_path: Path, capsys: 
     assert code == 2
     assert "have no voxel in common" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def only(results: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    return results[results["method"].isin(rows)]
+
+
+def test_where_a_baseline_is_ahead_is_said_with_its_p_or_why_there_is_none() -> None:
+    from DEMISTCore.evaluation.cv.page import _wins
+
+    rows, of = [DEMIST_MEAN, DEMIST_SAMPLE, "cWDM", "pix2pix"], kinds(list(RECIPES.values()))
+    swapped = {DEMIST_MEAN: "pix2pix", "pix2pix": DEMIST_MEAN}
+    for people, words in (
+        (12, r"pix2pix is ahead of DEMIST \(mean\) \(p (= 0\.0\d\d|< 0\.001) after Holm\)"),
+        (5, "too few"),
+    ):
+        results = made_up_results(people).replace({"method": swapped})
+        told = "\n".join(_wins({"significance": comparisons(results, rows, of)}, of))
+        assert re.search(words, told), told
+    results = only(made_up_results(), rows := [DEMIST_MEAN, "pix2pix"])
+    assert "No baseline" in _wins({"significance": comparisons(results, rows, of)}, of)[0]
+
+
+def test_our_rows_are_shaded_in_the_picture_of_the_table() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_rgb
+
+    from DEMISTCore.evaluation.cv.figures import table_figure
+
+    rows, of = [DEMIST_MEAN, "cWDM"], kinds(list(RECIPES.values()))
+    results = only(made_up_results(), rows)
+    tables = {"summary": summary(results, rows), "significance": comparisons(results, rows, of)}
+    figure = table_figure(tables, rows, of)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    shade = (255 * np.array(to_rgb("#e3eefa"))).round()
+    shaded = (np.abs(np.asarray(canvas.buffer_rgba())[..., :3] - shade).max(-1) < 2).mean()
+    assert 0.05 < shaded < 0.6, shaded

@@ -89,19 +89,19 @@ def table_figure(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], kinds:
     axes.set_axis_off()
     widths = [0.19, *[0.81 / len(measures)] * len(measures)]
     header = ["", *(f"{m.title} {'↑' if m.better > 0 else '↓'}" for m in measures)]
-    drawn = axes.table(texts, colLabels=header, colWidths=widths, loc="center", cellLoc="center", edges="horizontal")
+    drawn = axes.table(texts, colLabels=header, colWidths=widths, loc="center", cellLoc="center")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
     drawn.scale(1, 1.35)
     for (line, column), cell in drawn.get_celld().items():
         cell.set_linewidth(0.6)
+        cell.set_edgecolor("0.85")  # all edges: cells with some only cannot be filled
         if column == 0:
             cell.set_text_props(ha="left")
         if line == 0 or (column > 0 and line - 1 == best[column - 1]):
             cell.set_text_props(weight="bold")
         if line > 0 and kinds.get(rows[line - 1]) == OURS:
-            cell.set_facecolor("#eef4fb")
-            cell.set_fill(True)
+            cell.set_facecolor("#e3eefa")
     return figure
 
 

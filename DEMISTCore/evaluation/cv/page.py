@@ -10,7 +10,7 @@ from .groups import TRUTH
 from .numbers import ERRORS, GROUPS
 from .recipes import OURS, Recipe, kinds
 from .significance import MAIN, Measure
-from .text import MINUS, interval, number, p_value, plus_minus, roc_table, signed, table_of
+from .text import MINUS, NO_P, interval, number, p_value, plus_minus, roc_table, signed, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +176,8 @@ def _wins(tables: Mapping[str, pd.DataFrame], by_kind: Mapping[str, str]) -> lis
     lines = []
     names = {m.key: m.title for m in MAIN}
     for _, row in table[table["measure"].isin(names) & (table["better"] == table["against"])].iterrows():
-        sure = f"p {p_value(row['p_holm'])} after Holm"
+        p = p_value(row["p_holm"])
+        sure = "too few people for a p" if p == NO_P else f"p {p if p.startswith('<') else f'= {p}'} after Holm"
         lines.append(f"- {names[row['measure']]}: {row['against']} is ahead of {row['method']} ({sure}).")
     return [*(["Where a baseline is ahead:", ""] if lines else ["No baseline is ahead in any of these."]), *lines, ""]
 

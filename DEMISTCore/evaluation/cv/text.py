@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUS = "−"
+#: Where there is no p.
+NO_P = "–"
 
 
 def table_of(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -76,5 +78,5 @@ def plus_minus(mean: float, sd: float, digits: int, between: str) -> str:
 def p_value(value: float) -> str:
     """A p as papers have it."""
     if not math.isfinite(value):
-        return "–"
+        return NO_P
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
