@@ -756,3 +756,26 @@ def test_what_cannot_be_calibrated(runs, people, tiny_bundle, tmp_path, capsys):
     assert train_cli("calibrate", root / "tiny", *words, tmp_path / "b", "--trained-on", tmp_path) == 2
     assert "no descriptions" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_map_is_what_was_trained_though_its_bends_go_into_the_weights():
+    """Training bends each voxel's hidden layers, a map's voxels share one scan: two ways of computing the same."""
+    torch.manual_seed(0)
+    local = Local(16, 4).double()
+    for parameter in local.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    rows, bends = torch.randn(50, filters.NEAR + filters.WIDE).double(), torch.randn(4, 16).double()
+    with torch.no_grad():
+        standard = local.standard_rows(rows)
+        mean, sure = local.beyond(standard, bends)
+        mapped, mapped_sure = local.at(rows, bends)
+    torch.testing.assert_close(mapped, linear_rows(rows) @ local.line + mean)
+    torch.testing.assert_close(mapped_sure, sure)
+
+
+def test_curvatures_are_the_eigenvalues_of_the_hessian():
+    h = torch.randn(200, 3, 3).double()
+    h = h + h.transpose(1, 2)
+    h[:3] = torch.eye(3) * torch.tensor([0.0, 1.0, -2.0])[:, None, None]  # all three alike
+    found = filters.eigenvalues({(i, j): h[:, i, j] for i in range(3) for j in range(i, 3)})
+    np.testing.assert_allclose(found.T.numpy(), np.linalg.eigvalsh(h.numpy()), atol=1e-6)

@@ -9,7 +9,7 @@ volume on a grid of four voxels. A crop gets those from its volume.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -40,24 +40,22 @@ def smooth(x: Tensor, sigma: float) -> Tensor:
     return x
 
 
-def eigenvalues(h: Tensor) -> Tensor:
-    """Eigenvalues, lowest first, (n, 3), of symmetric matrices (n, 3, 3), by the trigonometric formula.
+def eigenvalues(h: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    """Eigenvalues, lowest first, (3, n), of symmetric 3 x 3 matrices, by the trigonometric formula.
 
-    Smith, Commun. ACM 4 (1961) 168: for millions of small matrices far faster than a solver.
+    Smith, Commun. ACM 4 (1961) 168: for millions of small matrices far faster than a solver. ``h[i, j]`` with i <= j
+    are the elements of all matrices, (n,).
     """
-    q = h.diagonal(dim1=1, dim2=2).mean(1)
-    off = h[:, 0, 1] ** 2 + h[:, 0, 2] ** 2 + h[:, 1, 2] ** 2
-    p = ((((h.diagonal(dim1=1, dim2=2) - q[:, None]) ** 2).sum(1) + 2 * off) / 6).sqrt().clamp_min(1e-12)
-    b = (h - q[:, None, None] * torch.eye(3, device=h.device)) / p[:, None, None]
-    det = (
-        b[:, 0, 0] * (b[:, 1, 1] * b[:, 2, 2] - b[:, 1, 2] ** 2)
-        - b[:, 0, 1] * (b[:, 0, 1] * b[:, 2, 2] - b[:, 1, 2] * b[:, 0, 2])
-        + b[:, 0, 2] * (b[:, 0, 1] * b[:, 1, 2] - b[:, 1, 1] * b[:, 0, 2])
-    )
+    q = (h[0, 0] + h[1, 1] + h[2, 2]) / 3
+    a, b, c = h[0, 0] - q, h[1, 1] - q, h[2, 2] - q
+    off = h[0, 1] ** 2 + h[0, 2] ** 2 + h[1, 2] ** 2
+    p = ((a**2 + b**2 + c**2 + 2 * off) / 6).sqrt().clamp_min(1e-12)
+    a, b, c, d, e, f = (part / p for part in (a, b, c, h[0, 1], h[0, 2], h[1, 2]))
+    det = a * (b * c - f**2) - d * (d * c - f * e) + e * (d * f - b * e)
     angle = torch.acos((det / 2).clamp(-1, 1)) / 3
     highest = q + 2 * p * torch.cos(angle)
     lowest = q + 2 * p * torch.cos(angle + 2 * math.pi / 3)
-    return torch.stack([lowest, 3 * q - highest - lowest, highest], 1)
+    return torch.stack([lowest, 3 * q - highest - lowest, highest])
 
 
 def _limited(x: Tensor) -> Tensor:
@@ -88,9 +86,11 @@ def fine(coarse: Tensor) -> Tensor:
 def _slope(x: Tensor, axis: int) -> Tensor:
     """Central difference along an axis of (B, C, X, Y, Z); as if the first and the last plane were repeated."""
     n = x.shape[axis]
-    ahead = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
-    behind = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], axis)
-    return (ahead - behind) / 2
+    slope = torch.empty_like(x)
+    torch.sub(x.narrow(axis, 2, n - 2), x.narrow(axis, 0, n - 2), out=slope.narrow(axis, 1, n - 2))
+    torch.sub(x.narrow(axis, 1, 1), x.narrow(axis, 0, 1), out=slope.narrow(axis, 0, 1))
+    torch.sub(x.narrow(axis, n - 1, 1), x.narrow(axis, n - 2, 1), out=slope.narrow(axis, n - 1, 1))
+    return slope.div_(2)
 
 
 def near(x: Tensor, where: Tensor) -> Tensor:
@@ -100,37 +100,47 @@ def near(x: Tensor, where: Tensor) -> Tensor:
     Gaussian of 2.5 is brain, length of both gradients (of Gaussians of 1), cosine of the angle between them, length of
     both (of 2.5), three curvatures of each, local standard deviation of each.
     """
+    return _near(x, where).T
+
+
+def _near(x: Tensor, where: Tensor) -> Tensor:
+    """:func:`near`, transposed: a feature's voxels lie side by side, as in the volumes that they are taken from."""
     x = _limited(x[None])
+    at = (where[:, 0] * x.shape[3] + where[:, 1]) * x.shape[4] + where[:, 2]
 
     def take(values: Tensor) -> Tensor:
-        return values[0][(slice(None), *where.T)].T
+        return values[0].flatten(1).index_select(1, at)
 
     brain = (x != 0).any(1, keepdim=True).float()
     by_one, by_more = smooth(x, 1.0), smooth(torch.cat([x, brain, x * x], 1), 2.5)
-    slopes = torch.cat([_slope(by_one, axis) for axis in (2, 3, 4)], 1)
-    gradient = take(slopes).unflatten(1, (3, 2))
-    length = (gradient.square().sum(1) + 1e-12).sqrt()
-    cosine = gradient.prod(2).sum(1, keepdim=True) / (length.prod(1, keepdim=True) + 1e-4)
-    wider = take(torch.cat([_slope(by_more[:, :2], axis) for axis in (2, 3, 4)], 1)).unflatten(1, (3, 2))
-    bends = torch.stack([take(_slope(slopes, axis)).unflatten(1, (3, 2)) for axis in (2, 3, 4)], 1)
-    bends = (bends + bends.transpose(1, 2)) / 2
+    slopes = [_slope(by_one, axis) for axis in (2, 3, 4)]
+    gradient = torch.stack([take(slope) for slope in slopes])  # axis, scan, voxel
+    length = (gradient.square().sum(0) + 1e-12).sqrt()
+    cosine = gradient.prod(1).sum(0, keepdim=True) / (length.prod(0, keepdim=True) + 1e-4)
+    wider = torch.stack([take(_slope(by_more[:, :2], axis)) for axis in (2, 3, 4)])
+    bends = {
+        (i, j): (take(_slope(slopes[j], i + 2)) + take(_slope(slopes[i], j + 2))) / 2
+        if i != j
+        else take(_slope(slopes[i], i + 2))
+        for i in range(3)
+        for j in range(i, 3)
+    }
     more = take(by_more)
-    sd = (more[:, 3:] - more[:, :2].square()).clamp_min(0).sqrt()
+    sd = (more[3:] - more[:2].square()).clamp_min(0).sqrt()
     own = take(x)
     return torch.cat(
         [
             own - TISSUE,
             take(by_one) - own,
-            more[:, :2] - own,
-            more[:, 2:3],
+            more[:2] - own,
+            more[2:3],
             length,
             cosine,
-            (wider.square().sum(1) + 1e-12).sqrt(),
-            eigenvalues(bends[..., 0]),
-            eigenvalues(bends[..., 1]),
+            (wider.square().sum(0) + 1e-12).sqrt(),
+            eigenvalues({key: bend[0] for key, bend in bends.items()}),
+            eigenvalues({key: bend[1] for key, bend in bends.items()}),
             sd,
-        ],
-        1,
+        ]
     )
 
 
@@ -139,8 +149,8 @@ def rows(x: Tensor, coarse: Tensor, where: Tensor) -> Tensor:
 
     ``coarse``: :func:`wide` of the volume, or of the volume that a crop is of, at the crop, (8, X/4 + 2, ...).
     """
-    around = fine(coarse)[(slice(None), *where.T)].T
-    return torch.cat([near(x, where), around], 1)
+    around = fine(coarse)[(slice(None), *where.T)]
+    return torch.cat([_near(x, where), around]).T
 
 
 def slabs(x: Tensor, coarse: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,7 +22,8 @@ from . import filters
 from .knowledge import DESCRIPTION_WIDTH
 
 LINEAR = 10
-_AT_ONCE = 1 << 17  # voxels
+#: Voxels at a time: their hidden layers stay in a core's own cache; other devices are kept busy by more.
+_AT_ONCE_CPU, _AT_ONCE = 1 << 13, 1 << 17
 
 
 def linear_rows(rows: Tensor) -> Tensor:
@@ -108,8 +109,9 @@ class Local(nn.Module):
                 bends = off if known is None else self.bends(self.standard_scan(known[i : i + 1]), kept.get("adaptive"))
                 whole = semantic and bool(kept.get("semantic", torch.ones(1)) > 0)
                 near = spatial and bool(kept.get("spatial", torch.ones(1)) > 0)
+                some_voxels = _AT_ONCE_CPU if x.device.type == "cpu" else _AT_ONCE
                 for where, rows in filters.slabs(volume, coarse[i].float()):
-                    for at, some in zip(where.split(_AT_ONCE), rows.split(_AT_ONCE)):
+                    for at, some in zip(where.split(some_voxels), rows.split(some_voxels)):
                         values = self.at(some, bends[0], whole, near)
                         for image, value in zip((mean, sure), values):
                             image[(i, 0, *at.T)] = value
@@ -118,8 +120,19 @@ class Local(nn.Module):
     def at(self, rows: Tensor, bends: Tensor, semantic: bool = True, spatial: bool = True) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, (n,) each, of features (n, 28) of one scan and its FiLM (4, width)."""
         on = factors(*(torch.tensor(float(stream), device=rows.device) for stream in (spatial, semantic)))
-        beyond, sure = self.beyond(self.standard_rows(rows) * on, bends)
+        beyond, sure = self._beyond_of_one(self.standard_rows(rows) * on, bends)
         return linear_rows(rows if spatial else self.usual.expand_as(rows)) @ self.line + beyond, sure
+
+    def _beyond_of_one(self, standard: Tensor, bends: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`beyond` of voxels (n, 28) of one scan: its FiLM (4, width) goes into the weights, not over voxels."""
+        a, b, c, d = bends
+        h = F.linear(standard, self.first.weight * (1 + a)[:, None], self.first.bias * (1 + a) + b)
+        h = F.linear(F.silu(h, inplace=True), self.second.weight * (1 + c)[:, None], self.second.bias * (1 + c) + d)
+        h = F.silu(h, inplace=True)
+        inner, _, outer = self.sure
+        width = h.shape[1]
+        told = F.linear(h, inner.weight[:, :width]) + F.linear(standard, inner.weight[:, width:], inner.bias)
+        return self.last(h)[:, 0], outer(F.silu(told, inplace=True))[:, 0]
 
     def beyond(self, standard: Tensor, bends: Tensor) -> tuple[Tensor, Tensor]:
         """What the line misses, and the log standard deviation, (..., n) each.
