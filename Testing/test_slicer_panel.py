@@ -511,6 +511,41 @@ def test_an_installation_can_be_cancelled(bare):
 # --- a person at work ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_gpu_without_memory_is_left_for_the_cpu_in_one_click(scanned, monkeypatch, agreed):
+    """There is no GPU here to be filled: what the worker says of one is put in its mouth (test_worker has the kind)."""
+    panel, nodes = scanned
+    ui, parameters = panel.ui, panel._parameterNode
+    pick(ui.t1Selector, nodes["t1"])
+    pick(ui.flairSelector, nodes["flair"])
+    panel.logic._worker.devices = [("cuda:0", "NVIDIA"), ("cpu", "CPU")]
+    panel._onDevices()
+    begun, asked, boxes = [], [], []
+    monkeypatch.setattr(panel.logic, "synthesize", lambda _t1, _flair, options, **_more: begun.append(options.device))
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_more, **_options: asked.append(text) or agreed
+    )
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_options: boxes.append(text))
+    click(ui.applyButton)
+    panel.logic.failed.emit("memory", "There is not enough memory.")
+    slicer_app.process_events(0.05)
+    assert len(asked) == 1
+    assert "There is not enough memory." in asked[0]
+    assert boxes == []
+    assert begun == (["auto", "cpu"] if agreed else ["auto"])
+    assert parameters.device == ("cpu" if agreed else "auto")
+    assert (ui.deviceComboBox.currentText == "CPU") is agreed
+    # On the CPU there is nothing else to offer; nor for what no GPU computes.
+    parameters.device = "cpu"
+    panel.logic.failed.emit("memory", "There is not enough memory.")
+    parameters.device = "auto"
+    panel.actions.run(lambda: None)
+    panel.logic.failed.emit("memory", "Still not.")
+    slicer_app.process_events(0.05)
+    assert len(asked) == 1
+    assert boxes == ["There is not enough memory.", "Still not."]
+
+
 @pytest.mark.slow
 def test_a_person_makes_a_map_cancels_another_measures_saves_and_reloads(scanned, tmp_path, monkeypatch):
     panel, nodes = scanned

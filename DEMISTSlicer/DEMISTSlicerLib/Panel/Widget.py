@@ -370,7 +370,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._isBatch:  # told in its table; a box would hold up the others
             self.progress.log(message)
         else:
-            self._report(message)
+            self.actions.failed(kind, message)
 
     def _onCancelled(self, *_why: object) -> None:
         self.progress.stopped(_("Cancelled"))
