@@ -30,7 +30,7 @@ def states(panel: Any, demo: Path) -> Iterator[str]:
 
     ui = panel.ui
     yield "01_empty"
-    t1, flair = load(demo / "T1w.nii.gz", "Patient 7 T1w"), load(demo / "FLAIR.nii.gz", "Patient 7 FLAIR")
+    t1, flair = load(demo / "T1w.nii.gz", "T1w"), load(demo / "FLAIR.nii.gz", "FLAIR")
     parameters = panel._parameterNode
     parameters.t1, parameters.flair = flair, t1
     yield "02_swapped"

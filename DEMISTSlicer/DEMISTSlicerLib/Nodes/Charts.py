@@ -135,7 +135,7 @@ def boxPlotChart(
     columns |= _bars("interval", columns["place"], whole, _HALF / 3)
     table = _table(chart, columns, besides)
     for place, row in enumerate(whole, start=1):
-        label = f"{place}  {row['name']} ({row['volume_ml']:.3g} mL)"
+        label = f"{place}  {row['name']}{_millilitres(row.get('volume_ml'))}"
         box = _series(
             chart, table, label, f"{row['region']} x", f"{row['region']} y", REGION_COLORS.get(row["region"], "#7f7f7f")
         )
@@ -250,6 +250,13 @@ def _interval(curve: Mapping[str, Any]) -> str:
     """The interval to believe, by clusters where there is one; empty where none is known."""
     ci = curve.get("ci_clustered") or curve.get("ci_delong")
     return f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci and all(finite(v) for v in ci) else ""
+
+
+def _millilitres(volume: Any) -> str:
+    """A volume behind a name, "(0.59 mL)" or "(1045 mL)"; empty where none is known."""
+    return (
+        f" ({volume:.3g} mL)" if finite(volume) and volume < 999.5 else f" ({volume:.0f} mL)" if finite(volume) else ""
+    )
 
 
 def _chart(

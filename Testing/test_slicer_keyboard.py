@@ -1,0 +1,146 @@
+"""The panel without a mouse: Tab reaches all of it from the top down and is never caught; keys alone make a map."""
+
+from __future__ import annotations
+
+import pytest
+import slicer_app
+
+slicer_app.install()
+
+import slicer  # noqa: E402
+from PySide6.QtCore import QPoint, Qt  # noqa: E402
+from PySide6.QtTest import QTest  # noqa: E402
+from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
+from test_slicer_panel import PATIENCE, panel, run_to_end, scanned  # noqa: E402, F401  (fixtures)
+
+#: More than there are widgets in the panel.
+ENOUGH = 150
+
+
+def focused() -> QWidget:
+    return QApplication.focusWidget()
+
+
+def press(key, times: int = 1) -> None:
+    for _ in range(times):
+        QTest.keyClick(focused(), key)
+        slicer_app.process_events()
+
+
+def tab_to(widget) -> None:
+    """Tab until a widget, or a part of it, has the keys."""
+    for _ in range(ENOUGH):
+        press(Qt.Key.Key_Tab)
+        if widget is focused() or widget.isAncestorOf(focused()):
+            return
+    raise AssertionError(f"Tab never comes to {widget.objectName}")
+
+
+def open_all(panel) -> None:  # noqa: F811
+    for name in dir(panel.ui):
+        if name.endswith("CollapsibleButton"):
+            getattr(panel.ui, name).collapsed = False
+    slicer_app.process_events()
+
+
+def with_a_table(panel) -> None:  # noqa: F811
+    from DEMISTSlicerLib.Nodes import Tables
+    from DEMISTSlicerLib.Nodes.Studies import Study
+
+    rows = [
+        {"region": "lesion", "lesion": number or None, "name": f"Lesion {number}", "volume_ml": 1.5, "mean": 0.07}
+        for number in range(4)
+    ]
+    panel._parameterNode.statisticsTable = Tables.statisticsTable(rows, list(rows[0]))
+    panel.batch._show([Study("one", problem="There is no FLAIR."), Study("two", problem="There is no T1w.")])
+
+
+def walked(panel) -> list[QWidget]:  # noqa: F811
+    """The widgets that Tab comes to, from the first one until it comes again."""
+    panel.ui.t1Selector._box.setFocus()
+    seen = [focused()]
+    while len(seen) < ENOUGH:
+        press(Qt.Key.Key_Tab)
+        if focused() in seen:
+            break
+        seen.append(focused())
+    return seen
+
+
+def name_of(widget: QWidget) -> str:
+    while not QWidget.objectName(widget) or QWidget.objectName(widget).startswith("qt_"):
+        widget = widget.parentWidget()
+    return QWidget.objectName(widget)
+
+
+def test_tab_comes_to_everything_from_the_top_down_and_is_never_caught(scanned):  # noqa: F811
+    panel, _nodes = scanned  # noqa: F811
+    open_all(panel)
+    with_a_table(panel)
+    slicer_app.process_events()
+    root = panel.ui.applyButton.window()
+    seen = walked(panel)
+    assert focused() is seen[0], f"Tab is caught at {name_of(focused())}"
+    wanted = {
+        widget
+        for widget in root.findChildren(QWidget)
+        if widget.isVisible()
+        and widget.isEnabled()
+        and QWidget.focusPolicy(widget).value & Qt.FocusPolicy.TabFocus.value
+        and widget.focusProxy() is None
+    }
+    assert not {name_of(widget) for widget in wanted - set(seen)}
+    places = [(widget.mapTo(root, QPoint(0, 0)), name_of(widget)) for widget in seen]
+    first = places.index(min(places, key=lambda told: told[0].y()))  # a ring: begin where the panel does
+    places = places[first:] + places[:first]
+    for (before, one), (after, other) in zip(places, places[1:]):
+        # Lower, or farther right in the same row.
+        assert after.y() > before.y() - 12, f"from {one} the keys go up to {other}"
+        assert after.y() > before.y() + 12 or after.x() > before.x(), f"from {one} the keys go back to {other}"
+
+
+@pytest.mark.slow
+def test_a_map_is_made_shown_and_measured_by_keys_alone(scanned, monkeypatch):  # noqa: F811
+    panel, nodes = scanned  # noqa: F811
+    ui, parameters = panel.ui, panel._parameterNode
+    for selector, node in ((ui.t1Selector, nodes["t1"]), (ui.flairSelector, nodes["flair"])):
+        tab_to(selector)
+        press(Qt.Key.Key_Home)
+        press(Qt.Key.Key_Down, selector._box.findText(node.GetName()))
+        assert selector.currentNode() is node
+    tab_to(ui.brainMaskSelector)
+    press(Qt.Key.Key_Home)
+    press(Qt.Key.Key_Down, ui.brainMaskSelector._box.findText(nodes["mask"].GetName()))
+    for box, value in ((ui.seedsSpinBox, "1"), (ui.stepsSpinBox, "2")):
+        tab_to(box)
+        QTest.keyClick(focused(), Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+        QTest.keyClicks(focused(), value)
+    tab_to(ui.applyButton)
+    press(Qt.Key.Key_Space)
+    assert panel.logic.isRunning
+    tab_to(ui.cancelButton)  # reached while it runs
+    run_to_end(panel)
+    assert parameters.psr is not None, ui.logTextEdit.plainText
+    tab_to(ui.overlayButton)
+    press(Qt.Key.Key_Space)
+    assert not panel.overlay.isShown
+    press(Qt.Key.Key_Space)
+    assert panel.overlay.isShown
+    tab_to(ui.lesionsSelector)
+    press(Qt.Key.Key_Home)
+    press(Qt.Key.Key_Down, ui.lesionsSelector._box.findText(nodes["lesions"].GetName()))
+    tab_to(ui.statisticsButton)
+    press(Qt.Key.Key_Space)
+    run_to_end(panel)
+    assert parameters.statisticsTable is not None, ui.logTextEdit.plainText
+    jumped = []
+    monkeypatch.setattr("DEMISTSlicerLib.Views.Jump.jumpToRow", lambda node, row: jumped.append(row))
+    tab_to(ui.statisticsTable)
+    press(Qt.Key.Key_Down, 2)
+    assert len(jumped) >= 2
+    tab_to(ui.rocButton)
+    press(Qt.Key.Key_Space)
+    assert slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID()
+    tab_to(ui.statisticsCollapsibleButton)
+    press(Qt.Key.Key_Space)
+    assert ui.statisticsCollapsibleButton.collapsed
