@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import slicer_app
 
@@ -11,10 +14,12 @@ import slicer  # noqa: E402
 from PySide6.QtCore import QPoint, Qt  # noqa: E402
 from PySide6.QtTest import QTest  # noqa: E402
 from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
-from test_slicer_panel import PATIENCE, panel, run_to_end, scanned  # noqa: E402, F401  (fixtures)
+from test_slicer_panel import panel, scanned  # noqa: E402, F401  (fixtures)
 
 #: More than there are widgets in the panel.
 ENOUGH = 150
+#: Longest wait for a run, seconds.
+LONG = 900
 
 
 def focused() -> QWidget:
@@ -34,6 +39,11 @@ def tab_to(widget) -> None:
         if widget is focused() or widget.isAncestorOf(focused()):
             return
     raise AssertionError(f"Tab never comes to {widget.objectName}")
+
+
+def run_to_end(panel) -> None:  # noqa: F811
+    assert slicer_app.wait_until(lambda: not panel.logic.isRunning, LONG), panel.ui.logTextEdit.plainText
+    slicer_app.process_events(0.05)
 
 
 def open_all(panel) -> None:  # noqa: F811
@@ -93,7 +103,7 @@ def test_tab_comes_to_everything_from_the_top_down_and_is_never_caught(scanned):
     places = [(widget.mapTo(root, QPoint(0, 0)), name_of(widget)) for widget in seen]
     first = places.index(min(places, key=lambda told: told[0].y()))  # a ring: begin where the panel does
     places = places[first:] + places[:first]
-    for (before, one), (after, other) in zip(places, places[1:]):
+    for (before, one), (after, other) in pairwise(places):
         # Lower, or farther right in the same row.
         assert after.y() > before.y() - 12, f"from {one} the keys go up to {other}"
         assert after.y() > before.y() + 12 or after.x() > before.x(), f"from {one} the keys go back to {other}"
@@ -103,6 +113,10 @@ def test_tab_comes_to_everything_from_the_top_down_and_is_never_caught(scanned):
 def test_a_map_is_made_shown_and_measured_by_keys_alone(scanned, monkeypatch):  # noqa: F811
     panel, nodes = scanned  # noqa: F811
     ui, parameters = panel.ui, panel._parameterNode
+    usual = panel.sampling.options
+    # Preparation takes no keys: the small head lies where it should and has no skull.
+    quick = {"register": False, "bias_correct": False, "skull_strip": "none", "any_brain_volume": True}
+    monkeypatch.setattr(panel.sampling, "options", lambda: replace(usual(), **quick))
     for selector, node in ((ui.t1Selector, nodes["t1"]), (ui.flairSelector, nodes["flair"])):
         tab_to(selector)
         press(Qt.Key.Key_Home)
