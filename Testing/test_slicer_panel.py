@@ -544,6 +544,14 @@ def test_a_gpu_without_memory_is_left_for_the_cpu_in_one_click(scanned, monkeypa
     slicer_app.process_events(0.05)
     assert len(asked) == 1
     assert boxes == ["There is not enough memory.", "Still not."]
+    # A synthetic T1w is made on the device that is chosen, and goes to the CPU likewise.
+    made = []
+    monkeypatch.setattr(panel.logic, "generateT1w", lambda **told: made.append(told["device"]))
+    panel.actions.generate()
+    panel.logic.failed.emit("memory", "Too little.")
+    slicer_app.process_events(0.05)
+    assert made == (["auto", "cpu"] if agreed else ["auto"])
+    assert len(asked) == 2
 
 
 @pytest.mark.slow

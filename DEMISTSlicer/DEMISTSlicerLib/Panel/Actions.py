@@ -221,8 +221,10 @@ class Actions:
                 steps=parameters.generateSteps,
                 seed=parameters.generateSeed,
                 bundle=parameters.generateBundle or None,
+                device=parameters.device,
                 wait=False,
-            )
+            ),
+            again=self.generate,
         )
 
     def browseGenerate(self) -> None:
