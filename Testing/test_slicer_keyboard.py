@@ -150,6 +150,3 @@ def test_a_map_is_looked_at_and_its_table_walked_by_keys_alone(scanned, monkeypa
     press(Qt.Key.Key_Home)
     press(Qt.Key.Key_Down, 2)
     assert jumped[-2:] == [1, 2]
-    tab_to(ui.statisticsCollapsibleButton)
-    press(Qt.Key.Key_Space)
-    assert ui.statisticsCollapsibleButton.collapsed
