@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from DEMISTCore.dicom.study import made_up
 from DEMISTCore.errors import InputError
 from DEMISTCore.volume import Volume
 
+ROOT = Path(__file__).parents[1]
 SHAPE = (7, 9, 5)
 
 
@@ -219,24 +223,64 @@ def test_the_table_is_a_report_about_the_segments(tmp_path, series):
         assert "Pool size ratio" in shown
 
 
+def dumped(path, tag: str) -> list[list[str]]:
+    """What DCMTK's ``dcmdump`` prints of an attribute, each time that it is there: its values."""
+    command = ["dcmdump", "+L", "+P", tag, str(path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [line.split("#")[0].split(None, 2)[2].strip() for line in text.splitlines() if line.startswith("(")]
+    return [line.strip("[]").split("\\") for line in lines]
+
+
+def as_dcmtk_sees(path, pixels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a multi-frame image in stored order, and where each voxel lies (RAS mm), from ``dcmdump`` alone."""
+    (rows,), (columns,) = (dumped(path, tag)[0] for tag in ("0028,0010", "0028,0011"))
+    (frames,) = dumped(path, "0028,0008")[0]
+    (stored,) = dumped(path, pixels)
+    count = int(frames) * int(rows) * int(columns)
+    if pixels == "7fe0,0008":
+        values = np.array([float(value) for value in stored], np.float32)
+    else:  # a bit a voxel, the lowest of each byte first
+        octets = np.array([int(value, 16) for value in stored], np.uint8)
+        values = np.unpackbits(octets, bitorder="little")[:count]
+    turn = np.array(dumped(path, "0020,0037")[0], float).reshape(2, 3)
+    down, across = map(float, dumped(path, "0028,0030")[0])  # between rows, between columns
+    corners = np.array(dumped(path, "0020,0032"), float)
+    assert len(corners) == int(frames)
+    row, column = np.mgrid[: int(rows), : int(columns)]
+    plane = column[..., None] * across * turn[0] + row[..., None] * down * turn[1]
+    world = corners[:, None, None] + plane
+    assert values.size == count
+    return values, world.reshape(-1, 3) * (-1, -1, 1)
+
+
 @pytest.mark.skipif(not shutil.which("dcmdump"), reason="dcmtk is not installed")
-def test_dcmtk_reads_the_same_numbers(tmp_path, series):
-    """DCMTK knows nothing of this package or of pydicom; values and segments as it prints them."""
-    psr = a_map(oblique((-1, -1, 1)))
+@pytest.mark.parametrize(
+    ("flips", "order"), [((-1, -1, 1), (0, 1, 2)), ((1, 1, 1), (0, 1, 2)), ((1, -1, 1), (2, 0, 1))]
+)
+def test_dcmtk_reads_the_same_numbers_in_the_same_place(tmp_path, series, flips, order):
+    """DCMTK knows nothing of this package or of pydicom. By the command, with a whole-grid map and lesions in it."""
+    psr = a_map(oblique(flips, order))
     lesion = Volume((psr.array > 0.2).astype(np.uint8), psr.affine)
-    written = export(tmp_path / "out", psr=psr, masks={"lesion": lesion}, series=series)
-
-    def dumped(path, *more: str) -> str:
-        return subprocess.run(["dcmdump", *more, str(path)], capture_output=True, text=True, check=True).stdout
-
-    shown = dumped(written["psr"], "+L", "+P", "7fe0,0008")
-    values = np.array([float(v) for v in shown.split("OF ")[1].split("#")[0].strip().split("\\")], np.float32)
-    assert values.size == psr.array.size
-    assert np.abs(np.sort(values) - np.sort(psr.array.ravel())).max() < 1e-6
-    assert "[1]" in dumped(written["psr"], "+P", "0040,9225") or " 1 " in dumped(written["psr"], "+P", "0040,9225")
-    frames = dumped(written["regions"], "+P", "0062,0004")
-    assert "MS lesions" in dumped(written["regions"], "+P", "0062,0005")
-    assert frames.count("(0062,0004)") == 1
+    psr.write(tmp_path / "psr.nii.gz")
+    lesion.write(tmp_path / "lesions.nii.gz")
+    told = ["--psr", "psr.nii.gz", "--lesions", "lesions.nii.gz", "--series", str(series), "--out", "out"]
+    command = [sys.executable, "-m", "DEMISTCore.dicom", *told]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    out = tmp_path / "out"
+    for file, pixels, volume in (("psr", "7fe0,0008", psr), ("regions", "7fe0,0010", lesion)):
+        path = out / f"{file}.dcm"
+        places, numbers = sorted_by_place(*as_dcmtk_sees(path, pixels))
+        expected_places, expected = sorted_by_place(volume.array, where(volume))
+        if file == "regions":  # frames without a lesion may be left out
+            there = expected > 0
+            expected_places, expected, places = expected_places[there], expected[there], places[numbers > 0]
+            numbers = numbers[numbers > 0]
+        assert places.shape == expected_places.shape
+        assert np.abs(places - expected_places).max() < 2e-3
+        assert np.abs(numbers - expected).max() < 1e-6
+    assert dumped(out / "psr.dcm", "0040,9225") == [["1"]]  # slope of the real-world value mapping
+    assert dumped(out / "psr.dcm", "0040,9224") == [["0"]]  # and its intercept
+    assert dumped(out / "regions.dcm", "0062,0005") == [["MS lesions"]]
 
 
 def test_what_cannot_be_written_is_told(tmp_path, series):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -92,6 +93,26 @@ def test_a_constant_map_has_the_chance_curve_and_no_threshold(scene):
     assert curve["youden"]["threshold"] is None
     chart = Charts.rocChart({"roc": {"declined": None, "against": {"nawm": {"voxel": curve, "lesion": None}}}})
     assert [s.GetXColumnName() for s in series_of(chart)] == ["nawm 1 - specificity", "chance"]
+
+
+@pytest.mark.parametrize("odd", [10**400, -(10**400), float("inf"), None])
+def test_what_no_float_can_hold_is_a_missing_value(scene, brain, odd):
+    """``statistics.json`` is read as it is; JSON's whole numbers may have hundreds of digits."""
+    rows, summary, _found = brain
+    curves = copy.deepcopy(summary["roc"])
+    curve = curves["against"]["nawm"]["voxel"]
+    curve["youden"]["threshold"] = odd
+    curve["curve"]["threshold"][3] = odd
+    curve["ci_delong"] = curve["ci_clustered"] = [odd, 0.9]
+    chart = Charts.rocChart({"roc": curves})
+    assert chart.GetNumberOfPlotSeriesNodes() >= 2
+    assert " [" not in series_of(chart)[0].GetName()
+    named = next(row["region"] for row in rows if not row["lesion"])
+    changed = [{**row, "p5": odd, "volume_ml": odd} if row["region"] == named else row for row in rows]
+    drawn = series_of(Charts.boxPlotChart(changed))
+    assert f"{named} x" not in [s.GetXColumnName() for s in drawn]
+    table = Tables.statisticsTable(changed, COLUMNS)
+    assert next(row for row in Tables.rowsOf(table) if row["region"] == named)["p5"] is None
 
 
 def test_boxes_are_the_tables_quantiles(scene, brain):

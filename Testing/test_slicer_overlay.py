@@ -291,6 +291,24 @@ def test_the_view_is_fitted_only_if_it_showed_something_else(t1, psr, overlay):
     assert green.get_view_node().GetFieldOfView()[0] == 31
 
 
+def test_a_view_as_slicer_fits_it_gets_room_for_the_legend_and_keeps_its_slice(t1, psr, overlay):
+    """After *Load sample patient* the views show the T1w already, up to their edges: the legend would lie over it."""
+    red = views()["Red"]
+    node, logic = red.get_view_node(), red._logic
+    logic.GetSliceCompositeNode().SetBackgroundVolumeID(t1.GetID())
+    logic.FitSliceToBackground()
+    logic.SetSliceOffset(logic.GetSliceOffset() + 3.0)
+    before, field = logic.GetSliceOffset(), node.GetFieldOfView()
+    overlay.show(psr, t1, 0.5)
+    assert node.GetFieldOfView()[0] == pytest.approx(Overlay.MARGIN * field[0])
+    assert logic.GetSliceOffset() == pytest.approx(before)
+    overlay.setOpacity(0.8)
+    overlay.show(psr, t1, 0.8)
+    assert node.GetFieldOfView()[0] == pytest.approx(Overlay.MARGIN * field[0])  # once
+    overlay.hide()
+    assert node.GetFieldOfView() == pytest.approx(field)
+
+
 def test_a_window_resized_meanwhile_keeps_the_users_scale(t1, psr, overlay):
     red = views()["Red"]
     node = red.get_view_node()

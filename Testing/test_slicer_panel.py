@@ -496,7 +496,7 @@ def test_a_failed_installation_says_why_in_box_and_log(bare, monkeypatch):
     assert "No matching distribution found" in options["detailedText"]
     assert text in panel.ui.logTextEdit.plainText
     assert "No matching distribution found" in panel.ui.logTextEdit.plainText
-    assert panel.ui.stageLabel.text == "Failed"
+    assert panel.ui.stageLabel.text == f"Failed: {text}"
 
 
 def test_an_installation_can_be_cancelled(bare):
@@ -509,6 +509,49 @@ def test_an_installation_can_be_cancelled(bare):
 
 
 # --- a person at work ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_gpu_without_memory_is_left_for_the_cpu_in_one_click(scanned, monkeypatch, agreed):
+    """There is no GPU here to be filled: what the worker says of one is put in its mouth (test_worker has the kind)."""
+    panel, nodes = scanned
+    ui, parameters = panel.ui, panel._parameterNode
+    pick(ui.t1Selector, nodes["t1"])
+    pick(ui.flairSelector, nodes["flair"])
+    panel.logic._worker.devices = [("cuda:0", "NVIDIA"), ("cpu", "CPU")]
+    panel._onDevices()
+    begun, asked, boxes = [], [], []
+    monkeypatch.setattr(panel.logic, "synthesize", lambda _t1, _flair, options, **_more: begun.append(options.device))
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_more, **_options: asked.append(text) or agreed
+    )
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_options: boxes.append(text))
+    click(ui.applyButton)
+    panel.logic.failed.emit("memory", "There is not enough memory.")
+    slicer_app.process_events(0.05)
+    assert len(asked) == 1
+    assert "There is not enough memory." in asked[0]
+    assert boxes == []
+    assert begun == (["auto", "cpu"] if agreed else ["auto"])
+    assert parameters.device == ("cpu" if agreed else "auto")
+    assert (ui.deviceComboBox.currentText == "CPU") is agreed
+    # On the CPU there is nothing else to offer; nor for what no GPU computes.
+    parameters.device = "cpu"
+    panel.logic.failed.emit("memory", "There is not enough memory.")
+    parameters.device = "auto"
+    panel.actions.run(lambda: None)
+    panel.logic.failed.emit("memory", "Still not.")
+    slicer_app.process_events(0.05)
+    assert len(asked) == 1
+    assert boxes == ["There is not enough memory.", "Still not."]
+    # A synthetic T1w is made on the device that is chosen, and goes to the CPU likewise.
+    made = []
+    monkeypatch.setattr(panel.logic, "generateT1w", lambda **told: made.append(told["device"]))
+    panel.actions.generate()
+    panel.logic.failed.emit("memory", "Too little.")
+    slicer_app.process_events(0.05)
+    assert made == (["auto", "cpu"] if agreed else ["auto"])
+    assert len(asked) == 2
 
 
 @pytest.mark.slow
@@ -1000,7 +1043,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
         titles = [shown.horizontalHeaderItem(place).text() for place in range(shown.columnCount)]
         cells = [shown.item(0, place).text() for place in range(shown.columnCount)]
         assert titles[:3] == ["region", "mL", "mean"]
-        assert cells[:3] == ["NAWM", "312.5", "0.120"]
+        assert cells[:3] == ["NAWM", "312", "0.120"]
         if known:
             assert (titles[3], cells[3]) == ("90 % interval", "0.110-0.131")
             assert not any("seeds" in title for title in titles)
@@ -1008,7 +1051,7 @@ def test_the_table_shows_the_interval_of_each_mean(panel):
             assert titles[3] == "SD over seeds (no error bar)"
             assert not any("90 %" in title for title in titles)
     panel._parameterNode.unit = "percent"
-    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean, %", "12.0")
+    assert (shown.horizontalHeaderItem(2).text(), shown.item(0, 2).text()) == ("mean", "12.0 %")
     assert panel.ui.unitComboBox.currentText.startswith("Percent")
 
 

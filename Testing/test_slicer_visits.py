@@ -51,6 +51,16 @@ def test_a_longer_side_stays_longer():
     assert Change.interval(row("nawm", 0.1), told) is None
 
 
+@pytest.mark.parametrize("odd", [10**400, float("nan"), float("inf"), True, "0.1", None])
+def test_a_number_that_is_none_is_a_missing_value(odd):
+    """JSON and scenes of other programs may hold whole numbers of hundreds of digits, which no float holds."""
+    told = row("nawm", 0.12, 0.01)
+    (found,) = Change.changes([{**told, "mean": odd, "volume_ml": odd}], [told])
+    assert found["difference"] is None
+    assert found["volume_change_ml"] is None
+    assert found["beyond_error"] is None
+
+
 def test_lesions_are_the_same_new_or_gone():
     before = {1: (0, 0, 0), 2: (30, 0, 0), 3: (60, 0, 0)}
     after = {1: (31, 1, 0), 2: (0, 2, 0), 3: (0, 40, 0), 4: (3, 3, 0)}

@@ -100,6 +100,10 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         automatic = _("Automatic ({best})").format(best=best) if found else _("Automatic")
         return [("auto", automatic), *known]
 
+    def resolvedDevice(self, device: str) -> str:
+        """What a run with this choice computes on: the best device for "auto", as far as is known."""
+        return self._worker.resolved(device)
+
     def askDevices(self, bundle: str | None = None) -> None:
         """Let the worker look for GPUs in the background; ``devicesChanged`` tells when it has.
 
@@ -122,7 +126,7 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
         seeds, steps = options.seeds, options.steps
         mode = options.mode or Bundles.usualMode(advice, seeds, steps, options.sampler)
         return self.timings.seconds(
-            self._worker.resolved(options.device),
+            self.resolvedDevice(options.device),
             advice["seeds"] if seeds is None else len(seeds),
             steps or advice["steps"],
             advice.get("guidance") if options.guidance is None else options.guidance,
@@ -183,7 +187,7 @@ class DEMISTSlicerLogic(FileJobs, ScriptedLoadableModuleLogic):
 
         def make(message: dict[str, Any]) -> Generator[Any, None, Result]:
             self._worker.remember(images)
-            for name in {chosen.device, self._worker.resolved(chosen.device)}:
+            for name in {chosen.device, self.resolvedDevice(chosen.device)}:
                 self.timings.learn(name, message["provenance"])
             return (yield from ResultNodes.makeMaps(message, inputs, output, uncertainty))
 

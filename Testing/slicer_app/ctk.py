@@ -17,7 +17,7 @@ _Widget = flavoured(QtWidgets.QWidget)
 
 
 class ctkCollapsibleButton(_Widget):
-    """A titled section; a click on its title folds it."""
+    """A titled section; a click on its title folds it, and so does the space bar: CTK's is an abstract button."""
 
     # PySide6 finds these in the class itself only.
     connect, disconnect = _Widget.connect, _Widget.disconnect
@@ -30,6 +30,7 @@ class ctkCollapsibleButton(_Widget):
         super().__init__(parent)
         self._text, self._collapsed, self._hidden = "", False, []
         self.setContentsMargins(0, self._HEAD + 2, 0, 0)
+        self.setFocusPolicy(QtCore.Qt.FocusPolicy.StrongFocus)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Maximum)
 
     def _get_text(self) -> str:
@@ -74,8 +75,17 @@ class ctkCollapsibleButton(_Widget):
 
     def mousePressEvent(self, event: Any) -> None:
         if event.position().y() <= self._HEAD:
-            self._set_collapsed(not self._collapsed)
-            self.clicked.emit(not self._collapsed)
+            self._toggle()
+
+    def keyPressEvent(self, event: Any) -> None:
+        if event.key() in (QtCore.Qt.Key.Key_Space, QtCore.Qt.Key.Key_Select):
+            self._toggle()
+        else:
+            super().keyPressEvent(event)
+
+    def _toggle(self) -> None:
+        self._set_collapsed(not self._collapsed)
+        self.clicked.emit(not self._collapsed)
 
     def minimumSizeHint(self) -> Any:
         size = super().minimumSizeHint()
@@ -92,6 +102,9 @@ class ctkCollapsibleButton(_Widget):
         painter.setPen(QtGui.QPen(QtGui.QColor("#c3c8ce")))
         painter.setBrush(QtGui.QColor("#e7eaee"))
         painter.drawRoundedRect(head, 3, 3)
+        if self.hasFocus():
+            painter.setPen(QtGui.QPen(QtGui.QColor("#2b3640"), 1, QtCore.Qt.PenStyle.DotLine))
+            painter.drawRect(head.adjusted(2, 2, -2, -2))
         painter.setPen(QtGui.QColor("#2b3640"))
         font = painter.font()
         font.setBold(True)

@@ -8,8 +8,10 @@ what the panel shows after a run, so that no model runs here. A picture that is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def states(panel: Any, demo: Path) -> Iterator[str]:
 
     ui = panel.ui
     yield "01_empty"
-    t1, flair = load(demo / "T1w.nii.gz", "Patient 7 T1w"), load(demo / "FLAIR.nii.gz", "Patient 7 FLAIR")
+    t1, flair = load(demo / "T1w.nii.gz", "T1w"), load(demo / "FLAIR.nii.gz", "FLAIR")
     parameters = panel._parameterNode
     parameters.t1, parameters.flair = flair, t1
     yield "02_swapped"
@@ -56,8 +58,25 @@ def states(panel: Any, demo: Path) -> Iterator[str]:
     parameters.unit = "percent"
     ui.statisticsTable.selectRow(4)
     yield "08_percent"
-    panel._onFailed("input", "no box in a picture")
-    yield "09_failed"
+    parameters.unit = "fraction"
+    ui.regionsCollapsibleButton.collapsed = ui.displayCollapsibleButton.collapsed = True
+    ui.followUpCollapsibleButton.collapsed = False
+    compared(panel, demo)
+    yield "09_two_visits"
+    ui.statisticsCollapsibleButton.collapsed = ui.followUpCollapsibleButton.collapsed = True
+    ui.batchCollapsibleButton.collapsed = False
+    many(panel)
+    yield "10_many_patients"
+    ui.batchCollapsibleButton.collapsed = True
+    ui.advancedCollapsibleButton.collapsed = False
+    for name in ("model", "sampling", "mask", "outputs", "generate"):
+        getattr(ui, f"{name}CollapsibleButton").collapsed = True
+    with environments(panel) as say:
+        for number, state in enumerate(("absent", "installing", "ready", "damaged"), start=11):
+            say(state)
+            yield f"{number}_environment_{state}"
+    panel._onFailed("input", "FLAIR.nii.gz is an empty file; copy it again.")
+    yield "15_failed"
 
 
 def synthesized(panel: Any, t1: Any, demo: Path) -> None:
@@ -98,6 +117,86 @@ def measured(panel: Any, demo: Path) -> None:
     roc, boxes = Charts.rocChart(summary), Charts.boxPlotChart(table)
     Charts.linkCharts(table, roc, boxes)
     panel._onFinished(StatisticsResult(table, None, roc, boxes, summary["regions"], summary, seconds=21.0))
+
+
+def compared(panel: Any, demo: Path) -> None:
+    """The same numbers at a second visit, one lesion smaller and brighter; compared by a click."""
+    from DEMISTSlicerLib.Nodes import Tables
+
+    from DEMISTCore.statistics.table import COLUMNS
+
+    parameters = panel._parameterNode
+    rows = [dict(row) for row in statistics(demo)["regions"]]
+    for row in rows:
+        moved = 0.021 if row["region"] == "lesion" else 0.001
+        row |= {
+            key: row[key] + moved for key in ("mean", "mean_ci90_low", "mean_ci90_high") if row.get(key) is not None
+        }
+        row["volume_ml"] *= 0.8 if row["region"] == "lesion" else 1.0
+    later = Tables.statisticsTable(rows, COLUMNS, "PSR statistics, visit 2", volumeNode=parameters.psr)
+    parameters.earlierTable, parameters.laterTable = parameters.statisticsTable, later
+    slicer_app.process_events(0.02)
+    panel.ui.compareButton.click()
+
+
+def many(panel: Any) -> None:
+    """A folder of five studies of which two are done, one failed, one runs and one has no FLAIR."""
+    from DEMISTSlicerLib.Nodes.Studies import Study
+    from DEMISTSlicerLib.Run.BatchResult import BatchResult
+
+    batch = panel.batch
+    panel.ui.batchFolderEdit.text = "/data/study"
+    batch._show(
+        [Study(f"sub-{i:02d}", Path("T1w"), Path("FLAIR"), "T1w and FLAIR") for i in range(1, 5)]
+        + [Study("sub-05", problem="sub-05_T1w.nii.gz has no FLAIR beside it.")]
+    )
+    batch._onDone(0, BatchResult("sub-01", "done", seconds=74.0))
+    batch._onDone(1, BatchResult("sub-02", "skipped"))
+    batch._onDone(2, BatchResult("sub-03", "failed", message="sub-03_FLAIR.nii.gz is an empty file; copy it again."))
+    batch._onStarted(3)
+
+
+@contextlib.contextmanager
+def environments(panel: Any) -> Iterator[Callable[[str], object]]:
+    """Environments in folders of their own, made up of no more than the file that describes them."""
+    from DEMISTSlicerLib.Install import Place
+
+    from DEMISTCore.environment import Environment
+    from DEMISTCore.environment.place import MANIFEST, manifest
+
+    installer, own = panel.installer, panel.installer.hasOwn
+    versions = {"torch": "2.14.1", "monai": "1.6.1", "numpy": "2.5.5", "nibabel": "5.4.2"}
+    with tempfile.TemporaryDirectory() as folder:
+        Place.choose(Path(folder))
+        installer.hasOwn = lambda: False
+
+        def say(state: str) -> None:
+            there = Place.environmentFolder()
+            there.mkdir(exist_ok=True)
+            busy = state == "installing"
+            if busy:
+                panel.progress.show("Fetching torch (0.41 of 0.75 GB)", 0.37, 140.0)
+            else:
+                panel.progress.stopped("Ready")
+            if state == "ready":
+                made = Environment(there, "ready", there / "packages-1", (), versions, 1_400_000_000)
+                made.packages.mkdir()
+                (there / MANIFEST).write_text(json.dumps(manifest(made)))
+            if state == "damaged":
+                (there / MANIFEST).write_text("{")
+            panel.environment.update()
+            if busy:
+                for name in ("install", "repair", "remove", "wheels", "browseEnvironment", "apply"):
+                    getattr(panel.ui, f"{name}Button").enabled = False
+                panel.ui.cancelButton.enabled = True
+            else:
+                panel._updateButtons()
+
+        try:
+            yield say
+        finally:
+            installer.hasOwn = own
+            Place.choose(None)
 
 
 def statistics(demo: Path) -> dict[str, Any]:

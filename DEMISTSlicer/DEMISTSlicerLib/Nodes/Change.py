@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..I18n import _
+from ..Numbers import finite
 
 #: Columns of the table of differences, with what they mean.
 COLUMNS = {
@@ -88,7 +89,7 @@ def interval(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float
     errors.
     """
     ends = [row.get(key) for row in (before, after) for key in ("mean", "mean_ci90_low", "mean_ci90_high")]
-    if not all(_finite(end) for end in ends):
+    if not all(finite(end) for end in ends):
         return None
     mean0, low0, high0, mean1, low1, high1 = (float(end) for end in ends)
     difference = mean1 - mean0
@@ -115,9 +116,9 @@ def _row(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, name
         "percent": None,
         "beyond_error": None,
     }
-    if _finite(row["volume_ml_before"]) and _finite(row["volume_ml_after"]):
+    if finite(row["volume_ml_before"]) and finite(row["volume_ml_after"]):
         row["volume_change_ml"] = row["volume_ml_after"] - row["volume_ml_before"]
-    if _finite(row["mean_before"]) and _finite(row["mean_after"]):
+    if finite(row["mean_before"]) and finite(row["mean_after"]):
         row["difference"] = row["mean_after"] - row["mean_before"]
         if abs(row["mean_before"]) >= _LEAST:
             row["percent"] = 100 * row["difference"] / row["mean_before"]
@@ -126,7 +127,3 @@ def _row(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, name
         row["difference_ci90_low"], row["difference_ci90_high"] = ends
         row["beyond_error"] = _("yes") if ends[0] > 0 or ends[1] < 0 else _("no")
     return row
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,6 +11,7 @@ import vtk
 
 from ..Errors import InputError
 from ..I18n import _
+from ..Numbers import finite
 from ..RegionColors import REGION_COLORS
 from . import Placement
 from .Tables import rowsOf
@@ -23,6 +24,8 @@ _POINTS = 101
 #: What a chart is made of; its nodes are found by it and replaced when the chart is made again.
 _PART = "DEMIST.Chart"
 _HALF = 0.3
+#: What a row must have to be drawn.
+_BOX = ("p5", "p25", "median", "p75", "p95", "mean")
 #: Strokes that fill a box: no gap at any size of window that a person uses.
 _STROKES = 120
 #: How a statistics table refers to its ROC curves and its box plots.
@@ -63,10 +66,10 @@ def rocChart(
         points = curve["curve"]
         columns[f"{key} 1 - specificity"] = _stretched(points["false_positive_rate"])
         columns[f"{key} sensitivity"] = _stretched(points["true_positive_rate"])
-        columns[f"{key} threshold"] = _stretched([math.nan if v is None else v for v in points["threshold"]])
+        columns[f"{key} threshold"] = _stretched(points["threshold"])
     columns["chance"] = [i / (_POINTS - 1) for i in range(_POINTS)]
     # A curve that tells nothing apart (a constant map) has no best threshold.
-    best = [c["youden"] for c in curves.values() if all(_finite(v) for v in c["youden"].values())]
+    best = [c["youden"] for c in curves.values() if all(finite(v) for v in c["youden"].values())]
     if best:
         columns["threshold x"] = [1 - point["specificity"] for point in best]
         columns["threshold y"] = [point["sensitivity"] for point in best]
@@ -111,8 +114,8 @@ def boxPlotChart(
         InputError: no region has values.
     """
     rows = rowsOf(data) if hasattr(data, "GetTable") else list(data)
-    whole = [row for row in rows if not row.get("lesion") and _finite(row.get("median"))]
-    single = [row for row in rows if row.get("lesion") and _finite(row.get("mean"))]
+    whole = [row for row in rows if not row.get("lesion") and all(finite(row.get(key)) for key in _BOX)]
+    single = [row for row in rows if row.get("lesion") and finite(row.get("mean"))]
     if not whole:
         raise InputError(_("No region has PSR values to be drawn; compute the statistics first."))
     chart = _chart(node, name or _("PSR by region"), besides)
@@ -132,7 +135,7 @@ def boxPlotChart(
     columns |= _bars("interval", columns["place"], whole, _HALF / 3)
     table = _table(chart, columns, besides)
     for place, row in enumerate(whole, start=1):
-        label = f"{place}  {row['name']} ({row['volume_ml']:.3g} mL)"
+        label = f"{place}  {row['name']}{_millilitres(row.get('volume_ml'))}"
         box = _series(
             chart, table, label, f"{row['region']} x", f"{row['region']} y", REGION_COLORS.get(row["region"], "#7f7f7f")
         )
@@ -153,7 +156,7 @@ def boxPlotChart(
         _asPoints(dots, dots.MarkerStyleCircle, 5)
     chart.SetXAxisTitle(_("region (number as in the legend)"))
     chart.SetYAxisTitle(_("PSR (fraction)"))
-    values = [v for key, column in columns.items() if key.endswith((" y", "mean")) for v in column if _finite(v)]
+    values = [v for key, column in columns.items() if key.endswith((" y", "mean")) for v in column if finite(v)]
     low, high = min(values), max(values)
     pad = 0.05 * max(high - low, 1e-3)
     title = _("PSR by region: quartiles, 5th to 95th percentile")
@@ -225,7 +228,7 @@ def _bars(name: str, places: Sequence[float], rows: Sequence[Mapping[str, Any]],
     up: list[float] = []
     for place, row in zip(places, rows):
         low, high = row.get("mean_ci90_low"), row.get("mean_ci90_high")
-        if not (_finite(low) and _finite(high)):
+        if not (finite(low) and finite(high)):
             continue
         points = [(place - cap, low), (place + cap, low), (place, low), (place, high), (place - cap, high)]
         for x, y in [*points, (place + cap, high), (place + cap, math.nan)]:
@@ -234,16 +237,26 @@ def _bars(name: str, places: Sequence[float], rows: Sequence[Mapping[str, Any]],
     return {f"{name} x": across, f"{name} y": up} if up else {}
 
 
-def _stretched(values: Sequence[float]) -> list[float]:
-    """As many points for every curve, so that one table holds them all: the last is repeated, which draws nothing."""
-    values = [float(v) for v in values][:_POINTS]
+def _stretched(values: Sequence[float | None]) -> list[float]:
+    """As many points for every curve, so that one table holds them all: the last is repeated, which draws nothing.
+
+    What is no number that a float can hold is a missing value.
+    """
+    values = [float(v) if finite(v) else math.nan for v in values][:_POINTS]
     return values + values[-1:] * (_POINTS - len(values))
 
 
 def _interval(curve: Mapping[str, Any]) -> str:
     """The interval to believe, by clusters where there is one; empty where none is known."""
     ci = curve.get("ci_clustered") or curve.get("ci_delong")
-    return f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci and all(_finite(v) for v in ci) else ""
+    return f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci and all(finite(v) for v in ci) else ""
+
+
+def _millilitres(volume: Any) -> str:
+    """A volume behind a name, "(0.59 mL)" or "(1045 mL)"; empty where none is known."""
+    return (
+        f" ({volume:.3g} mL)" if finite(volume) and volume < 999.5 else f" ({volume:.0f} mL)" if finite(volume) else ""
+    )
 
 
 def _chart(
@@ -339,7 +352,3 @@ def _lineStyles() -> tuple[int, ...]:
     """Line styles in the order of curves: told apart without colours too."""
     series = slicer.vtkMRMLPlotSeriesNode
     return series.LineStyleSolid, series.LineStyleDash, series.LineStyleDashDot
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

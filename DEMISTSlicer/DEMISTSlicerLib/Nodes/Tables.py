@@ -13,6 +13,7 @@ import vtk
 
 from ..Errors import InputError
 from ..I18n import _
+from ..Numbers import finite
 from . import Placement
 
 if TYPE_CHECKING:
@@ -186,7 +187,9 @@ def _word(value: Any) -> str:
 
 
 def _given(value: Any) -> bool:
-    return value is not None and value != "" and not (isinstance(value, float) and not math.isfinite(value))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return finite(value)
+    return value is not None and value != ""
 
 
 def _value(name: str, cell: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
+import slicer
 
 from ..I18n import _
 from ..Install.Installer import Installer
@@ -67,6 +68,7 @@ class Actions:
         self.sampling, self.progress = sampling, progress
         self._parameters, self._report, self._onChanged = parameters, report, onChanged
         self.onCancel: Callable[[], object] = lambda: None
+        self._again: Callable[[], object] | None = None
         self._buttons = tuple(
             (getattr(ui, name), slot)
             for name, slot in (
@@ -111,7 +113,8 @@ class Actions:
                 output=parameters.psr,
                 uncertainty=parameters.uncertainty,
                 wait=False,
-            )
+            ),
+            again=self.apply,
         )
 
     def cancel(self) -> None:
@@ -218,8 +221,10 @@ class Actions:
                 steps=parameters.generateSteps,
                 seed=parameters.generateSeed,
                 bundle=parameters.generateBundle or None,
+                device=parameters.device,
                 wait=False,
-            )
+            ),
+            again=self.generate,
         )
 
     def browseGenerate(self) -> None:
@@ -239,14 +244,41 @@ class Actions:
             "depth_mm": parameters.depthMm,
         }
 
-    def run(self, start: Callable[[], object]) -> None:
-        """Start a run as soon as there is something that can compute, installed first if the user agrees."""
+    def run(self, start: Callable[[], object], again: Callable[[], object] | None = None) -> None:
+        """Start a run as soon as there is something that can compute, installed first if the user agrees.
+
+        Args:
+            start: starts it.
+            again: starts the same with what the parameters say by then, on another device; None if it has none.
+        """
         if self.installer.isRunning:
             return
+        self._again = again
         if not self.installer.ensure(lambda: self._start(start)):
             self.progress.log(_("Not started: the Python packages are needed."))
             self.progress.say(_("Ready"))
         self._onChanged()
+
+    def failed(self, kind: str, message: str) -> None:
+        """A run has failed: say so, and offer the CPU where a GPU has too little memory, in one click.
+
+        Args:
+            kind, message: see :class:`.RunError.RunError`.
+        """
+        parameters = self._parameters()
+        gpu = parameters is not None and self.logic.resolvedDevice(parameters.device).startswith(("cuda", "mps"))
+        if kind != "memory" or self._again is None or not gpu:
+            self._report(message)
+            return
+        self.progress.log(message)
+        text = _("{message}\n\nCompute on the CPU now? It takes longer, and stays chosen (Advanced > Model > Device).")
+        if slicer.util.confirmOkCancelDisplay(text.format(message=message), _("DEMIST")):
+            parameters.device = "cpu"
+            qt.QTimer.singleShot(0, self._repeat)  # when whoever told of the failure is done with it
+
+    def _repeat(self) -> None:
+        if self._again is not None and not self.logic.isRunning:
+            self._again()
 
     def _start(self, start: Callable[[], object]) -> None:
         """Start a run; what is wrong with the input is told at once."""

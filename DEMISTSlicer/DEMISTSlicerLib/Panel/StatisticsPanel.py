@@ -40,10 +40,10 @@ class StatisticsPanel:
         "name",
         "volume_ml",
         "mean",
-        "mean_before",
-        "mean_after",
         "difference",
         INTERVAL,
+        "mean_before",
+        "mean_after",
         "percent",
         "beyond_error",
         "seed_sd",
@@ -155,7 +155,7 @@ class StatisticsPanel:
         if name == INTERVAL:
             low, high = (self._number(self._cell(node, row, end)) for end in self._ends(node))
             between = "-" if low is None or low >= 0 else _(" to ")  # a minus sign and a dash look alike
-            ends = "" if low is None or high is None else f"{self._padded(low)}{between}{self._short(high)}"
+            ends = "" if low is None or high is None else f"{self._padded(low)}{between}{self._short(high)}{self._unit}"
             item.setText(ends)
         elif name == "name" or self._number(self._cell(node, row, name)) is None:
             text = self._cell(node, row, name)
@@ -163,9 +163,10 @@ class StatisticsPanel:
         else:
             number = self._number(self._cell(node, row, name))
             if name in PSR_COLUMNS and name != "difference":
-                item.setText(self._padded(number))
+                item.setText(self._padded(number) + self._unit)
             else:
-                item.setData(qt.Qt.DisplayRole, float(self._short(number) if name in PSR_COLUMNS else f"{number:.4g}"))
+                shown = float(self._short(number)) if name in PSR_COLUMNS else _figures(number)
+                item.setData(qt.Qt.DisplayRole, shown)
         if name != "name":
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         item.setData(qt.Qt.UserRole, row)
@@ -186,6 +187,11 @@ class StatisticsPanel:
         return self._short(value).rjust(4 if self._percent else 5)
 
     @property
+    def _unit(self) -> str:
+        """What follows PSR in a cell."""
+        return _(" %") if self._percent else ""
+
+    @property
     def _percent(self) -> bool:
         parameters = self._parameters()
         return bool(parameters) and parameters.unit == PERCENT
@@ -194,7 +200,8 @@ class StatisticsPanel:
         # Newer versions of Slicer call the long name a title, and warn of the older word.
         title = node.GetColumnTitle if hasattr(node, "GetColumnTitle") else node.GetColumnLongName
         text = self.SHORT.get(name) or title(name) or name
-        return _("{title}, %").format(title=text) if self._percent and name in (*PSR_COLUMNS, INTERVAL) else text
+        # The other cells say so themselves: a heading with a unit would take the interval's place in a panel of 400.
+        return _("{title}, %").format(title=text) if self._percent and name == "difference" else text
 
     @staticmethod
     def _number(text: str) -> float | None:
@@ -252,3 +259,10 @@ class StatisticsPanel:
             Tables.exportCsv(node, path)
         except InputError as error:
             self._report(str(error))
+
+
+def _figures(number: float) -> float:
+    """Three figures of a volume, but all before the point and no more than three behind it: others are noise, and take
+    the interval's place."""
+    behind = next((places for places, least in enumerate((100.0, 10.0, 1.0)) if abs(number) >= least), 3)
+    return round(number, behind)

@@ -318,7 +318,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updateButtons()
 
     def _onInstallFailed(self, message: str, lastLines: str) -> None:
-        self.progress.stopped(_("Failed"))
+        self.progress.stopped(_("Failed: {message}").format(message=message))
         self.environment.update()
         self._updateButtons()
         self.progress.log(message)
@@ -365,12 +365,12 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.progress.log(note)
 
     def _onFailed(self, kind: str, message: str) -> None:
-        self.progress.stopped(_("Failed"))
+        self.progress.stopped(_("Failed: {message}").format(message=message))
         self._updateButtons()
         if self._isBatch:  # told in its table; a box would hold up the others
             self.progress.log(message)
         else:
-            self._report(message)
+            self.actions.failed(kind, message)
 
     def _onCancelled(self, *_why: object) -> None:
         self.progress.stopped(_("Cancelled"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -165,7 +166,8 @@ class Overlay:
         modifying = composite.StartModify()
         moved = composite.GetBackgroundVolumeID() != self._t1.GetID()
         slice_ = self._sliceNode(composite)
-        if moved and slice_ is not None:
+        tight = not moved and self._isTight(slice_)
+        if (moved or tight) and slice_ is not None:
             state.remember(slice_, "geometry", sliceGeometry, setSliceGeometry)
         self._change(composite, "BackgroundVolumeID", self._t1.GetID())
         bare = self._isBare(composite)
@@ -174,6 +176,8 @@ class Overlay:
         state.change(composite, "Compositing", slicer.vtkMRMLSliceCompositeNode.Alpha)
         state.change(composite, "LinkedControl", 1)
         composite.EndModify(modifying)
+        if tight:
+            _widen(slice_)
         if (moved or composite.GetID() in self._unfitted) and not self._fit(slice_):
             self._unfitted.add(composite.GetID())
         else:
@@ -191,18 +195,34 @@ class Overlay:
     def _isBare(self, composite: vtkMRMLSliceCompositeNode) -> bool:
         return self._arrangement == "compare" and composite.GetLayoutName() in _BARE_IN_COMPARE
 
-    def _fit(self, sliceNode: vtkMRMLSliceNode) -> bool:
+    def _fit(self, sliceNode: vtkMRMLSliceNode | None) -> bool:
         """Let the view show all of the T1w; False if the application has no window for it (yet)."""
-        logic = self._applicationLogic
-        if logic is None and getattr(slicer, "app", None) is not None:
-            logic = slicer.app.applicationLogic()
-        sliceLogic = logic.GetSliceLogic(sliceNode) if logic is not None and sliceNode is not None else None
+        sliceLogic = self._sliceLogic(sliceNode)
         if sliceLogic is None:
             return False
         sliceLogic.FitSliceToBackground()
-        field = sliceNode.GetFieldOfView()
-        sliceNode.SetFieldOfView(field[0] * MARGIN, field[1] * MARGIN, field[2])
+        _widen(sliceNode)
         return True
+
+    def _isTight(self, sliceNode: vtkMRMLSliceNode | None) -> bool:
+        """Whether the view shows the T1w just as Slicer fits it, without a margin: nobody has chosen its scale."""
+        sliceLogic = self._sliceLogic(sliceNode)
+        if sliceLogic is None:
+            return False
+        before = sliceGeometry(sliceNode)
+        field = sliceNode.GetFieldOfView()
+        modifying = sliceNode.StartModify()
+        sliceLogic.FitSliceToBackground()
+        fitted = sliceNode.GetFieldOfView()
+        setSliceGeometry(sliceNode, before)
+        sliceNode.EndModify(modifying)
+        return all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(field[:2], fitted[:2]))
+
+    def _sliceLogic(self, sliceNode: vtkMRMLSliceNode | None) -> Any:
+        logic = self._applicationLogic
+        if logic is None and getattr(slicer, "app", None) is not None:
+            logic = slicer.app.applicationLogic()
+        return logic.GetSliceLogic(sliceNode) if logic is not None and sliceNode is not None else None
 
     def _composites(self) -> list[Any]:
         scene = Placement.sceneOf(self._psr)
@@ -259,3 +279,9 @@ class Overlay:
             (slicer.vtkMRMLScene.StartCloseEvent, closing),
         ):
             self._observed.append((scene, scene.AddObserver(event, function)))
+
+
+def _widen(sliceNode: vtkMRMLSliceNode) -> None:
+    """Room for the legend and the note beside the brain."""
+    field = sliceNode.GetFieldOfView()
+    sliceNode.SetFieldOfView(field[0] * MARGIN, field[1] * MARGIN, field[2])
