@@ -98,6 +98,11 @@ def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Fix]]
         # Work that computes for minutes without a word is no sign of a dead worker.
         "distributed.scheduler.worker-ttl": None,
         "distributed.admin.tick.limit": "1h",
+        # Dask looks at its tasks a hundred times a second and at itself fifty times, for those who write tasks. A
+        # session takes a minute, and its record says where it is.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
         # Loading the libraries takes a busy machine longer than a greeting should.
         "distributed.comm.timeouts.connect": "300s",
         "distributed.comm.timeouts.tcp": "600s",
