@@ -104,9 +104,9 @@ def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]])
             f"{workers:,}",
             gpus or "-",
             _time(seconds),
-            f"{cores:,.0f}",
-            f"{cards:,.0f}" if gpus else "-",
-            f"{cost:,.0f}",
+            _amount(cores),
+            _amount(cards) if gpus else "-",
+            _amount(cost),
             _NAMES[outcome.bottleneck],
             used,
         )
@@ -114,6 +114,10 @@ def table(constants: Mapping[str, float], sizes: Sequence[tuple[int, int, int]])
 
 
 _NAMES = {"cpu": "CPU workers", "gpu": "GPUs", "storage": "storage", "hand": "handing out"}
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _time(seconds: float) -> str:
