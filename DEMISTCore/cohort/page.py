@@ -14,7 +14,7 @@ STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70
 table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .7em;text-align:left;border-bottom:1px solid #ddd;
 vertical-align:top}td.n{text-align:right}.warning{color:#8a5a00}.error{color:#b00020}.good{color:#1b6e2c}
 section{border-top:2px solid #ccc;margin-top:1.5em;overflow-x:auto}img{max-width:100%}
-footer{margin-top:2em;color:#555}h1,p,table.about td{overflow-wrap:anywhere}
+footer{margin-top:2em;color:#555}h1,p,.about td:last-child{overflow-wrap:anywhere}
 @media(max-width:40em){body{margin:1em auto}td,th{padding:.15em .4em}}"""
 
 
