@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from DEMISTCore.cohort.phases import Phase, phase_of, phases
 from DEMISTCore.cohort.session import Session
 from DEMISTCore.cohort.status import Status
 from DEMISTCore.cohort.work import Outcome, work
-from DEMISTCore.cohort.workers import Engine, read_options
+from DEMISTCore.cohort.workers import Engine, connect, read_options
 from DEMISTCore.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +138,15 @@ def test_workers_of_two_kinds(arguments, undisturbed, tmp_path):
     assert not list(out.rglob("*prepared*"))
     assert scratch.is_dir()
     assert not (out / ".demist" / "scratch").exists()
+
+
+@posix
+def test_the_dashboard_is_where_it_says(capsys):
+    pytest.importorskip("bokeh")
+    with connect(Engine(1, dashboard=True), None):
+        link = re.search(r"dashboard: (http://127\.0\.0\.1:\d+/\S+)", capsys.readouterr().err).group(1)
+        page = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(link, timeout=60).read()
+    assert b"Dask Diagnostic UI" in page
 
 
 # --- clusters --------------------------------------------------------------------------------------------------------

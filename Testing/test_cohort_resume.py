@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,33 @@ def test_a_full_disk_stops_cleanly_and_goes_on(arguments, undisturbed, tmp_path,
     monkeypatch.setitem(stages.RUN, "map", make_map)
     assert main(arguments(out)) == 0
     assert results(out) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a file system of a given size")
+def test_a_file_system_without_room_for_the_second_session(arguments, undisturbed, tmp_path, capsys):
+    """What the first one left stays as it is, nothing is left half, and with room the same command goes on."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def mount(size: int, *more: str) -> int:
+        given = ["mount", "-t", "tmpfs", "-o", ",".join((*more, f"size={size}")), "tmpfs", str(out)]
+        return subprocess.run(given, check=False, capture_output=True).returncode
+
+    if mount(64 << 20):
+        pytest.skip("no file system may be mounted here")
+    try:
+        assert main(arguments(out, "--participant-label", "01")) == 0
+        first = written(out)
+        assert mount(shutil.disk_usage(out).used + (48 << 10), "remount") == 0
+        assert cli.run(main, arguments(out)) == 2
+        assert "disk is full" in capsys.readouterr().err
+        assert not list(out.rglob(".tmp-*"))
+        assert mount(64 << 20, "remount") == 0
+        assert main(arguments(out)) == 0
+        assert results(out) == undisturbed
+        assert first.items() <= written(out).items()
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
 
 
 def test_unreadable_records_count_as_none(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from training_data import as_slabs, write_mini_bids
 from DEMISTCore import train
 from DEMISTCore.cli import run as run_cli
 from DEMISTCore.errors import InputError
-from DEMISTCore.training import sharded
+from DEMISTCore.training import checkpoint, sharded
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.elastic import arguments
 from DEMISTCore.training.settings import resolve
@@ -80,9 +81,13 @@ class Runs:
         below = STAGES[stage].foundation
         return [*given, "--foundation", str(self.root / "one" / below)] if below else given
 
-    def off(self, stage: str, which: str) -> float:
-        """The largest difference of a weight from that of one process with the whole batch."""
-        one, other = (Run.read(self.root / name / stage).weights("weights") for name in ("one", which))
+    def on(self, stage: str, which: str, *more: str) -> list[str]:
+        """The command line that goes on with one."""
+        return [stage, "--out", str(self.root / which / stage), "--resume", *more]
+
+    def off(self, stage: str, which: str, than: str = "one", weights: str = "weights") -> float:
+        """The largest difference of a weight from that of another run: one process with the whole batch."""
+        one, other = (Run.read(self.root / name / stage).weights(weights) for name in (than, which))
         assert one.keys() == other.keys()
         return max(float((value - other[name]).abs().max()) for name, value in one.items())
 
@@ -155,6 +160,54 @@ def test_shared_out_weights_are_those_of_one_process(tmp_path):
     _same(tmp_path / "parts", tmp_path / "alone")
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_other_strategy_and_with_one_process(runs):
+    """Two steps with either, two with the other: as one process with twice the batch that stops there."""
+    ways = {"to_ddp": ("fsdp", "ddp"), "to_fsdp": ("ddp", "fsdp")}
+    lines = []
+    for stage in _SHARED:
+        shutil.copytree(runs.root / "one" / stage, runs.root / "went_on" / stage)
+        with doubled():
+            assert run_cli(train.main, runs.on(stage, "went_on", "steps=4")) == 0
+        for name, (first, then) in ways.items():
+            lines.append(runs.words(stage, name, "batch=2", "devices=2", f"strategy={first}"))
+            lines.append(runs.on(stage, name, "steps=4", f"strategy={then}"))
+    done = torchrun(ROOT / "Testing" / "torchrun_driver.py", "stages", json.dumps(lines))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for which in ("weights", "ema"):
+        off = {(s, name): runs.off(s, name, "went_on", which) for s in _SHARED for name in ways}
+        assert {key: value for key, value in off.items() if not value < 1e-5} == {}, which
+    for stage in _SHARED:  # its batches are half as large from here on; whose checkpoint it was is nothing to it
+        for name in ways:
+            with doubled():
+                assert run_cli(train.main, runs.on(stage, name, "steps=5", "devices=1")) == 0
+        assert runs.off(stage, "to_ddp", "to_fsdp") < 1e-5
+        assert runs.off(stage, "to_ddp", "went_on") > 1e-5, "there was a further step"
+    strategies = [Run.read(runs.root / name / _SHARED[0]).settings.strategy for name in ways]
+    assert strategies == ["ddp", "fsdp"]
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_takes_the_samples_that_are_next(tmp_path):
+    """Two processes, one, two again: still each of 12 items once an epoch."""
+    driver = ROOT / "Testing" / "torchrun_driver.py"
+    for steps, devices in ((3, 2), (6, 1), (9, 2)):
+        words = (tmp_path / "run", 0, "batch=2", f"devices={devices}", f"steps={steps}", "save_every=100")
+        done = torchrun(driver, "line", *words, processes=devices)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert checkpoint.newest(tmp_path / "run")[2]["samples"] == 3 * 4 + 3 * 2 + 3 * 4
+    seen = _seen(tmp_path / "run")
+    items: dict[int, set[int]] = {}
+    for _, indices, picked in seen:
+        for index, item in zip(indices, picked):
+            items.setdefault(index, set()).add(item)
+    assert set(range(30)) <= set(items)
+    assert all(len(found) == 1 for found in items.values())
+    assert (
+        {items[i].copy().pop() for i in range(12)} == {items[i].copy().pop() for i in range(12, 24)} == set(range(12))
+    )
+
+
 def _same(one: Path, other: Path) -> None:
     for which in ("weights", "ema", "best"):
         found = (Run(folder, "regression", None, None).weights(which) for folder in (one, other))
@@ -172,8 +225,6 @@ def test_two_networks_are_not_shared_out():
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    from DEMISTCore.training import checkpoint
-
     return checkpoint.newest(folder)[0]
 
 

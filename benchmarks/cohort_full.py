@@ -12,7 +12,7 @@ python benchmarks/cohort_full.py --out runs/cohort_full
              of what was done before a disturbance nothing is made again
 4. compare   every result of both is the same, byte for byte, and nothing is left over
 5. group     tables and comparisons
-6. constants seconds of the phases of one person on one thread, for benchmarks/scaling.py --constants
+6. constants for benchmarks/scaling.py --constants (benchmarks/cohort_constants.py)
 
 Each step leaves ``OUT/STEP.json`` and is passed over once it has; the runs themselves go on as they always do. Takes
 two hours or three on two cores, and 10 GB.
@@ -183,46 +183,13 @@ def group(out: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def constants(out: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each phase of two people, on one thread; the first warms up."""
-    import torch
+    """What this machine takes, for benchmarks/scaling.py."""
+    from cohort_constants import measure, processor, rounded
 
-    from DEMISTCore.cohort.index import index_bids
-    from DEMISTCore.cohort.options import Options
-    from DEMISTCore.cohort.work import work
-
-    torch.set_num_threads(1)
-    to = out / "phases"
-    shutil.rmtree(to, ignore_errors=True)
-    begin = time.perf_counter()
-    listed = index_bids(out / "bids")
-    index = (time.perf_counter() - begin) / len(listed)
-    seconds: dict[str, float] = {}
-    options = Options(args.bundle, device="cpu", threads=1)
-    people = [one for one in listed if not one.problem][:2]
-    for session in people:
-        for phase, name in (
-            (("prepare",), "prepare_s"),
-            (("map",), "map_cpu_s"),
-            (("regions",), "regions_s"),
-            (("report",), "report_s"),
-        ):
-            begin = time.perf_counter()
-            outcome = work(session, options, to, phase)
-            seconds[name] = time.perf_counter() - begin
-            require(outcome.status.state != "failed", outcome.status.message)
-    begin = time.perf_counter()
-    require(work(people[1], options, to).computed == (), "a session that is done is not done again")
-    seconds["session_s"] = time.perf_counter() - begin
-    sizes = [sum(path.stat().st_size for path in (to / people[1].subject).rglob("*") if path.is_file())]
-    scans = [path.stat().st_size for path in (people[1].t1w, people[1].flair)]
-    found = {name: round(value, 3) for name, value in seconds.items()} | {
-        "index_s": round(index, 5),
-        "memory_gib": round((outcome.status.peak_memory_mb or 0) / 1024, 2),
-        "input_mb": round(sum(scans) / 1e6, 1),
-        "output_mb": round(sum(sizes) / 1e6, 1),
-    }
-    (out / "scaling_constants.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+    found = rounded(measure(out / "bids", out / "phases", args.bundle))
+    told = {"about": processor(), **found}
+    (out / "scaling_constants.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return told
 
 
 if __name__ == "__main__":

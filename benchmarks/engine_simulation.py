@@ -67,8 +67,9 @@ class _Run:
         self.count = {"cpu": workers, "gpu": gpus}
         self.pools = {kind: simpy.PriorityResource(self.env, count) for kind, count in self.count.items() if count}
         self.hand = simpy.Resource(self.env, 1)
-        # Storage serves so many streams at full speed at once; more of them wait.
-        self.lanes = max(1, round(constants["storage_mb_s"] / constants["stream_mb_s"]))
+        # Storage serves so many streams at once, as fast as one can be or as its share; more of them wait.
+        self.lanes = max(1, math.ceil(constants["storage_mb_s"] / constants["stream_mb_s"]))
+        self.stream = min(constants["stream_mb_s"], constants["storage_mb_s"] / self.lanes)
         self.storage = simpy.Resource(self.env, self.lanes)
         self.room = simpy.Container(self.env, AHEAD * (workers + gpus), AHEAD * (workers + gpus))
         self.spent = dict.fromkeys(("cpu", "gpu", "storage", "hand"), 0.0)
@@ -142,7 +143,7 @@ class _Run:
 
     def _moved(self, megabytes: float) -> Generator[Any, Any, None]:
         if megabytes:
-            yield from self._used(self.storage, "storage", megabytes / self.c["stream_mb_s"])
+            yield from self._used(self.storage, "storage", megabytes / self.stream)
 
     def _used(self, resource: simpy.Resource, name: str, seconds: float) -> Generator[Any, Any, None]:
         with resource.request() as turn:

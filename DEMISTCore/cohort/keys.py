@@ -15,7 +15,7 @@ from .options import Options
 from .session import Session
 
 #: Of the files that a stage makes: a new number has them made again, because they are others now.
-LAYOUT = {"prepare": 1, "map": 1, "regions": 1, "spaces": 1, "report": 1}
+LAYOUT = {"prepare": 1, "map": 2, "regions": 1, "spaces": 2, "report": 2}
 
 
 class Contents:

@@ -13,7 +13,9 @@ from .session import Session
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .7em;text-align:left;border-bottom:1px solid #ddd;
 vertical-align:top}td.n{text-align:right}.warning{color:#8a5a00}.error{color:#b00020}.good{color:#1b6e2c}
-section{border-top:2px solid #ccc;margin-top:1.5em}img{max-width:100%}footer{margin-top:2em;color:#555}"""
+section{border-top:2px solid #ccc;margin-top:1.5em;overflow-x:auto}img{max-width:100%}
+footer{margin-top:2em;color:#555}h1,p,.about td:last-child{overflow-wrap:anywhere}
+@media(max-width:40em){body{margin:1em auto}td,th{padding:.15em .4em}}"""
 
 
 def session_page(session: Session, places: SessionPaths, told: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
@@ -38,7 +40,7 @@ def session_page(session: Session, places: SessionPaths, told: Mapping[str, Any]
         ("Model", f"{bundle.get('name')} {str(bundle.get('hash'))[:12]}"),
     ]
     rows += [(what, _map(entry).get("file") or "-") for what, entry in _map(told.get("inputs")).items()]
-    parts.append(table((), rows))
+    parts.append(table((), rows, "about"))
     pictures = {
         "Does the FLAIR lie on the T1w?": "desc-registration_T1w",
         "The map": "desc-preview_PSRmap",
@@ -53,7 +55,8 @@ def session_page(session: Session, places: SessionPaths, told: Mapping[str, Any]
         path = places.figure(name)
         parts.append(f"<section><h2>{heading}</h2>")
         if path.is_file():
-            parts.append(f'<img alt="{heading}" src="{link(path.relative_to(places.page.parent).as_posix())}">')
+            source = link(path.relative_to(places.page.parent).as_posix())
+            parts.append(f'<a href="{source}"><img alt="{heading}" src="{source}"></a>')  # a phone shows it small
         elif heading == "Lesions against NAWM":
             parts.append(f"<p>{text(_map(measured.get('roc')).get('declined') or 'Not made.')}</p>")
         else:
@@ -63,7 +66,7 @@ def session_page(session: Session, places: SessionPaths, told: Mapping[str, Any]
         parts.append("</section>")
     steps = _map(told.get("preparation"))
     if steps:
-        parts += ["<section><h2>Preparation</h2>", table((), steps.items()), "</section>"]
+        parts += ["<section><h2>Preparation</h2>", table((), steps.items(), "about"), "</section>"]
     parts.append(f"<footer>{text(measured.get('uncertainty', ''))}</footer></html>")
     return "\n".join(parts) + "\n"
 
@@ -92,15 +95,18 @@ def head(title: str) -> str:
     """The beginning of a page; nothing is fetched, and no script can run."""
     policy = "default-src 'none'; img-src 'self' data: file:; style-src 'unsafe-inline'"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
-        f'content="{policy}"><title>{text(title)}</title><style>{STYLE}</style><h1>{text(title)}</h1>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{text(title)}</title><style>{STYLE}</style><h1>{text(title)}</h1>"
     )
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table of texts."""
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
+    """An HTML table of texts; ``kind`` is its class in :data:`STYLE`."""
     top = f"<tr>{''.join(f'<th>{text(cell)}' for cell in header)}" if header else ""
-    return f"<table>{top}{''.join('<tr>' + ''.join(f'<td>{text(c)}' for c in row) for row in rows)}</table>"
+    begin = f'<table class="{kind}">' if kind else "<table>"
+    return f"{begin}{top}{''.join('<tr>' + ''.join(f'<td>{text(c)}' for c in row) for row in rows)}</table>"
 
 
 def text(what: Any) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from ..volume import Volume
 
+#: Standard deviation of the blur before edges are looked for (mm).
+_SMOOTH_MM = 1.5
+
 
 def registration(fixed: Volume, moving: Volume, brain: Volume, names: tuple[str, str] = ("T1w", "FLAIR")) -> Figure:
     """Two images in three directions; edges of the first over both (yellow), the brain mask's outline (cyan).
@@ -21,10 +24,13 @@ def registration(fixed: Volume, moving: Volume, brain: Volume, names: tuple[str,
         names: what the two are.
     """
     from matplotlib.figure import Figure
+    from scipy.ndimage import gaussian_filter
 
     first, second, mask = (np.asarray(v.array, np.float32) for v in (fixed, moving, brain))
     inside = mask > 0
-    level = float(np.percentile(first[inside], 50)) if inside.any() else 0.5
+    # Noise has edges of its own, in every voxel.
+    smooth = gaussian_filter(first, _SMOOTH_MM / np.asarray(fixed.spacing))
+    level = float(np.percentile(smooth[inside], 50)) if inside.any() else 0.5
     centre = [int(np.median(part)) for part in np.nonzero(inside)] if inside.any() else [n // 2 for n in mask.shape]
     # Radiological convention in the axial and coronal panels: the patient's right is on the left.
     cuts = [
@@ -39,7 +45,7 @@ def registration(fixed: Volume, moving: Volume, brain: Volume, names: tuple[str,
             axes.set(xticks=[], yticks=[])  # off alone, they would still be made whenever texts are looked for
             axes.set_axis_off()
             axes.imshow(cut(image), cmap="gray", vmin=0, vmax=1, origin="lower")
-            for what, at, color in ((first, level, "yellow"), (mask, 0.5, "cyan")):
+            for what, at, color in ((smooth, level, "yellow"), (mask, 0.5, "cyan")):
                 here = cut(what)
                 if here.min() < at < here.max():
                     axes.contour(here, levels=[at], colors=color, linewidths=0.4, origin="lower")

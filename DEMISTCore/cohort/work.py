@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -255,14 +256,26 @@ def _network(session: Session, options: Options) -> str:
 
 
 def model_hash(source: str) -> str:
-    """The hash of a bundle, from its description alone.
+    """The hash of a bundle, from its description alone, which is read again when it has changed.
 
     Raises:
         BundleError: there is none.
     """
-    from ..bundle import find_folder, read_description
+    from ..bundle import find_folder
+    from ..bundle.description import DESCRIPTION_FILE
 
-    return str(read_description(find_folder(source))["hash"])
+    folder, changed = find_folder(source), (0, 0)
+    with suppress(OSError):
+        found = (folder / DESCRIPTION_FILE).stat()
+        changed = found.st_size, found.st_mtime_ns
+    return _described(folder, changed)
+
+
+@lru_cache(maxsize=8)
+def _described(folder: Path, changed: tuple[int, int]) -> str:
+    from ..bundle import read_description
+
+    return str(read_description(folder)["hash"])
 
 
 def _job(

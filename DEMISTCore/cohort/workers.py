@@ -43,6 +43,24 @@ _LARGE = (
 #: Of a job, unless the file of options says otherwise.
 _JOB = {"memory": "12GB", "walltime": "24:00:00"}
 
+#: Dask's own, while a cluster is started and used.
+SETTINGS: dict[str, Any] = {
+    # The records count attempts; Dask's own limit must not come before theirs.
+    "distributed.scheduler.allowed-failures": ATTEMPTS + 1,
+    "distributed.worker.daemon": True,
+    # Work that computes for minutes without a word is no sign of a dead worker.
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.admin.tick.limit": "1h",
+    # Dask looks at its tasks a hundred times a second and at itself fifty times, for those who write tasks. A
+    # session takes a minute, and its record says where it is.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    # Loading the libraries takes a busy machine longer than a greeting should.
+    "distributed.comm.timeouts.connect": "300s",
+    "distributed.comm.timeouts.tcp": "600s",
+}
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -91,21 +109,10 @@ def connect(engine: Engine, scratch: str | None) -> Iterator[tuple[Client, Fix]]
     import dask
     from distributed import Client
 
-    settings = {
-        # The records count attempts; Dask's own limit must not come before theirs.
-        "distributed.scheduler.allowed-failures": ATTEMPTS + 1,
-        "distributed.worker.daemon": True,
-        # Work that computes for minutes without a word is no sign of a dead worker.
-        "distributed.scheduler.worker-ttl": None,
-        "distributed.admin.tick.limit": "1h",
-        # Loading the libraries takes a busy machine longer than a greeting should.
-        "distributed.comm.timeouts.connect": "300s",
-        "distributed.comm.timeouts.tcp": "600s",
-    }
     for name in logging.root.manager.loggerDict:  # what workers lose and find again is told by the records
         if name.split(".")[0] in ("distributed", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(settings):
+    with dask.config.set(SETTINGS):
         if engine.scheduler is not None:
             with _closing(Client(engine.scheduler, timeout="30s", set_as_default=False), 5) as client:
                 yield _ready_client(client, engine), lambda: None

@@ -261,6 +261,9 @@ def _check_state(state: Any) -> None:
     step, elapsed, best = state["step"], state["elapsed"], state["best"]
     if not isinstance(step, int) or not 0 <= step < 1 << 40 or not 0 <= float(elapsed) < 1e10 or best != best:
         raise ValueError("out of range")
+    samples = state.get("samples", 0)  # none in those of an earlier version
+    if not isinstance(samples, int) or not 0 <= samples < 1 << 60:
+        raise ValueError("out of range")
     evaluated = state.get("evaluated")
     if evaluated and not all(isinstance(evaluated[what], int) for what in ("validate", "preview")):
         raise ValueError("out of range")

@@ -37,6 +37,8 @@ from .stage import Stage
 
 log = logging.getLogger(__name__)
 
+#: Of an optimizer's settings, those that say how it computes, and not what.
+_HOW = ("foreach", "fused", "capturable", "differentiable")
 #: Blocks whose activations are recomputed with ``checkpoint_activations``.
 RECOMPUTED = ("AEKLResBlock", "DiffusionUNetResnetBlock", "SpatialAttentionBlock", "TwoConv")
 
@@ -86,6 +88,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
 
     # Where to start
     step, elapsed, best, saved_at = 0, 0.0, math.inf, -1
+    begun, before = 0, 0  # the step that is the first one here, and the samples of those before it
     at = dict.fromkeys(("validate", "preview"), step)  # the step that had it last
     if resume and (loaded := checkpoint.newest(folder)) is not None:
         saved, average, state = loaded
@@ -93,7 +96,8 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         _copy_tensors(ema.average, average, run)
         _load_optimizers(optimizers, fabric, state, run)
         step, elapsed, best = state["step"], state["elapsed"], state["best"]
-        saved_at = step
+        saved_at = begun = step
+        before = state.get("samples", step * per_step)  # perhaps of another number of processes
         at = state.get("evaluated") or dict.fromkeys(at, step)
         log.info("Resumed at step %d (%.1f minutes).", step, elapsed / 60)
     elif resume:
@@ -107,11 +111,15 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         by_time = (time.monotonic() - started + ending) / 60 / s.max_minutes if s.max_minutes else 0.0
         return max(by_steps, by_time)
 
+    def first_sample(at: int) -> int:
+        return before + (at - begun) * per_step
+
     def save() -> None:
         nonlocal saved_at
         if saved_at != step:
             state = {
                 "step": step,
+                "samples": first_sample(step),
                 "elapsed": time.monotonic() - started,
                 "best": best,
                 "evaluated": dict(at),
@@ -125,7 +133,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
 
     def batches(at: int) -> list[dict[str, Tensor]]:
         """The micro-batches of a step. Ranks and accumulation share out one large batch's indices."""
-        start = at * per_step + fabric.global_rank * s.batch
+        start = first_sample(at) + fabric.global_rank * s.batch
         return [stage.batch(range(i, i + s.batch)) for i in range(start, start + per_step, s.batch * world)]
 
     def evaluate(force: bool = False) -> None:
@@ -204,9 +212,9 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         following.cancel()
         save()  # before anything that could fail
         if not halt:
-            before = dict(at)
+            earlier = dict(at)
             evaluate(force=True)
-            saved_at = saved_at if at == before else -1
+            saved_at = saved_at if at == earlier else -1
             save()
     fabric.barrier()
     if halt:
@@ -349,13 +357,17 @@ def _copy_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], ru
 def _load_optimizers(optimizers: Mapping[str, Any], fabric: Any, state: Mapping[str, Any], run: Run) -> None:
     """Moments and step counts of all optimizers, and fp16's scale.
 
+    How an optimizer computes is no part of that: it stays as it was made for this run's strategy and device.
+
     Raises:
         InputError: they do not belong to these parameters.
     """
     try:
         for name, optimizer in optimizers.items():
+            how = [{key: group[key] for key in _HOW if key in group} for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
-            for group in optimizer.param_groups:
+            for group, own in zip(optimizer.param_groups, how):
+                group.update(own)
                 for p in group["params"]:
                     moments = optimizer.state.get(p, {})
                     for key, value in moments.items():

@@ -58,9 +58,14 @@ def whole(value: Any) -> Any:
 
 
 def like(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor shared out as ``target`` is, which has the same shape."""
-    if not _is_part(target) or _is_part(value):
+    """A whole tensor shared out as ``target`` is, which has the same shape; or in the order that it has in memory.
+
+    Fused optimizers go through memory, and parts are in another order there (``channels_last``) than whole tensors.
+    """
+    if _is_part(value):
         return value
+    if not _is_part(target):
+        return value if value.stride() == target.stride() else torch.empty_like(target, dtype=value.dtype).copy_(value)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
