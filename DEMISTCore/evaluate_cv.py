@@ -1,7 +1,8 @@
 """``python -m DEMISTCore.evaluate cv``: the paper's experiment in one command.
 
 Every method is trained in every fold, within one budget, and tested on people it has not seen; tables (CSV, Markdown,
-LaTeX), significance and figures. A killed run goes on with the same command, and nothing is computed twice.
+LaTeX), significance and figures. A killed run goes on with the same command, and nothing is computed twice. The same
+command again while it runs, on another GPU or node, shares the folds with it.
 """
 
 from __future__ import annotations
@@ -149,5 +150,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     methods = [name.strip() for name in args.methods.split(",") if name.strip()]
     out = cross_validate(args.data, args.out, methods=methods, folds=folds, stratify=args.stratify, options=options)
-    print((out / "summary.md").read_text(encoding="utf-8"))
+    if out is not None:
+        print((out / "summary.md").read_text(encoding="utf-8"))
     return 0

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -134,6 +135,33 @@ class FolderLock:
             return f"process {int(told['process'])} on {str(told['host'])[:64]} since {str(told['since'])[:32]}"
         except (OSError, ValueError, TypeError, KeyError):
             return "another process"
+
+
+@contextlib.contextmanager
+def waiting(lock: FolderLock, seconds: float = 1.0) -> Iterator[FolderLock]:
+    """Hold ``lock`` while the block runs; where another process has it, wait for that one, and say so once.
+
+    Args:
+        lock: of what is done by one process at a time.
+        seconds: between two looks.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    said = False
+    while True:
+        try:
+            lock.__enter__()
+        except FolderBusy as error:
+            if not said:
+                log.info("Waiting: %s", error)
+            said = True
+            time.sleep(seconds)
+        else:
+            break
+    with contextlib.ExitStack() as stack:
+        stack.push(lock)
+        yield lock
 
 
 def _lock(handle: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from DEMISTCore.evaluation.cv import Options, cross_validate, report, store
 from DEMISTCore.evaluation.cv.folds import Fold
 from DEMISTCore.evaluation.cv.recipes import DEMIST_MEAN, DEMIST_SAMPLE
 from DEMISTCore.evaluation.cv.runs import check_apart_from, check_external
+from DEMISTCore.lock import FolderBusy, FolderLock
 from DEMISTCore.training import loop
 
 torch.set_num_threads(1)
@@ -116,13 +118,15 @@ OPTIONS = Options(
 )
 
 
-def experiment(bids: Path, out: Path) -> Path:
+def experiment(bids: Path, out: Path) -> Path | None:
     return cross_validate(bids, out, methods=METHODS, folds=2, options=OPTIONS, progress=False)
 
 
 @pytest.fixture(scope="module")
 def whole(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return experiment(bids, tmp_path_factory.mktemp("cv") / "whole")
+    out = tmp_path_factory.mktemp("cv") / "whole"
+    assert experiment(bids, out) == out
+    return out
 
 
 def test_every_method_is_measured_on_everybody_once(whole: Path) -> None:
@@ -185,6 +189,30 @@ def test_killed_three_times_and_gone_on_with_it_is_the_same_to_the_byte(
     assert "results.csv" in names
     for name in names:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_two_processes_share_the_folds_and_the_last_one_writes_the_tables(
+    bids: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "shared"
+    with FolderLock(out / "fold-1", "the other process"):
+        shutil.copyfile(whole / "cv.json", out / "cv.json")
+        assert experiment(bids, out) is None
+        assert "Others hold fold 1" in caplog.text
+        assert not (out / "summary.md").exists()
+        assert sorted(path.name for path in (out / "fold-1").iterdir()) == [".lock"]
+    stored = {path: path.stat().st_mtime_ns for path in out.glob("fold-2/results/*/*.json")}
+    assert stored
+    assert experiment(bids, out) == out
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    for name in ("results.csv", "summary.csv", "significance.csv", "table.tex"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    with (
+        FolderLock(out / "fold-1", "the other process"),
+        FolderLock(out / "fold-2", "the other process"),
+        pytest.raises(FolderBusy, match="is being written by process"),
+    ):
+        experiment(bids, out)
 
 
 def killed(bids: Path, out: Path, where: object, name: str, call: int) -> bool:

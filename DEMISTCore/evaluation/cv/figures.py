@@ -16,6 +16,7 @@ import numpy as np
 from ...colors import REGION_COLORS
 from ...statistics.comparison import agreement
 from ..figures import Column, compare_slices
+from .folds import fold_folder
 from .pooled import Pool
 from .recipes import OURS
 from .significance import MAIN
@@ -187,7 +188,7 @@ def bland_altman(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.nda
 
 def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, Figure]:
     """One scan: images, measured and synthesized maps, and their differences; the slice, and a zoom on a lesion."""
-    folder = out / f"fold-{fold}" / "results"
+    folder = out / fold_folder(fold) / "results"
     scan = scan_arrays(folder, session)
     if scan is None:
         return {}
@@ -227,7 +228,7 @@ def _example(results: Sequence[Mapping[str, Any]], out: Path) -> tuple[int, str]
     scans = sorted({(one["row"]["fold"], one["row"]["session"]) for one in results})
     best: tuple[int, tuple[int, str]] | None = None
     for fold, session in scans:
-        scan = scan_arrays(out / f"fold-{fold}" / "results", session)
+        scan = scan_arrays(out / fold_folder(fold) / "results", session)
         if scan is not None and (best is None or int((scan["lesions"] > 0).sum()) > best[0]):
             best = int((scan["lesions"] > 0).sum()), (fold, session)
     return None if best is None else best[1]

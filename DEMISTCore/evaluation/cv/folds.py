@@ -30,6 +30,16 @@ class Fold:
     train: tuple[str, ...]
     test: tuple[str, ...]
 
+    @property
+    def folder(self) -> str:
+        """Of its trainings and results, below that of the experiment."""
+        return fold_folder(self.number)
+
+
+def fold_folder(number: int) -> str:
+    """Name of the folder of a fold, for those who know but its number."""
+    return f"fold-{number}"
+
 
 def make_folds(
     sessions: Sequence[Session], count: int, strata: Mapping[str, str] | None = None, seed: int = 0

@@ -4,6 +4,8 @@ What is on disk is the state: run folders of the stages, one result for each sca
 what was asked. Nothing that is there is computed again, and tables are made of results alone: those of a run that was
 killed and went on are those of one that was not, byte for byte. What hangs on a clock (seconds) stands in
 ``costs.csv``.
+
+Several processes on one folder share the folds: each takes those that nobody holds.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ... import __version__
 from ...errors import InputError
 from ...files import write_json
 from ...guards import protect_folder
-from ...lock import LOCK_FILE, FolderLock
+from ...lock import LOCK_FILE, FolderBusy, FolderLock, waiting
 from ...measured.choice import read_filters
 from ...schema import read_json
 from ..cases import Case
@@ -48,8 +50,11 @@ def cross_validate(
     stratify: str | None = None,
     options: Options | None = None,
     progress: bool = True,
-) -> Path:
-    """Train every method in every fold, test it on people it has not seen, and write what came of it; returns ``out``.
+) -> Path | None:
+    """Train every method in every fold, test it on people it has not seen, and write what came of it.
+
+    The same call in a second process (another GPU or node) on the same ``out`` takes the folds that the first does not
+    hold. Who ends last writes the tables.
 
     Args:
         data: BIDS data set with T1w, FLAIR, and in derivatives PSR maps, tissue labels and brain masks.
@@ -60,8 +65,12 @@ def cross_validate(
         options: everything else.
         progress: draw a progress bar.
 
+    Returns:
+        ``out``; None where other processes were at work on the last folds, and write the tables.
+
     Raises:
         InputError, BundleError: what was given cannot be used; somebody would be trained on and tested on.
+        FolderBusy: others hold all folds.
     """
     options = options or Options()
     recipes = choose(methods)
@@ -96,16 +105,46 @@ def cross_validate(
         **shape,
     }
     _check_folder(out, settings)
-    with FolderLock(out, "the cross-validation"):
+    with waiting(FolderLock(out, "the cross-validation")):
+        _check_folder(out, settings)  # again: somebody may have begun another one while this process waited
         write_json(out / MARK, settings)
         _prepare(sessions, out, options, progress)
-        results: list[dict[str, Any]] = []
-        for fold in split:
-            results += _one_fold(fold, recipes, sessions, str(data), out, options, shape, progress)
+    results, busy = _all_folds(split, recipes, sessions, str(data), out, options, shape, progress)
+    if busy:
+        log.warning(
+            "Others hold fold %s; who ends last writes the tables. If none are there then, give the same command.",
+            ", ".join(str(fold.number) for fold in busy),
+        )
+        return None
+    with waiting(FolderLock(out, "the cross-validation")):
         from .report import report
 
-        report(results, recipes, split, sessions, strata, settings, out)
+        report([row for fold in split for row in results[fold.number]], recipes, split, sessions, strata, settings, out)
     return out
+
+
+def _all_folds(
+    split: Sequence[Fold], recipes: Sequence[Recipe], sessions: Sequence[Any], data: str, out: Path, *rest: Any
+) -> tuple[dict[int, list[dict[str, Any]]], list[Fold]]:
+    """Results by fold's number, and the folds that other processes hold still when the others are done.
+
+    Raises:
+        FolderBusy: there is none that nobody holds.
+    """
+    results: dict[int, list[dict[str, Any]]] = {}
+    left = list(split)
+    for last in (False, True):  # what others held the first time is read, or computed, the second time
+        held: list[Fold] = []
+        for fold in left:
+            try:
+                with FolderLock(out / fold.folder, "the cross-validation"):
+                    results[fold.number] = _one_fold(fold, recipes, sessions, data, out, *rest)
+            except FolderBusy:
+                if last and not results:
+                    raise
+                held.append(fold)
+        left = held
+    return results, left
 
 
 def _check_truth(sessions: Sequence[Any]) -> None:
@@ -144,7 +183,7 @@ def _one_fold(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """Results of a fold: all trainings first, then scan by scan, so that each is prepared and read once."""
-    home = out / f"fold-{fold.number}"
+    home = out / fold.folder
     trained = {}
     for recipe in recipes:
         log.info("Fold %d of %d subjects tested: %s", fold.number, len(fold.test), recipe.name)

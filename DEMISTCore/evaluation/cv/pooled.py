@@ -14,6 +14,7 @@ import numpy as np
 
 from ...statistics.contrast import curve
 from ...statistics.paired_roc import PairedAreas, paired_areas
+from .folds import fold_folder
 from .masks import AGAINST
 from .store import arrays, scan_arrays
 
@@ -49,7 +50,7 @@ class Pool:
         who: dict[str, list[np.ndarray]] = {region: [] for region in regions}
         people = {name: i for i, name in enumerate(sorted({scan["subject"] for scan in scans.values()}))}
         for (fold, session), scan in sorted(scans.items()):
-            folder = out / f"fold-{fold}" / "results"
+            folder = out / fold_folder(fold) / "results"
             truth = scan_arrays(folder, session)
             if truth is None or not set(rows) <= scan["rows"]:
                 continue
