@@ -821,6 +821,41 @@ def test_the_box_for_an_unusual_brain_speaks_to_statistics_too(panel, monkeypatc
     assert all(request["do"] == "statistics" for request in asked)
 
 
+def test_a_measured_map_that_lies_off_the_t1w_is_told_where_nobody_can_miss_it(panel):
+    from test_measured import folded_head
+
+    condition, brain, psr = folded_head(1, (60, 70, 60), 1.0)
+    shifted = psr.affine.copy()
+    shifted[0, 3] += 4
+    drawn = np.zeros(psr.shape, np.uint8)
+    drawn[18:21, 34:37, 28:31] = 1
+    t1, there, off, lesions = (
+        slicer.util.addVolumeFromArray(np.ascontiguousarray(array.T), affine, name, f"vtkMRML{kind}Node")
+        for array, affine, name, kind in (
+            (1000 * condition[0], brain.affine, "T1w", "ScalarVolume"),
+            (psr.array, psr.affine, "Measured", "ScalarVolume"),
+            (psr.array, shifted, "Measured elsewhere", "ScalarVolume"),
+            (drawn, brain.affine, "Drawn", "LabelMapVolume"),
+        )
+    )
+    pick(panel.ui.t1Selector, t1)
+    pick(panel.ui.lesionsSelector, lesions)
+    show_section(panel, "statisticsCollapsibleButton")
+    told = {}
+    for node in (there, off):
+        pick(panel.ui.psrSelector, node)
+        click(panel.ui.statisticsButton)
+        run_to_end(panel)
+        told[node] = panel.ui.stageLabel.text
+        panel._parameterNode.statisticsTable = None
+    assert "Done in" in told[there]
+    assert "Warning" not in told[there]
+    assert "Done in" in told[off]
+    assert "Warning: The PSR map" in told[off]
+    assert "fits the T1w better" in told[off]
+    assert "fits the T1w better" in panel.ui.logTextEdit.plainText
+
+
 def measured_brain() -> tuple:
     """A PSR map of a brain with a lesion, the lesion, the T1w and the brain, as nodes."""
     rng = np.random.default_rng(2)

@@ -106,6 +106,7 @@ def analyse(
         raise InputError("The spread from seed to seed needs the maps of two seeds or more; give another one.")
 
     notes: list[str] = []
+    warnings: list[str] = []
     with clock.part("read"):
         psr = checks.read_map(psr, "PSR map")
         origin = checks.origin(psr, provenance)
@@ -114,8 +115,9 @@ def analyse(
         if made is not None and intervals is not None and uncertainty is None:
             uncertainty = error_bars.uncertainty_beside(psr, made)
             intervals, why = (intervals, why) if uncertainty is not None else (None, error_bars.NO_MAP)
-        warning = None if intervals is None else intervals.calibration.warning(intervals.ood)
-        _say(notes, [sentence for sentence in (why, warning) if sentence])
+        _say(notes, [why] if why else [])
+        if intervals is not None and (doubt := intervals.calibration.warning(intervals.ood)):
+            warnings.append(doubt)
         inputs = {"PSR map": psr}
         maps = {"uncertainty map": uncertainty, "reference map": reference}
         maps |= {f"map of seed {i + 1}": sample for i, sample in enumerate(samples)}
@@ -129,12 +131,13 @@ def analyse(
         masks = {name: mask.aligned_with(psr) for name, mask in masks.items()}
         inputs |= masks
         # What was wrong with the images is wrong with what was measured on the map made of them.
-        _say(notes, (origin or {}).get("warnings", ()))
-        notes += [sentence for volume in inputs.values() for sentence in volume.warnings]
+        warnings += (origin or {}).get("warnings", ())
+        warnings += [sentence for volume in inputs.values() for sentence in volume.warnings]
         label = psr.path or "The PSR map"
         if origin is None and "T1w" in inputs and not already_aligned:
             off = off_by(psr, inputs["T1w"])
-            _say(notes, [] if off is None else [off])
+            warnings += [] if off is None else [off]
+        _say(notes, warnings)
         aligned = {name: _to_grid(inputs[name], psr, name, notes) for name in maps if name in inputs}
 
     with clock.part("regions"):
@@ -198,6 +201,7 @@ def analyse(
         settings,
         clock.seconds,
         intervals=None if intervals is None else intervals.summary(),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
     if folder is not None:
         with clock.part("write"):

@@ -60,6 +60,8 @@ class Analysis:
         uncertainty_kind: ``"none"``, ``"map"`` (SD over seeds), ``"seeds"`` (spread of means) or ``"calibrated"``
             (intervals of means).
         notes: plain sentences: masks resampled, lesions suggested, what was left out and why.
+        warnings: those of the notes that say that numbers may be wrong: a measured map that lies off the T1w, images
+            unlike those of the training, what synthesis warned of. They stand where nobody can miss them.
         statement: the sentence that belongs below every output.
         origin: who synthesized the map, see :func:`DEMISTCore.statistics.checks.origin`; None if measured or unknown.
         inputs: file and hash of everything that was read.
@@ -85,6 +87,7 @@ class Analysis:
     timings: dict[str, float] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     intervals: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The content of statistics.json."""
@@ -110,6 +113,7 @@ class Analysis:
                 "black_holes": list(lesions.black_holes),
                 "note": lesions.note,
             },
+            "warnings": list(self.warnings),
             "notes": list(self.notes),
             "uncertainty": UNCERTAINTY_NOTES[self.uncertainty_kind],
             "intervals": self.intervals,
@@ -182,7 +186,8 @@ class Analysis:
                 f"{told.spearman:.3f}, concordance {told.concordance:.3f}, ICC {told.icc:.3f}",
             ]
         lines.append("")
-        lines += [f"note: {sentence}" for sentence in self.notes]
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
+        lines += [f"note: {sentence}" for sentence in self.notes if sentence not in self.warnings]
         lines += [f"{kind + ':':<15}{path}" for kind, path in self.files.items()]
         lines.append(self.statement)
         return "\n".join(lines)

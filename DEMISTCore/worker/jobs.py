@@ -169,6 +169,7 @@ def statistics(context: Context) -> dict[str, Any]:
         "statement": analysis.statement,
         "rows": analysis.table,
         "notes": [*analysis.notes, *about],
+        "warnings": list(analysis.warnings),
     }
     from ..statistics.table import COLUMNS
 

@@ -41,7 +41,7 @@ class ProgressPanel:
 
         Args:
             seconds: how long it took.
-            how: a map was made: "mean", or "4 samples".
+            how: a map was made ("mean", "4 samples"), or where a report lies; empty if there is nothing to tell.
             warnings: shown where nobody can miss them, not in the log alone.
         """
         self.ui.progressBar.value = 100

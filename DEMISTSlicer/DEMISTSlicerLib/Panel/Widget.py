@@ -329,7 +329,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode or DEMISTParameters(self.logic.getParameterNode())
         kind = result.kind
         made = kind == "synthesis" and not self._isBatch
-        self.progress.done(result.seconds, result.how if made else "", result.notes if made else ())
+        how, warnings = (result.how, result.notes) if made else ("", ())
+        if kind == "statistics":
+            how = _("The report is in {path}").format(path=result.report) if result.report else ""
+            warnings = result.warnings
+        self.progress.done(result.seconds, how, warnings)
         if made:
             self.progress.tell(result.psr, result.sanity, parameters.unit)
         for note in result.notes:
@@ -349,9 +353,6 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif kind == "regions":
             parameters.lesions = result.segmentation
         elif kind == "statistics":
-            if result.report:
-                self.progress.say(_("The report is in {path}").format(path=result.report))
-                self.progress.log(self.ui.stageLabel.text)
             parameters.statisticsTable = result.table
             if parameters.lesions is None and result.suggested:
                 parameters.lesions = result.segmentation

@@ -85,4 +85,5 @@ class StatisticsNodes:
             message["statement"],
             bool(message["suggested"]),
             str(message.get("report") or ""),
+            message["warnings"],
         )

@@ -21,6 +21,7 @@ class StatisticsResult:
         rows: the table as dictionaries; numbers that cannot be had are None.
         summary: all of it, as the command line writes it to statistics.json: ROC curves with intervals, comparison.
         notes: plain sentences: what was resampled, suggested or left out, and why.
+        warnings: those of them that say that numbers may be wrong, as where a measured map lies off the T1w.
         statement: the sentence that belongs below every output.
         suggested: True if the lesions were suggested, not drawn.
         report: the page that was written, if one was asked for.
@@ -37,5 +38,6 @@ class StatisticsResult:
     statement: str = ""
     suggested: bool = False
     report: str = ""
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     kind: str = "statistics"
