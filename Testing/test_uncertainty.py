@@ -451,6 +451,7 @@ def test_scans_unlike_the_training_widen_intervals():
     assert found.widening(1.5 * limit) == pytest.approx(1.5**found.ood_power)
     assert found.widening(1e9) == found.widening(math.nan) == 8
     assert found.warning(limit) is None
+    assert ": intervals may be too narrow." in found.warning(1.0001 * limit)  # not: "1 times as wide"
     assert "unlike those" in found.warning(1.5 * limit)
     mean, sd_local = np.full((4, 4, 4), 0.1), np.full((4, 4, 4), 0.01)
     far = 1.5 * limit

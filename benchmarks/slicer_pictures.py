@@ -37,6 +37,7 @@ def main() -> None:
     for name in ("t1w", "psr", "statistics", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--size", type=int, default=360, help="edge of one slice view in pixels")
+    parser.add_argument("--lesion", type=int, help="number of the lesion that the views show (default: the largest)")
     told = parser.parse_args()
     slicer_views.SIZE = told.size
     slicer_views.fresh()
@@ -58,7 +59,9 @@ def main() -> None:
     )
     overlay = Overlay.Overlay()
     overlay._note = Note.Note(lambda: [(renderer(view), view.get_view_node()) for view in views.values()])
-    point = Jump.jumpToLesion(1, table, centre=False)
+    lesions = [row for row in summary["regions"] if row["lesion"] is not None]
+    largest = max(lesions, key=lambda row: row["volume_ml"])["lesion"]
+    point = Jump.jumpToLesion(told.lesion or int(largest), table, centre=False)
 
     def row(heading: str) -> np.ndarray:
         return np.concatenate(
@@ -69,9 +72,8 @@ def main() -> None:
         view.set_background_volume_id(t1.GetID())
         view.fit_view_to_content()
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *point, slicer.vtkMRMLSliceNode.OffsetJumpSlice)
-    rows = [row("T1w")]
     overlay.show(psr, t1, 0.65)
-    rows.append(row("PSR over T1w"))
+    rows = [row("PSR over T1w")]
     overlay.setView("uncertainty")
     rows.append(row(f"Uncertainty, 0 to {UNCERTAINTY_LIMITS[1]:g}"))
     save(np.concatenate(rows), told.out / "slicer_overlay.png")

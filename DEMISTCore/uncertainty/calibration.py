@@ -202,9 +202,10 @@ class Calibration:
         factor = self.widening(ood)
         if factor == 1.0:
             return None
+        widened = f"intervals are {factor:.2g} times as wide, and may still" if factor >= 1.05 else "intervals may"
         return (
             f"These scans are unlike those that the model was calibrated on (distance {ood:.3g}, 95 % of those are "
-            f"within {self.ood_limit:.3g}): intervals are {factor:.2g} times as wide, and may still be too narrow."
+            f"within {self.ood_limit:.3g}): {widened} be too narrow."
         )
 
     def to_dict(self) -> dict[str, Any]:
