@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -805,6 +806,19 @@ def test_charts_are_shown_by_click_and_made_anew_in_their_nodes(panel):
     run_to_end(panel)
     assert parameters.statisticsTable is not table
     assert table.GetScene() is scene
+
+
+def test_nothing_observes_the_parameters_when_the_panel_is_left(panel):
+    """What Slicer 5.10 leaves there crashes it: Python collects the function, VTK calls it."""
+    node = panel.logic.getParameterNode()
+    assert node.HasObserver(vtk.vtkCommand.ModifiedEvent)
+    panel.exit()
+    gc.collect()  # a wrapper that caches takes its own observers with it
+    assert not node.HasObserver(vtk.vtkCommand.ModifiedEvent)
+    node.Modified()
+    panel.enter()
+    click(panel.ui.livePreviewCheckBox)
+    assert panel._parameterNode.livePreview == panel.ui.livePreviewCheckBox.checked
 
 
 def test_the_box_for_an_unusual_brain_speaks_to_statistics_too(panel, monkeypatch):

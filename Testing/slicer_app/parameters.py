@@ -109,7 +109,7 @@ class _Base:
 
     def __init__(self, parameterNode: Any, prefix: str | None = None) -> None:
         self.parameterNode = parameterNode
-        self._guis: dict[int, tuple[int, list[Callable[[], None]]]] = {}
+        self._guis: dict[int, list[Callable[[], None]]] = {}
         self._showing = False
         for field in self.allParameters.values():
             if not field.is_in(parameterNode):
@@ -158,15 +158,13 @@ class _Base:
         for binding in bound.values():
             binding.connect()
         tag = self.AddObserver("ModifiedEvent", show)
-        self._guis[tag] = (tag, [binding.disconnect for binding in bound.values()])
+        self._guis[tag] = [binding.disconnect for binding in bound.values()]
         return tag
 
     def disconnectGui(self, tag: int | None) -> None:
-        if tag in self._guis:
-            observer, unbind = self._guis.pop(tag)
-            self.RemoveObserver(observer)
-            for call in unbind:
-                call()
+        """As in Slicer 5.10, the observer of the node stays: who connects has to take it away."""
+        for call in self._guis.pop(tag, ()):
+            call()
 
 
 class _Binding:

@@ -21,6 +21,7 @@ from ..Views.Overlay import Overlay
 from . import SampleData
 from .Actions import Actions
 from .BatchPanel import BatchPanel
+from .Binding import Binding
 from .BundleChooser import BundleChooser
 from .Choice import Choice
 from .Confirmation import Confirmation
@@ -47,7 +48,7 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: DEMISTSlicerLogic | None = None
         self._parameterNode: Any = None
         self._confirmedT1: Any = None
-        self._guiTag: Any = None
+        self._binding: Binding | None = None
         self._handles: list[tuple[Any, int]] = []
         self._updating = False
         self._asked = False
@@ -191,9 +192,11 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, parameters: Any) -> None:
         """Show these parameters and follow them; None: show none."""
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self._guiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
+            if self._binding is not None:
+                self._binding.release()
+                self._binding = None
+            observed = self._parameterNode.parameterNode
+            self.removeObserver(observed, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
         self._parameterNode = parameters
         if parameters is None:
             return
@@ -201,8 +204,9 @@ class DEMISTSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.bundles.refresh(parameters.bundle)
         self.sampling.offerSamplers()
         self._fillDevices()
-        self._guiTag = parameters.connectGui(self.ui)
-        self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
+        self._binding = Binding(parameters, self.ui)
+        # The node, not its wrapper: Slicer's mixin keeps for ever what it has once observed.
+        self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateFromParameters)
         self.updateFromParameters()
 
     def updateFromParameters(self, caller: Any = None, event: Any = None) -> None:
