@@ -33,7 +33,7 @@ def panel():
     slicer_app.fresh_scene()
 
 
-def test_two_visits_by_click(panel):
+def test_two_visits_by_click(panel, monkeypatch):
     ui, parameters = panel.ui, panel._parameterNode
     _psr, first = visit("First", [row("lesion", 0.08, 0.002), row("nawm", 0.12, 0.004)], None)
     psr, second = visit("Second", [row("lesion", 0.09, 0.002), row("nawm", 0.119, 0.004)], None)
@@ -57,8 +57,8 @@ def test_two_visits_by_click(panel):
     # Measured again, the table of differences is not written over.
     parameters.psr = psr
     asked = []
-    panel.actions.run = lambda start: asked.append(start)
-    panel.logic.computeStatistics = lambda *told, **more: asked.append(more["table"])
+    monkeypatch.setattr(panel.actions, "run", asked.append)
+    monkeypatch.setattr(panel.logic, "computeStatistics", lambda *told, **more: asked.append(more["table"]))
     panel.actions.measure()
     asked[0]()
     assert asked[1] is None
