@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bundle", default=DEFAULT_BUNDLE, help="model (default: %(default)s)")
     p.add_argument("--scanners", type=int, default=4, help="scanners drawn (default: %(default)s)")
     p.add_argument("--seed", type=int, default=900_000, help="of the scanners (default: %(default)s)")
+    p.add_argument(
+        "--check",
+        action="store_true",
+        help="write the map as it is, beside the first scanner's T1w and FLAIR, as a data set, have `train check` look "
+        "at it (OUT/check), and end",
+    )
     return p
 
 
@@ -73,6 +80,8 @@ def main() -> int:
         )
         scan = acquire(person, drawn, rng)
         mask = Volume(known.astype(np.uint8), truth.affine)
+        if args.check:
+            return check(args, scan, mask)
         made = synthesize(
             scan.t1w,
             scan.flair,
@@ -99,6 +108,30 @@ def main() -> int:
             )
     (args.out / "measured_map.json").write_text(json.dumps(told, indent=1) + "\n")
     return 0
+
+
+def check(args: argparse.Namespace, scan, brain: Volume) -> int:
+    """The map as a lab has it (its file, untouched), and what ``train check`` says of it; its exit code."""
+    from DEMISTCore import train
+
+    root = args.out / "bids"
+    anat, qmt = root / "sub-01" / "anat", root / "derivatives" / "qmt" / "sub-01" / "anat"
+    for folder in (anat, qmt):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, kind in (("measured", "raw"), ("qmt", "derivative")):
+        place = root if kind == "raw" else root / "derivatives" / "qmt"
+        told = {"Name": name, "BIDSVersion": "1.9.0", "DatasetType": kind}
+        (place / "dataset_description.json").write_text(json.dumps(told) + "\n")
+    # To where the map lies by its own header, which may say nothing of it.
+    there = Volume.read(args.psr).affine @ np.linalg.inv(Volume.read(args.brain_mask).affine)
+    for volume, path in (
+        (scan.t1w, anat / "sub-01_T1w.nii.gz"),
+        (scan.flair, anat / "sub-01_FLAIR.nii.gz"),
+        (brain, qmt / "sub-01_desc-brain_mask.nii.gz"),
+    ):
+        Volume(volume.array, there @ volume.affine).write(path)
+    shutil.copyfile(args.psr, qmt / "sub-01_PSRmap.nii.gz")
+    return train.main(["check", "--data", str(root), "--out", str(args.out / "check")])
 
 
 def on_isotropic_grid(psr: Path, mask: Path) -> tuple[Volume, np.ndarray, np.ndarray]:
