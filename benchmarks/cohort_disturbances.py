@@ -49,10 +49,14 @@ def start(words: Sequence[str], log: Path) -> subprocess.Popen:
     """A process in a group of its own, as a plain user where root would read what nobody may."""
     from test_cohort_damage import _as_a_plain_user
 
-    plainly = _as_a_plain_user if sys.platform == "linux" and os.geteuid() == 0 else None
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would their children
+        if sys.platform == "linux" and os.geteuid() == 0:
+            _as_a_plain_user()
+
     with open(log, "a", encoding="utf-8") as stream:
         return subprocess.Popen(
-            words, cwd=ROOT, stderr=stream, stdout=stream, start_new_session=True, preexec_fn=plainly
+            words, cwd=ROOT, stderr=stream, stdout=stream, start_new_session=True, preexec_fn=prepare
         )
 
 
