@@ -438,14 +438,14 @@ def test_diagnoses_by_a_mixed_model_equal_the_formula_interface() -> None:
     own = regions[regions["region"] == "distal NAWM"].assign(ms=lambda t: t["subject"].map(strata) == "MS")
     scaled = own.assign(truth=own["truth"] / own["truth"].std(ddof=0), ms=own["ms"].astype(float))
     fit = smf.mixedlm("truth ~ ms", scaled, groups=own["subject"]).fit(reml=True)
-    row = found.loc[("measured", "distal NAWM")]
+    row = found.loc[("reference", "distal NAWM")]
     assert row["difference"] == pytest.approx(fit.params["ms"] * own["truth"].std(ddof=0), rel=1e-3)
     assert row["p"] == pytest.approx(fit.pvalues["ms"], rel=0.05, abs=1e-6)
     assert row["low"] < -0.01 < row["high"]
     assert (row["class"], row["reference"], row["model"]) == ("MS", "HC", "mixed")
-    assert ("measured", "lesion") not in found.index  # controls have none
+    assert ("reference", "lesion") not in found.index  # controls have none
     within = regions_within(long, strata).set_index(["source", "class", "region"])
-    assert within.loc[("measured", "MS", "lesion"), "difference"] == pytest.approx(-0.04, abs=0.002)
+    assert within.loc[("reference", "MS", "lesion"), "difference"] == pytest.approx(-0.04, abs=0.002)
     assert within.loc[("cWDM", "all", "proximal NAWM"), "difference"] == pytest.approx(-0.02, abs=0.002)
 
 
@@ -454,7 +454,7 @@ def test_nawm_of_who_has_no_lesions_stands_in_for_the_parts_of_others() -> None:
     healthy = regions["subject"].map(strata) == "HC"
     whole = regions[healthy & (regions["region"] == "distal NAWM")].assign(region="NAWM")
     found = diagnoses(long_table(pd.concat([regions[~healthy], whole]), ["cWDM"]), strata)
-    own = found[found["source"] == "measured"].set_index("region")
+    own = found[found["source"] == "reference"].set_index("region")
     assert set(own.index) == {"lesion", "proximal NAWM", "distal NAWM"}
     sick = regions[~healthy].groupby("region")["truth"].mean()
     for region, row in own.iterrows():
@@ -470,7 +470,7 @@ def test_people_scanned_once_need_no_random_intercept() -> None:
     own = regions[regions["region"] == "distal NAWM"]
     design = np.stack([np.ones(16), own["subject"].map(strata) == "MS"], 1).astype(float)
     fit = OLS(own["truth"].to_numpy(), design).fit(cov_type="HC3", use_t=True)
-    row = found.loc[("measured", "distal NAWM")]
+    row = found.loc[("reference", "distal NAWM")]
     assert (row["difference"], row["p"]) == pytest.approx((fit.params[1], fit.pvalues[1]))
     assert row["model"] == "ordinary"
     assert repeatability(long_table(regions, ["cWDM"])).empty
@@ -479,7 +479,7 @@ def test_people_scanned_once_need_no_random_intercept() -> None:
 def test_repeatability_by_hand() -> None:
     table = pd.DataFrame(
         [
-            {"subject": who, "session": f"{who}{k}", "region": "NAWM", "source": "measured", "mean": mean}
+            {"subject": who, "session": f"{who}{k}", "region": "NAWM", "source": "reference", "mean": mean}
             for who, means in (("a", (0.10, 0.12)), ("b", (0.11, 0.11)), ("c", (0.20,)))
             for k, mean in enumerate(means)
         ]

@@ -120,7 +120,7 @@ def roc_figure(pool: Pool, rows: Sequence[str]) -> Figure:
                 if points is None:
                     continue
                 fpr, tpr = _thin(points)
-                what = "measured" if source is None else "synthesized"
+                what = "reference" if source is None else "synthesized"
                 axes.plot(fpr, tpr, style, color=color, linewidth=1.3, label=f"{what}, {region}: {area:.3f}")
         axes.set_title(row, fontsize=_NORMAL)
         axes.legend(loc="lower right", fontsize=6, frameon=False, title="AUC", title_fontsize=6)
@@ -165,7 +165,7 @@ def scatter(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.ndarray,
     if truth.size > 1:
         told = agreement(made, truth)
         axes.set_title(f"r {told.pearson:.3f}, concordance {told.concordance:.3f}")
-    axes.set_xlabel("measured PSR", fontsize=_SMALL)
+    axes.set_xlabel("reference PSR", fontsize=_SMALL)
     axes.set_ylabel("synthesized PSR", fontsize=_SMALL)
 
 
@@ -183,7 +183,7 @@ def bland_altman(axes: Axes, truth: np.ndarray, made: np.ndarray, region: np.nda
             axes.axhline(value, color="black", linestyle=style, linewidth=0.9)
         axes.set_title(f"bias {told.bias:+.4f}, limits {told.lower:+.4f} to {told.upper:+.4f}")
     axes.set_xlabel("mean of both (PSR)", fontsize=_SMALL)
-    axes.set_ylabel("synthesized - measured", fontsize=_SMALL)
+    axes.set_ylabel("synthesized - reference", fontsize=_SMALL)
 
 
 def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, Figure]:
@@ -209,11 +209,11 @@ def panel(fold: int, session: str, rows: Sequence[str], out: Path) -> dict[str, 
     columns = [
         Column.image("T1w", both(scan["t1w"])),
         Column.image("FLAIR", both(scan["flair"])),
-        Column.psr("measured", map_of(truth)),
+        Column.psr("reference", map_of(truth)),
         *(Column.psr(row, map_of(made[row])) for row in rows),
     ]
     differences = [
-        Column.psr("measured", map_of(truth)),
+        Column.psr("reference", map_of(truth)),
         *(Column.difference(row, map_of(made[row] - truth)) for row in rows),
     ]
     footer = "Outlined in the zoom: lesions."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Regions whose means are compared, by their names in the table of regions.
 REGIONS = ("lesion", "proximal NAWM", "distal NAWM", "NAWM")
-TRUTH = "measured"
+TRUTH = "reference"
 #: Fewer people of a class say nothing of it.
 _LEAST = 3
 #: A difference between two maps of one person at rest is below this many within-subject SDs 95 times of 100.

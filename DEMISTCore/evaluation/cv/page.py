@@ -68,8 +68,9 @@ def markdown(
         "",
         "## Lesions against normal-appearing white matter",
         "",
-        "Area under the ROC curve over all scans, of the map and of the measured PSR in the same voxels; the "
-        "difference with 95 % intervals: by DeLong with patients as clusters, and by a bootstrap over patients.",
+        "Area under the ROC curve over all scans, of the map and of the reference (the PSR that was measured, or "
+        "simulated) in the same voxels; the difference with 95 % intervals: by DeLong with patients as clusters, and "
+        "by a bootstrap over patients.",
         "",
         roc_table(tables["roc"]),
         "",

@@ -8,7 +8,7 @@ fold_means.csv              one row a method and fold: means over the fold's sub
 summary.csv                 one row a method: mean and SD over folds
 significance.csv            each DEMIST row against every baseline: Wilcoxon, Holm
 roc.csv                     lesions over all scans: AUC of truth and map, paired DeLong, bootstrap over patients
-diagnoses.csv               classes compared by region, from the measured and from each synthesized map
+diagnoses.csv               classes compared by region, from the reference and from each synthesized map
 contrasts.csv               lesions and proximal NAWM against distal NAWM of the same people
 repeatability.csv           repeat scans of one person
 costs.csv, costs.md         seconds, steps, parameters, network passes; the only ones that a clock has a part in
