@@ -14,7 +14,7 @@ import pytest
 from cohort_data import QUICK, add_session, copy, head, results, rows, write_bids, write_json, written
 
 from DEMISTCore import cli
-from DEMISTCore.cohort import status
+from DEMISTCore.cohort import stages, status
 from DEMISTCore.cohort.__main__ import main
 from DEMISTCore.cohort.engine import shard
 from DEMISTCore.cohort.index import index_bids
@@ -293,3 +293,15 @@ def test_the_transform_is_the_one_that_itk_applies(tmp_path):
     t1w = (motion @ [*flair, 1])[:3]
     lps = np.array([-1, -1, 1])
     np.testing.assert_allclose(np.array(transform.TransformPoint((t1w * lps).tolist())) * lps, flair, atol=1e-6)
+
+
+def test_nothing_that_comes_out_says_where_it_lies(made):
+    """Two runs into two folders are the same to the byte; the records beside them are a run's own."""
+    said = [path for path in made.rglob("*") if path.suffix in (".json", ".tsv", ".html", ".txt")]
+    said = [path for path in said if ".demist" not in path.parts]
+    assert len(said) > 20
+    assert [path.name for path in said if str(made) in path.read_text(encoding="utf-8")] == []
+    sentence = f"{made / 'sub-01' / 'anat' / 'x.nii.gz'} had gaps."
+    assert stages._placeless({"notes": [sentence, 3]}, made) == {
+        "notes": [str(Path("sub-01/anat/x.nii.gz had gaps.")), 3]
+    }

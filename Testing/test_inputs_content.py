@@ -210,6 +210,20 @@ def test_labels_drawn_on_a_flair_follow_it() -> None:
     assert any("placed by its header (world coordinates)" in note for note in third.notes)
 
 
+def test_a_lesion_mask_that_fits_both_images_is_told_and_a_brain_mask_is_the_t1ws() -> None:
+    from DEMISTCore.preprocess.placing import Places, place
+
+    _t1w, _flair, mask = brain_pair()
+    away = np.eye(4)
+    away[0, 3] = 8.5
+    places = Places({"T1w": mask.grid}, mask.grid, away)
+    notes: list[str] = []
+    assert place(mask, "brain mask", places, notes, drawn=False) is mask
+    assert notes == []
+    assert place(mask, "lesion mask", places, notes) is mask
+    assert "if it was drawn on the FLAIR" in notes[0]
+
+
 def test_a_mask_of_the_image_s_shape_elsewhere_is_told_and_one_with_a_lost_header_refused() -> None:
     t1w, flair, mask = brain_pair()
     found = prepared(t1w, flair, moved(mask, (6.0, 0.0, 0.0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -134,12 +135,14 @@ def make_regions(job: Job) -> None:
             tsv=True,
             overwrite=True,
         )
-        at.warnings += list(found.notes)
-        told = _portable(found.summary(), session)
+        at.warnings += _placeless(list(found.notes), places.out)
+        told = _placeless(_portable(found.summary(), session), places.out)
         outputs = {}
         for kind, name in _REGION_FILES.items():
             if (raw / kind).is_file():
                 final = places.figure(name) if kind.endswith(".png") else places.anat(name)
+                if kind.endswith(".json"):
+                    write_json(raw / kind, _placeless(read_json(raw / kind), places.out))
                 shutil.move(raw / kind, at(final))  # scratch may be on another disk
                 outputs[kind.split(".")[0]] = final.name
         told["outputs"] = outputs
@@ -246,6 +249,15 @@ def _portable(told: Mapping[str, Any], session: Session) -> dict[str, Any]:
         for name, entry in told["inputs"].items()
     }
     return told
+
+
+def _placeless(told: Any, out: Path) -> Any:
+    """The same with results named by their place in ``out``, wherever that lies: sentences name files."""
+    if isinstance(told, str):
+        return told.replace(f"{out}{os.sep}", "")
+    if isinstance(told, Mapping):
+        return {key: _placeless(value, out) for key, value in told.items()}
+    return [_placeless(value, out) for value in told] if isinstance(told, (list, tuple)) else told
 
 
 def _origin(session: Session) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Places:
         return not any(_same(grid, other) for other in self.fixed.values())
 
 
-def place(mask: Volume, name: str, places: Places, notes: list[str]) -> Volume:
+def place(mask: Volume, name: str, places: Places, notes: list[str], drawn: bool = True) -> Volume:
     """The mask where it belongs: in the world of the T1w.
 
     Args:
@@ -50,6 +50,8 @@ def place(mask: Volume, name: str, places: Places, notes: list[str]) -> Volume:
         name: what it is, for sentences: "lesion mask".
         places: the images it may have been drawn on.
         notes: sentences about what was done or looks odd are added here.
+        drawn: somebody may have drawn it on either image, and where they share a grid that is said. A brain mask is
+            made of the image that it stays with.
 
     Raises:
         InputError: it has an image's shape and a header that lost its place (:func:`lost`).
@@ -71,7 +73,7 @@ def place(mask: Volume, name: str, places: Places, notes: list[str]) -> Volume:
     on = [other for other, grid in known.items() if _same(mask.grid, grid)]
     if on:
         distance = _apart(mask.grid, Grid(mask.shape, places.motion @ mask.affine))
-        if "FLAIR" in on and distance > 1.0:
+        if drawn and "FLAIR" in on and distance > 1.0:
             notes.append(
                 f"{label} lies on the grid that {' and '.join(on)} share; it stays there, while registration moved the "
                 f"FLAIR by up to {distance:.1f} mm: if it was drawn on the FLAIR, look at where it lies."

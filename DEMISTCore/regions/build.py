@@ -140,7 +140,8 @@ def build_regions(
     elif follows:
         notes.append("The FLAIR was not registered to a T1w: what lies on its grid stays where its header says.")
     brain, lesion_mask, tissue = (
-        None if mask is None else place(mask, name, places, notes) for name, mask in masks.items()
+        None if mask is None else place(mask, name, places, notes, drawn=mask is not brain)
+        for name, mask in masks.items()
     )
     outline = None if brain is None else _outline(brain, grid, notes)
     drawn = None if lesion_mask is None else _drawn(lesion_mask, grid, outline, notes)
