@@ -1039,3 +1039,29 @@ def test_help_and_keys(capsys):
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+
+def test_arrays_are_mapped_as_numpy_does_and_headers_are_read_once(tmp_path, monkeypatch):
+    from DEMISTCore.training import arrays
+
+    rng = np.random.default_rng(0)
+    for array in (
+        rng.random((2, 3, 4)).astype(np.float16),
+        np.asfortranarray(rng.random((5, 4))),
+        np.arange(6, dtype=np.uint8),
+    ):
+        np.save(tmp_path / "a.npy", array)
+        found = arrays.mapped(tmp_path / "a.npy")
+        assert isinstance(found, np.memmap)
+        assert found.dtype == array.dtype
+        assert found.flags.f_contiguous == array.flags.f_contiguous
+        np.testing.assert_array_equal(found, np.load(tmp_path / "a.npy"))
+    monkeypatch.setattr(arrays.npy, "read_magic", lambda _: pytest.fail("read again"))  # what two threads must not do
+    np.testing.assert_array_equal(arrays.mapped(tmp_path / "a.npy"), array)
+    monkeypatch.undo()
+    np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="objects"):
+        arrays.mapped(tmp_path / "o.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])
+    with pytest.raises(ValueError, match="greater than file size"):
+        arrays.mapped(tmp_path / "cut.npy")

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..labels import TISSUE_LABELS
+from .arrays import mapped
 from .groups import AugmentSettings, Settings
 
 if TYPE_CHECKING:
@@ -191,12 +192,12 @@ class PreparedSession:
     @property
     def x(self) -> np.ndarray:
         """T1w and FLAIR, normalized, 0 outside the brain: float16 (2, X, Y, Z)."""
-        return np.load(self.folder / "x.npy", mmap_mode="r")
+        return mapped(self.folder / "x.npy")
 
     @property
     def y(self) -> np.ndarray:
         """PSR as a fraction: float16 (X, Y, Z). Where it is unknown a guess, see :func:`DEMISTCore.measured.filled`."""
-        return np.load(self.folder / "y.npy", mmap_mode="r")
+        return mapped(self.folder / "y.npy")
 
     @property
     def is_partial(self) -> bool:
@@ -207,7 +208,7 @@ class PreparedSession:
     def known(self) -> np.ndarray:
         """1 where PSR is known, and outside the brain, where it is 0 by definition: uint8 (X, Y, Z)."""
         if self.is_partial:
-            return np.load(self.folder / "known.npy", mmap_mode="r")
+            return mapped(self.folder / "known.npy")
         return np.broadcast_to(np.uint8(1), self.labels.shape)
 
     @property
@@ -218,17 +219,17 @@ class PreparedSession:
     @property
     def labels(self) -> np.ndarray:
         """Tissue labels, 0 outside the brain: uint8 (X, Y, Z)."""
-        return np.load(self.folder / "labels.npy", mmap_mode="r")
+        return mapped(self.folder / "labels.npy")
 
     @property
     def fractions(self) -> np.ndarray | None:
         """Fractions of grey and of white matter, 255 for a whole voxel, lesions white: uint8 (2, X, Y, Z); or None."""
         file = self.folder / "shares.npy"
-        return np.load(file, mmap_mode="r") if file.is_file() else None
+        return mapped(file) if file.is_file() else None
 
     def voxel_indices(self, kind: str) -> np.ndarray:
         """Up to 8192 voxels (n, 3) drawn from the "brain" or from its "lesion"s, where PSR is known."""
-        return np.load(self.folder / f"{kind}.npy", mmap_mode="r")
+        return mapped(self.folder / f"{kind}.npy")
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..networks.autoencoder import encode
 from ..networks.config import PSR_RANGE
 from ..volume.grid import triple
+from .arrays import mapped
 from .cache import is_whole, new_entry
 from .data import PreparedSession, augment, clamp_start, pick, random
 from .foundation import Foundation
@@ -39,12 +40,12 @@ class Latents:
     @property
     def z(self) -> np.ndarray:
         """Means of E_y(y): float16 (F, Cz, x, y, z); F = 1, and left-right flipped."""
-        return np.load(self.folder / "z.npy", mmap_mode="r")
+        return mapped(self.folder / "z.npy")
 
     @property
     def c(self) -> np.ndarray:
         """Means of E_x(x): float16 (A, F, Cc, x, y, z); A = 1, and copies with random contrast."""
-        return np.load(self.folder / "c.npy", mmap_mode="r")
+        return mapped(self.folder / "c.npy")
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from ..networks.limits import read_model
 from ..networks.mean import PosteriorMean, Seen
 from ..volume.grid import triple
 from . import previews, warp
+from .arrays import mapped
 from .autoencoder import read_known
 from .checkpoint import Run, part
 from .data import TISSUES, PreparedSession, augment, clamp_start, collate, crop, pick, random, random_patch
@@ -327,7 +328,7 @@ def known_of(entry: PreparedSession) -> np.ndarray:
     """Description of the images and the sidecars' protocol, (KNOWN_WIDTH,); the first is kept beside the images."""
     file = entry.folder / "described.npy"
     if file.is_file():
-        described = np.load(file)
+        described = np.array(mapped(file))
     else:
         x = np.asarray(entry.x, np.float32)
         described = describe(x, (x != 0).any(0))
