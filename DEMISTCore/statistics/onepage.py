@@ -74,7 +74,6 @@ def _page(analysis: Analysis, backdrop: tuple[str, Volume] | None, percent: bool
         charts.append(_image(figures.roc_figure(analysis.contrasts, suggested=suggested), "ROC curves"))
     if any(row["lesion"] is None and np.isfinite(row["median"]) for row in analysis.table):
         charts.append(_image(figures.box_figure(analysis.table), "box plots of PSR by region"))
-    notes = [note for note in analysis.notes if note not in analysis.warnings]
     remarks = [*([lesions.note] if suggested else []), *([analysis.roc_declined] if analysis.roc_declined else [])]
     return "\n".join(
         [
@@ -88,7 +87,7 @@ def _page(analysis: Analysis, backdrop: tuple[str, Volume] | None, percent: bool
             _table(analysis.table, percent),
             "<h2>Lesions against normal-appearing white matter</h2>" if charts else "",
             f'<div class="pair">{"".join(charts)}</div>' if charts else "",
-            "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
+            "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in analysis.remarks) + "</ul>",
             "<h2>Where it came from</h2>",
             _facts(_provenance(analysis)),
             f"<footer>{escape(analysis.statement)}</footer></body></html>\n",

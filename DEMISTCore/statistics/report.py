@@ -89,6 +89,11 @@ class Analysis:
     intervals: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def remarks(self) -> list[str]:
+        """The notes that are no warnings."""
+        return [sentence for sentence in self.notes if sentence not in self.warnings]
+
     def summary(self) -> dict[str, Any]:
         """The content of statistics.json."""
         lesions = self.regions.lesions
@@ -187,7 +192,7 @@ class Analysis:
             ]
         lines.append("")
         lines += [f"warning: {sentence}" for sentence in self.warnings]
-        lines += [f"note: {sentence}" for sentence in self.notes if sentence not in self.warnings]
+        lines += [f"note: {sentence}" for sentence in self.remarks]
         lines += [f"{kind + ':':<15}{path}" for kind, path in self.files.items()]
         lines.append(self.statement)
         return "\n".join(lines)

@@ -29,7 +29,7 @@ def wide_of(entry: PreparedSession) -> np.ndarray:
     """Wide features of a prepared scan, float32 (8, X/4 + 2, ...); kept beside the images."""
     file = entry.folder / "wide.npy"
     if file.is_file():
-        return mapped(file).astype(np.float32)
+        return np.array(mapped(file), np.float32)
     wide = filters.wide(torch.from_numpy(np.asarray(entry.x, np.float32))[None])[0].numpy()
     np.save(file, wide.astype(np.float16))
     return wide.astype(np.float16).astype(np.float32)
