@@ -31,6 +31,7 @@ from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.groups import AugmentSettings
 from DEMISTCore.training.previews import draw
 from DEMISTCore.training.settings import _tree, build, presets, read_yaml, resolve, to_dict
+from DEMISTCore.training.stage import Stage
 from DEMISTCore.training.stages import STAGES
 
 
@@ -345,7 +346,7 @@ class Line(nn.Module):
         return {"loss": (self.layer(batch["x"]) - 2 * batch["x"].sum(1, keepdim=True)).square().mean()}
 
 
-class LineStage:
+class LineStage(Stage):
     score = "loss"
     lr_factors: dict = {}  # noqa: RUF012
 
@@ -490,6 +491,18 @@ def test_what_follows_the_last_step_is_part_of_the_time(tmp_path, monkeypatch):
     began = time.monotonic()
     assert loop.fit(LineStage(), run) == 0
     assert time.monotonic() - began < 3.3  # 3 s, and what a machine may dawdle
+
+
+def test_what_was_fitted_before_the_first_step_is_part_of_the_time(tmp_path):
+    stage = LineStage()
+    stage.fitted_seconds = 600.0
+    run = line_run(tmp_path / "run", "steps=null", "max_minutes=10.02", "validate_every=1000000")
+    began = time.monotonic()
+    assert loop.fit(stage, run) == 0
+    assert time.monotonic() - began < 5  # of the ten minutes a second is left
+    assert 600 < checkpoint.newest(run.folder)[2]["elapsed"] < 610
+    assert loop.fit(stage, run, resume=True) == 0  # remembered, and not counted twice
+    assert checkpoint.newest(run.folder)[2]["elapsed"] < 615
 
 
 def test_previews_are_images_of_the_board(tmp_path, monkeypatch):

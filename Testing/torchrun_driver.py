@@ -21,6 +21,7 @@ from DEMISTCore import cli, pooling, train
 from DEMISTCore.training import data, loop
 from DEMISTCore.training.checkpoint import Run, checkpoints
 from DEMISTCore.training.settings import resolve
+from DEMISTCore.training.stage import Stage
 
 torch.set_num_threads(1)
 
@@ -45,7 +46,7 @@ class Line(nn.Module):
         self(batch, progress)
 
 
-class LineStage:
+class LineStage(Stage):
     """Notes which of its samples were used, a line a micro-batch."""
 
     score = "loss"

@@ -52,7 +52,8 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
     """Train until ``steps`` or ``max_minutes`` are over, or a signal asks to stop; return the exit code.
 
     With ``steps`` alone, a run that was stopped and resumed has the same final weights as one that was not (on one
-    machine's CPU, bit for bit). With ``max_minutes`` the clock decides, and minutes already spent are remembered.
+    machine's CPU, bit for bit). With ``max_minutes`` the clock decides, and minutes already spent are remembered; what
+    the stage has fitted before its first step counts.
 
     Raises:
         DemistError: the loss or a gradient is not finite; the last good checkpoint stays.
@@ -87,7 +88,7 @@ def fit(stage: Stage, run: Run, *, resume: bool = False) -> int:
         optimizers[name] = fabric.setup_optimizers(optimizer)
 
     # Where to start
-    step, elapsed, best, saved_at = 0, 0.0, math.inf, -1
+    step, elapsed, best, saved_at = 0, stage.fitted_seconds, math.inf, -1
     begun, before = 0, 0  # the step that is the first one here, and the samples of those before it
     at = dict.fromkeys(("validate", "preview"), step)  # the step that had it last
     if resume and (loaded := checkpoint.newest(folder)) is not None:

@@ -16,6 +16,7 @@ they are warped (:mod:`.warp`), lesions are painted in (:mod:`.paint`), and z is
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,7 @@ class MeanStage(Stage):
         self._known = {entry.key: known_of(entry) for entry in [*train, *validation_set]}
         self._wide = {entry.key: wide_of(entry) for entry in [*train, *validation_set]}
         if not given:
+            began = time.monotonic()
             # Not warped: the volume around a crop would have to be, too, and voxels gain nothing by it.
             fit_local(
                 self.mean.decoder.local,
@@ -195,6 +197,7 @@ class MeanStage(Stage):
                 settings.local,
                 settings.seed,
             )
+            self.fitted_seconds = time.monotonic() - began
 
     @torch.no_grad()
     def _latent_of(self, y: Tensor) -> Tensor:

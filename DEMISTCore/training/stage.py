@@ -38,6 +38,8 @@ class Stage:
     latent_scale: float | None = None
     condition_scale: float | None = None
     autoencoder_hash: str | None = None
+    #: seconds that fitting took before the first step; they belong to the training's time as steps do
+    fitted_seconds: float = 0.0
 
     def batch(self, indices: range) -> dict[str, Tensor]:
         """Samples with these indices, on the CPU; a pure function of them."""
