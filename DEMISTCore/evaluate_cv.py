@@ -82,6 +82,21 @@ def parser() -> argparse.ArgumentParser:
     )
     maps.add_argument("--sampling-steps", type=int, default=50, metavar="N", help="default: %(default)s")
     maps.add_argument(
+        "--start",
+        type=float,
+        default=0.05,
+        metavar="S",
+        help="where on the schedule DEMIST's sample starts: from the noised mean, or (1) from pure noise; for models "
+        "with a mean network (default: %(default)s, the shipped model's)",
+    )
+    maps.add_argument(
+        "--detail",
+        type=float,
+        default=0.4,
+        metavar="D",
+        help="how much of what sets DEMIST's sample apart from its mean is kept (default: %(default)s)",
+    )
+    maps.add_argument(
         "--seeds",
         type=int,
         default=4,
@@ -141,6 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds=args.seeds,
         sampler=args.sampler,
         sampling_steps=args.sampling_steps,
+        start=args.start,
+        detail=args.detail,
         preprocess=args.preprocess,
         grid=args.grid,
         bids_filter=args.bids_filter,

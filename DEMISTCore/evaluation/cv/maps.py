@@ -100,6 +100,7 @@ def _demist(bundle: Bundle, options: Options, machine: Machine) -> list[Method]:
         both = demist((DEMIST_SAMPLE, DEMIST_MEAN), bundle, plan, machine.device, machine.dtype)
         return [_counting(both, known, {DEMIST_SAMPLE: 1, DEMIST_MEAN: len(seeds)}, whole)]
     of_mean = count_parameters(known.mean, bundle.autoencoder_condition.encoder, bundle.autoencoder_psr.decoder)
+    one |= {"start": options.start, "detail": options.detail}
     mean = demist((DEMIST_MEAN,), bundle, {"mode": "mean", "guidance": {}}, machine.device, machine.dtype)
     sample = demist((DEMIST_SAMPLE,), bundle, one, machine.device, machine.dtype)
     return [_counting(mean, None, {}, of_mean), _counting(sample, known, {DEMIST_SAMPLE: 1}, whole)]

@@ -36,6 +36,8 @@ class Options:
         seed: of folds, trainings and samples.
         seeds: samples that DEMIST's mean is taken over where the model has no mean network.
         sampler, sampling_steps: of everything that samples.
+        start, detail: of DEMIST's sample, where the model has a mean network (:data:`DEMISTCore.bundle.model`); what
+            the shipped model recommends.
         preprocess, grid: see :func:`DEMISTCore.evaluation.evaluate`.
         bids_filter, already_aligned: likewise.
         device, precision: see :func:`DEMISTCore.synthesize`; the device trains, too.
@@ -52,6 +54,8 @@ class Options:
     seeds: int = 4
     sampler: str = "ddim"
     sampling_steps: int = 50
+    start: float = 0.05
+    detail: float = 0.4
     preprocess: str = "masked"
     grid: str = "truth"
     bids_filter: str | None = None
@@ -80,6 +84,9 @@ class Options:
         ):
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, not {value}.")
+        for name, share in (("--start", self.start), ("--detail", self.detail)):
+            if not 0 < share <= 1:
+                raise InputError(f"{name} is a share above 0 and at most 1, not {share}.")
         if self.foundation is not None and (self.backbone is not None or self.init is not None):
             raise InputError("--foundation brings autoencoders and backbone; leave out --backbone and --init.")
         if self.seed < 0:
