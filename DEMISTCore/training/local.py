@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import atomic_path
 from ..networks import filters
 from ..networks.local import Local, factors, linear_rows
 from .arrays import mapped
@@ -31,7 +32,8 @@ def wide_of(entry: PreparedSession) -> np.ndarray:
     if file.is_file():
         return np.array(mapped(file), np.float32)
     wide = filters.wide(torch.from_numpy(np.asarray(entry.x, np.float32))[None])[0].numpy()
-    np.save(file, wide.astype(np.float16))
+    with atomic_path(file) as temporary:  # other processes may prepare the same scan
+        np.save(temporary, wide.astype(np.float16))
     return wide.astype(np.float16).astype(np.float32)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from .. import pooling
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
+from ..files import atomic_path
 from ..losses import known_mean, tissue_mean_loss
 from ..networks.autoencoder import encode
 from ..networks.config import MeanConfig, ModelConfig
@@ -335,7 +336,8 @@ def known_of(entry: PreparedSession) -> np.ndarray:
     else:
         x = np.asarray(entry.x, np.float32)
         described = describe(x, (x != 0).any(0))
-        np.save(file, described)
+        with atomic_path(file) as temporary:  # other processes may prepare the same scan
+            np.save(temporary, described)
     t1w, flair = entry.meta["inputs"][:2]
     return np.concatenate([described, read_protocol(t1w, flair)[0]])
 
