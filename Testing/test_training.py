@@ -114,6 +114,26 @@ def test_bad_overrides_are_one_sentence(words, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["model.psr.channels=[12,16,16]"], "multiples of norm_groups 8"),
+        (["model.backbone.channels=[8,12]"], "multiples of norm_groups 8"),
+        (["model.backbone.head_channels=5"], "no multiple of head_channels 5"),
+        (["model.backbone.head_channels=0"], "no multiple of head_channels 0"),
+        (["model.streams.token_heads=3"], "multiples of token_heads 3"),
+        (["model=tiny_mean", "model.mean.token_width=32"], "the same tokens"),
+        (["model=tiny_mean", "model.mean.channels=[8,9]"], "multiples of token_heads 2"),
+    ],
+)
+def test_widths_that_do_not_fit_are_one_sentence(bids, tmp_path, capsys, words, says):
+    assert train_cli("autoencoder", "--data", bids, "--out", tmp_path / "r", "--config", "tiny", *words) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert error.count("error:") == 1
+
+
 def test_config_files(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("base: tiny\nlr: 2e-3\nbackbone: {batch: 7}\n")

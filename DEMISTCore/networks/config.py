@@ -72,6 +72,12 @@ def _per_level(name: str, values: tuple, channels: tuple[int, ...]) -> None:
         raise ValueError(f"{name} {values} must have one entry per level of channels {channels}.")
 
 
+def _divided(name: str, values: tuple[int, ...], by: str, number: int) -> None:
+    """Refuse widths that are no multiples of ``number``; what is no number is for :mod:`.limits` to say."""
+    if isinstance(number, int) and number > 0 and any(isinstance(n, int) and n % number for n in values):
+        raise ValueError(f"{name} {list(values)} must be multiples of {by} {number}.")
+
+
 @dataclass(frozen=True)
 class AutoencoderConfig(_Config):
     """A 3-D KL autoencoder; image (B, in_channels, X, Y, Z) to latent (B, latent_channels, X/f, Y/f, Z/f).
@@ -100,6 +106,7 @@ class AutoencoderConfig(_Config):
             raise ValueError(f"fold is a block edge of at least 1 voxel, not {self.fold}.")
         if self.norm not in ("channel", "group"):
             raise ValueError(f'norm is "channel" or "group", not {self.norm!r}.')
+        _divided("channels", self.channels, "norm_groups", self.norm_groups)
 
     @property
     def factor(self) -> int:
@@ -136,6 +143,13 @@ class BackboneConfig(_Config):
             _per_level("head_channels", self.head_channels, self.channels)
         if self.prediction not in ("v", "epsilon"):
             raise ValueError(f'prediction is "v" or "epsilon", not {self.prediction!r}.')
+        _divided("channels", self.channels, "norm_groups", self.norm_groups)
+        # The middle block attends whatever the levels do.
+        for width, head, attends in zip(self.channels, self.heads, (*self.attention_levels[:-1], True)):
+            if attends and isinstance(width, int) and isinstance(head, int) and (head < 1 or width % head):
+                raise ValueError(
+                    f"channels {list(self.channels)}: {width} attend, and are no multiple of head_channels {head}."
+                )
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -171,6 +185,9 @@ class StreamsConfig(_Config):
     gate_width: int = 64
     checkpointing: bool = False
 
+    def __post_init__(self) -> None:
+        _divided("token_width", (self.token_width,), "token_heads", self.token_heads)
+
 
 @dataclass(frozen=True)
 class MeanConfig(_Config):
@@ -200,6 +217,9 @@ class MeanConfig(_Config):
             _per_level(name, getattr(self, name), self.channels)
         if len(self.spread_channels) != 2:
             raise ValueError(f"spread_channels are two widths, not {len(self.spread_channels)}.")
+        _divided("token_width", (self.token_width,), "token_heads", self.token_heads)
+        if self.semantic:
+            _divided("channels", self.channels[-1:], "token_heads", self.token_heads)
 
 
 @dataclass(frozen=True)
@@ -222,6 +242,11 @@ class ModelConfig(_Config):
             raise ValueError(
                 "The semantic stream reads the mean network's tokens, and this one has none: leave the stream out, too "
                 "(model.streams.semantic=false)."
+            )
+        if self.mean is not None and self.mean.token_width != self.streams.token_width:
+            raise ValueError(
+                f"Tokens of the mean network are {self.mean.token_width} wide and the streams' "
+                f"{self.streams.token_width}; they are the same tokens."
             )
         if self.psr.latent_channels != self.backbone.latent_channels:
             raise ValueError(
