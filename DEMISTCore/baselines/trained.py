@@ -57,17 +57,22 @@ class Trained:
 
 @contextmanager
 def counted(network: nn.Module) -> Iterator[list[int]]:
-    """Yield a list of one number: the forward passes of ``network`` while the block runs."""
+    """Yield a list of one number: the forward passes of ``network``, each image of a batch for itself."""
     passes = [0]
 
-    def count(module: nn.Module, given: object, result: object) -> None:
-        passes[0] += 1
+    def count(module: nn.Module, given: tuple[Tensor, ...], result: object) -> None:
+        passes[0] += len(given[0])
 
     handle = network.register_forward_hook(count)
     try:
         yield passes
     finally:
         handle.remove()
+
+
+#: Windows that a network sees at once. For one alone torch takes its plain convolution of float32 instead of oneDNN's
+#: where images are small, which is five times slower.
+_AT_ONCE = 4
 
 
 def in_windows(network: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int], overlap: float = 0.5) -> Tensor:
@@ -77,7 +82,7 @@ def in_windows(network: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[in
     """
     from monai.inferers import SlidingWindowInferer
 
-    infer = SlidingWindowInferer(tuple(size), 1, overlap, mode="gaussian", cache_roi_weight_map=True)
+    infer = SlidingWindowInferer(tuple(size), _AT_ONCE, overlap, mode="gaussian", cache_roi_weight_map=True)
     return infer(x, lambda window: network(window).float())
 
 
