@@ -37,7 +37,13 @@ def markdown(
         f"{len(tables['subjects'])} subjects"
         + (f", stratified by {settings['stratify']}" if settings["stratify"] else "")
         + f"; preset `{options['config']}`, budget of each method and fold: {budget}. Samples: {options['sampler']}, "
-        f"{options['sampling_steps']} steps, seed {options['seed']}.",
+        f"{options['sampling_steps']} steps, seed {options['seed']}."
+        + (
+            f" DEMIST's sample starts from its mean, at {options['start']:g} of the schedule, with "
+            f"{options['detail']:g} of what sets it apart."
+            if any("mean" in recipe.shares for recipe in recipes)
+            else ""
+        ),
         "",
         *(f"- {note}" for note in settings["notes"]),
         *([""] if settings["notes"] else []),
