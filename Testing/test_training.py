@@ -25,7 +25,7 @@ from DEMISTCore.diffusion import NoiseSchedule
 from DEMISTCore.errors import DemistError, InputError
 from DEMISTCore.labels import LESION
 from DEMISTCore.networks.wiring import always_recompute
-from DEMISTCore.training import checkpoint, data, latents, loop, prepare
+from DEMISTCore.training import arrays, checkpoint, data, latents, loop, prepare
 from DEMISTCore.training.checkpoint import Run
 from DEMISTCore.training.foundation import read_foundation
 from DEMISTCore.training.groups import AugmentSettings
@@ -1098,3 +1098,23 @@ def test_arrays_are_mapped_as_numpy_does_and_headers_are_read_once(tmp_path, mon
     (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])
     with pytest.raises(ValueError, match="greater than file size"):
         arrays.mapped(tmp_path / "cut.npy")
+
+
+def test_what_is_kept_beside_a_scan_is_never_half_there(tmp_path, monkeypatch):
+    file, array = tmp_path / "wide.npy", np.arange(6, dtype=np.float16).reshape(2, 3)
+    plain = np.save
+
+    def stopped(path, array):
+        plain(path, array[:1])
+        assert not file.exists()  # another process would read it now
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        arrays.kept(file, lambda: array)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(np, "save", plain)
+    np.testing.assert_array_equal(arrays.kept(file, lambda: array), array)
+    again = arrays.kept(file, lambda: pytest.fail("made again"))
+    np.testing.assert_array_equal(again, array)
+    assert again.dtype == np.float16

@@ -8,11 +8,14 @@ recursion depth mismatch").
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
+
+from ..files import atomic_path
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -39,3 +42,17 @@ def _header(path: str, _changed: int, _size: int) -> tuple[np.dtype, tuple[int, 
         if dtype.hasobject:
             raise ValueError(f"{path} holds objects, not numbers.")
         return dtype, shape, fortran, stream.tell()
+
+
+def kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What is kept in ``file`` (.npy) beside a prepared scan; made and written whole where it is not there yet.
+
+    It may be of any shape and type. Several processes may ask for the same at once: none ever reads what another has
+    half written.
+    """
+    if file.is_file():
+        return np.array(mapped(file))
+    array = make()
+    with atomic_path(file) as temporary:
+        np.save(temporary, array)
+    return array

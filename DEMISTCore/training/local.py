@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import atomic_path
 from ..networks import filters
 from ..networks.local import Local, factors, linear_rows
-from .arrays import mapped
+from .arrays import kept
 from .data import PreparedSession, random
 from .groups import LocalSettings
 
@@ -28,13 +27,11 @@ _MOST_CROPS = 40_000  # 2.5 GB of features
 
 def wide_of(entry: PreparedSession) -> np.ndarray:
     """Wide features of a prepared scan, float32 (8, X/4 + 2, ...); kept beside the images."""
-    file = entry.folder / "wide.npy"
-    if file.is_file():
-        return np.array(mapped(file), np.float32)
-    wide = filters.wide(torch.from_numpy(np.asarray(entry.x, np.float32))[None])[0].numpy()
-    with atomic_path(file) as temporary:  # other processes may prepare the same scan
-        np.save(temporary, wide.astype(np.float16))
-    return wide.astype(np.float16).astype(np.float32)
+
+    def make() -> np.ndarray:
+        return filters.wide(torch.from_numpy(np.asarray(entry.x, np.float32))[None])[0].numpy().astype(np.float16)
+
+    return kept(entry.folder / "wide.npy", make).astype(np.float32)
 
 
 def fit_local(local: Local, draw: Callable[[int], Sample], scans: int, settings: LocalSettings, seed: int) -> None:

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from .. import pooling
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
 from ..errors import BundleError, InputError
-from ..files import atomic_path
 from ..losses import known_mean, tissue_mean_loss
 from ..networks.autoencoder import encode
 from ..networks.config import MeanConfig, ModelConfig
@@ -38,7 +37,7 @@ from ..networks.limits import read_model
 from ..networks.mean import PosteriorMean, Seen
 from ..volume.grid import triple
 from . import previews, warp
-from .arrays import mapped
+from .arrays import kept
 from .autoencoder import read_known
 from .checkpoint import Run, part
 from .data import TISSUES, PreparedSession, augment, clamp_start, collate, crop, pick, random, random_patch
@@ -330,14 +329,12 @@ class MeanStage(Stage):
 
 def known_of(entry: PreparedSession) -> np.ndarray:
     """Description of the images and the sidecars' protocol, (KNOWN_WIDTH,); the first is kept beside the images."""
-    file = entry.folder / "described.npy"
-    if file.is_file():
-        described = np.array(mapped(file))
-    else:
+
+    def make() -> np.ndarray:
         x = np.asarray(entry.x, np.float32)
-        described = describe(x, (x != 0).any(0))
-        with atomic_path(file) as temporary:  # other processes may prepare the same scan
-            np.save(temporary, described)
+        return describe(x, (x != 0).any(0))
+
+    described = kept(entry.folder / "described.npy", make)
     t1w, flair = entry.meta["inputs"][:2]
     return np.concatenate([described, read_protocol(t1w, flair)[0]])
 
