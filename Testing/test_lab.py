@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -24,7 +25,7 @@ from DEMISTCore.simulate import lab as simulated_lab
 from DEMISTCore.simulate.lab import HARMLESS, PLANTED, TROUBLES, Scan, make_lab, psr_of
 from DEMISTCore.training import data, prepare
 from DEMISTCore.training.check import check
-from DEMISTCore.training.finetune import best_factor, finetune, with_scale
+from DEMISTCore.training.finetune import _people, best_factor, finetune, with_scale
 from DEMISTCore.training.settings import resolve
 from DEMISTCore.volume import Volume
 
@@ -194,6 +195,15 @@ def test_a_bundle_with_another_scale_makes_the_same_maps_times_it(calibrated_bun
     assert best_factor([(entry, y / 1.1)]) == pytest.approx(1.1, rel=1e-3)
     with pytest.raises(InputError, match="no scanner"):
         best_factor([(entry, y / 10)])
+
+
+@pytest.mark.parametrize(("people", "held_out"), [(3, 1), (17, 2), (18, 9), (20, 9), (40, 13)])
+def test_enough_people_are_held_out_to_measure_the_errors(people, held_out):
+    entries = [SimpleNamespace(subject=f"sub-{i:02d}", name=f"sub-{i:02d}") for i in range(people)]
+    train, validation_set, to_fit = _people(entries, resolve("demist", "tiny"), "streams")
+    assert len(validation_set) == held_out
+    assert to_fit == validation_set
+    assert not {e.subject for e in train} & {e.subject for e in validation_set}
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 LEVELS = ("scale", "streams", "decoder")
 #: Scans are prepared as synthesis prepares a patient's, whose maps are what the model is for.
 AS_SYNTHESIS = ("preprocess.register=true", "preprocess.brain_mask=none")
-#: From so many people on, a third is held out of the training and the errors are measured on them alone.
+#: Errors can be measured on so many people; from twice as many on, so many at least are held out of the training.
 _PEOPLE = subjects_needed(0.9)
 #: Gentler than training from nothing: the weights are nearly right. Lengths and rates are defaults, not optima.
 _DEFAULTS = {
@@ -208,7 +208,7 @@ def _people(
     if settings.validation_subjects or len(names) < 2 * _PEOPLE:
         wanted = settings
     else:
-        wanted = replace(settings, validation=max(settings.validation, 1 / 3))
+        wanted = replace(settings, validation=max(settings.validation, 1 / 3, _PEOPLE / len(names)))
     train, validation_set = data.split(entries, wanted, excluded_already=True)
     # One factor for all learns nothing of any single person: then everybody's errors may be measured.
     return train, validation_set, list(entries) if level == "scale" else validation_set
