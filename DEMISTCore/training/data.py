@@ -217,6 +217,12 @@ class PreparedSession:
         return float(self.meta["psr"]["coverage"]) if self.is_partial else 1.0
 
     @property
+    def blur(self) -> np.ndarray | None:
+        """How much coarser than this grid the PSR map is (:mod:`.resolution`): a covariance (3, 3), voxels, or None."""
+        blur = self.meta.get("psr", {}).get("blur")
+        return None if blur is None else np.asarray(blur, np.float64)
+
+    @property
     def labels(self) -> np.ndarray:
         """Tissue labels, 0 outside the brain: uint8 (X, Y, Z)."""
         return mapped(self.folder / "labels.npy")

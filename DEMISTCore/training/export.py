@@ -22,7 +22,7 @@ from ..networks.limits import read_model
 from ..regions.network import TissueModel
 from .checkpoint import Run, step_of
 from .foundation import Foundation, foundation_of, read_foundation, read_scales
-from .mean import read_mean
+from .mean_given import read_mean
 from .settings import to_dict
 from .stages import STAGES, Wanted
 

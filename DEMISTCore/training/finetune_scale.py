@@ -15,6 +15,7 @@ from ..bundle import DESCRIPTION_FILE, Bundle, description_hash, load_bundle
 from ..errors import BundleError, InputError
 from ..files import atomic_folder
 from . import data
+from .resolution import as_measured
 
 #: A factor beyond this is no scanner's, but a wrong unit's.
 _SCALE_RANGE = (0.4, 2.5)
@@ -35,7 +36,7 @@ def predicted(bundle: Bundle, entry: data.PreparedSession, device: Any, dtype: A
 def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> float:
     """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
 
-    Maps are (X, Y, Z), PSR as fraction.
+    A coarse map is compared with the bundle's, seen as coarsely (:mod:`.resolution`). Maps are (X, Y, Z) fractions.
 
     Raises:
         InputError: it is no scanner's factor.
@@ -43,6 +44,7 @@ def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> flo
     factors: dict[str, list[float]] = {}
     for entry, psr in pairs:
         where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
+        psr = as_measured(psr, entry.blur)
         p, y = psr[where].astype(np.float64), np.asarray(entry.y, np.float64)[where]
         power = float(p @ p)
         if power > 0:
@@ -59,14 +61,15 @@ def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> flo
 
 
 def judge(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> dict[str, float]:
-    """PSNR (dB, peak 0.2), MAE (fraction) and scale error (%) where PSR is known, means over people."""
+    """PSNR (dB, peak 0.2), MAE (fraction) and scale error (%) where PSR is known, at the truth's resolution; means over
+    people."""
     from .. import metrics
     from ..evaluation.split import scale_error_percent
 
     rows: dict[str, list[list[float]]] = {}
     for entry, psr in pairs:
         where = (np.asarray(entry.labels) > 0) & (np.asarray(entry.known) > 0)
-        y = np.asarray(entry.y, np.float32)
+        y, psr = np.asarray(entry.y, np.float32), as_measured(psr, entry.blur)
         rows.setdefault(entry.subject, []).append(
             [metrics.psnr(psr, y, where), metrics.mae(psr, y, where), scale_error_percent(psr, y, where)]
         )

@@ -27,24 +27,23 @@ from torch import Tensor, nn
 
 from .. import pooling
 from ..acquisition import KEYS, PROTOCOL_WIDTH, read_protocol
-from ..errors import BundleError, InputError
+from ..errors import InputError
 from ..losses import known_mean, tissue_mean_loss
 from ..networks.autoencoder import encode
-from ..networks.config import MeanConfig, ModelConfig
+from ..networks.config import ModelConfig
 from ..networks.demist import build_mean
 from ..networks.knowledge import describe
-from ..networks.limits import read_model
 from ..networks.mean import PosteriorMean, Seen
 from ..volume.grid import triple
 from . import previews, warp
 from .arrays import kept
 from .autoencoder import read_known
-from .checkpoint import Run, part
 from .data import TISSUES, PreparedSession, augment, clamp_start, collate, crop, pick, random, random_patch
-from .foundation import Foundation, load, read_scales
+from .foundation import Foundation
 from .latents import Crop, Latents, check_crop, encode_cohort, latent_scales
 from .local import fit_local, wide_of
 from .paint import paint
+from .resolution import target_of, turned
 from .stage import Stage
 from .stages.mean import MeanSettings
 
@@ -73,7 +72,8 @@ class MeanObjective(nn.Module):
             seen = see(self.mean, batch)
         y_hat, spread = self.mean.decode(seen)
         inner, (inside, labels) = _inner(s.margin), _counted(batch, s.margin)
-        y, z_known = batch["y"][inner], None
+        whole, z_known = target_of(y_hat, batch), None
+        y = whole[inner]
         count = pooling.count(inside.sum())
         if "psr_known" in batch:
             z_known = _of_latents(batch["psr_known"], seen.estimate)
@@ -85,7 +85,7 @@ class MeanObjective(nn.Module):
 
         parts = {
             "mean": average(residual.square()),
-            "latent": known_mean((seen.estimate.float() - self.latent_of(batch["y"])).square(), z_known),
+            "latent": known_mean((seen.estimate.float() - self.latent_of(whole)).square(), z_known),
             "spread": average(residual.detach().abs() * torch.exp(-spread) + spread),
             "tissue": scale * tissue_mean_loss(y_hat, y, labels, TISSUES),
         }
@@ -172,6 +172,8 @@ class MeanStage(Stage):
         self.score = "surprise" if settings.only_spread else "mse"
         self.train, self.validation_set = list(train), list(validation_set)
         self.partial = any(entry.is_partial for entry in [*train, *validation_set])
+        self.blur = {entry.key: entry.blur for entry in [*train, *validation_set]}
+        self.coarse = any(blur is not None for blur in self.blur.values())
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.latents: dict[str, Latents] = {}
         if self.whole or self.latent_scale is None:
@@ -264,6 +266,8 @@ class MeanStage(Stage):
         }
         if self.partial:
             sample["psr_known"] = images["known"][None]
+        if self.coarse:
+            sample["blur"] = turned(self.blur[entry.key], places)
         if self.whole:
             latents = self.latents[entry.key]
             at = triple(a // self.model.psr.factor for a in start)
@@ -282,7 +286,8 @@ class MeanStage(Stage):
             inside = (batch["labels"][inner] > 0).cpu().numpy()
             if self.partial:
                 inside &= batch["psr_known"][inner].cpu().numpy() > 0
-            y, y_hat, spread = (v[inner].float().cpu().numpy()[inside] for v in (batch["y"], y_hat, spread.exp()))
+            y = target_of(y_hat, batch)
+            y, y_hat, spread = (v[inner].float().cpu().numpy()[inside] for v in (y, y_hat, spread.exp()))
             error = np.abs(y_hat - y)
             some = slice(None, None, 17)
             rows.append(
@@ -362,37 +367,3 @@ def collate_whole(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]
         whole = np.pad(sample["c"], [(0, 0), *((0, n - m) for m, n in zip(shape, largest))])
         padded.append({**sample, "c": whole, "c_shape": shape})
     return collate(padded)
-
-
-def read_mean(source: str | Path, foundation: Foundation, weights: str = "ema") -> tuple[MeanConfig, PosteriorMean]:
-    """The mean network of a run of ``mean``, or of a demist bundle, and its sizes.
-
-    Raises:
-        InputError: it is neither, or was trained on other latents than ``foundation``'s.
-    """
-    if (Path(source) / "config.yaml").is_file():
-        run = Run.read(source)
-        if run.stage != "mean":
-            raise InputError(f"{source} is a run of {run.stage}; --mean takes a run of mean, or a bundle that has one.")
-        config = read_model(run.settings.model).mean
-        scale, of = read_scales(run.folder)["latent_scale"], read_scales(run.folder)["autoencoder"]
-        if of != foundation.autoencoder_hash:
-            raise InputError(f"{source} was trained on the latents of other autoencoders than {foundation.source}'s.")
-        tensors = part(run.weights(weights), "mean")
-    else:
-        from ..bundle import load_bundle
-
-        try:
-            bundle = load_bundle(str(source))
-            config, scale = bundle.config.mean, bundle.latent_scale
-            tensors = {} if config is None else bundle.demist.mean_network.state_dict()
-        except BundleError as error:
-            raise InputError(f"--mean {source} is neither a training run nor a bundle: {error}") from error
-    if config is None:
-        raise InputError(f"--mean {source} has no mean network; give a run of mean.")
-    if foundation.latent_scale is not None and not math.isclose(scale, foundation.latent_scale, rel_tol=1e-5):
-        raise InputError(f"{source} counts latents in other units than {foundation.source}; train it on that one.")
-    base = foundation.model
-    network = PosteriorMean(config, base.psr.latent_channels, base.condition.latent_channels, base.psr.factor)
-    load(network, tensors, source)
-    return config, network

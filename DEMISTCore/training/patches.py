@@ -14,6 +14,7 @@ from ..networks.config import PSR_RANGE
 from . import previews
 from .autoencoder import read_patch
 from .data import PreparedSession, augment, collate, pick, random, random_patch
+from .resolution import target_of, turned
 from .stage import Stage
 
 
@@ -29,6 +30,8 @@ class PatchStage(Stage):
     ) -> None:
         self.settings, self.train, self.validation_set = settings, train, validation_set
         self.partial = any(entry.is_partial for entry in train)
+        self.blur = {entry.key: entry.blur for entry in [*train, *validation_set]}
+        self.coarse = any(blur is not None for blur in self.blur.values())
 
     def answer(self, x: Tensor, seed: int = 0) -> Tensor:
         """PSR (B, 1, X, Y, Z) in units of the PSR range of images (B, 2, X, Y, Z)."""
@@ -44,14 +47,15 @@ class PatchStage(Stage):
         return collate([self.sample(i, random(self.settings.seed, self.name, i)) for i in indices])
 
     def sample(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """x (2, ...), y (1, ...) and, where maps are partial, known (1, ...) of sample ``i``."""
+        """Sample ``i``: x (2, ...), y (1, ...); of partial maps known (1, ...), of coarse ones blur (3, 3), too."""
         s = self.settings
         entry = self.train[pick(len(self.train), s.seed, self.name, i)]
-        sample = read_patch(
-            entry, s.patch, random_patch(entry, s.patch, rng), s.flip and rng.random() < 0.5, with_known=self.partial
-        )
+        start = random_patch(entry, s.patch, rng)
+        flip = bool(s.flip and rng.random() < 0.5)
+        sample = read_patch(entry, s.patch, start, flip, with_known=self.partial)
         known = {"known": sample["known"]} if self.partial else {}
-        return {"x": augment(sample["x"], s.augment, rng), "y": sample["y"], **known}
+        blur = {"blur": turned(self.blur[entry.key], flip=flip)} if self.coarse else {}
+        return {"x": augment(sample["x"], s.augment, rng), "y": sample["y"], **known, **blur}
 
     def fixed_patches(self) -> list[dict[str, Tensor]]:
         """The same patches of held-out subjects at every validation, one a batch."""
@@ -60,14 +64,16 @@ class PatchStage(Stage):
         for i in range(s.validation_patches):
             entry = entries[i % len(entries)]
             start = random_patch(entry, s.patch, random(0, "validation", i))
-            patches.append(collate([read_patch(entry, s.patch, start, False)]))
+            blur = {"blur": turned(self.blur[entry.key])} if self.coarse else {}
+            patches.append(collate([read_patch(entry, s.patch, start, False) | blur]))
         return patches
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Error inside the brain on fixed patches of held-out subjects."""
         errors = []
         for i, batch in enumerate(self.fixed_patches()):
-            error = (self.answer(batch["x"].to(device), i).float().cpu() - batch["y"])[batch["brain"] > 0]
+            y_hat = self.answer(batch["x"].to(device), i).float().cpu()
+            error = (y_hat - target_of(y_hat, batch))[batch["brain"] > 0]
             errors.append((float(error.square().mean()), float(error.abs().mean())))
         mse, mae = np.mean(errors, axis=0)
         return {"psnr": float(-10 * np.log10(mse)), "mae": float(mae)}

@@ -17,6 +17,7 @@ from .autoencoder import judged
 from .data import PreparedSession
 from .patches import PatchStage
 from .regression import check_unet
+from .resolution import target_of
 
 if TYPE_CHECKING:
     from .stages.pix2pix import Pix2pixSettings
@@ -36,7 +37,7 @@ class GeneratorObjective(nn.Module):
         """Losses of a batch: x (B, 2, X, Y, Z), y (B, 1, X, Y, Z) in units of the PSR range; ``known``: where y is."""
         x, y, known = batch["x"], batch["y"], batch.get("known")
         y_hat = self.network(x).float()
-        parts = {"l1": known_mean((y_hat - y).abs(), known)}
+        parts = {"l1": known_mean((y_hat - target_of(y_hat, batch)).abs(), known)}
         loss = parts["l1"]
         if progress >= self.begin:
             pair = torch.cat([x, judged(y_hat, y, known)], 1)

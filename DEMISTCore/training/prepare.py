@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FORMAT = 1  # raise when what the cache holds of a complete truth changes
-_MEASURED_FORMAT = 1  # likewise, of a measured map
+_MEASURED_FORMAT = 2  # likewise, of a measured map
 _PLACES = 8192
 #: Settings that concern measured maps alone.
 _OF_MEASURED = ("psr_zeros", "already_aligned")
@@ -217,6 +217,7 @@ def _psr(
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
     """PSR (float16) and where it is known (uint8; None: in all of the brain) on the model grid; what is told of it."""
     from ..measured import filled, is_complete, read_measured
+    from ..measured.resolution import blur_of
 
     measured = read_measured(session.psr, settings.psr_zeros)
     warnings, placed, motion = list(measured.notes), None, None
@@ -233,12 +234,14 @@ def _psr(
             f"{session.psr} {what}, and {LEAST_COVERAGE:.0%} is the least to learn from; check that it "
             "is this session's map and lies in its T1w's space, or leave it out."
         )
+    blur = None if is_complete(session.psr) else blur_of(measured.psr.affine, motion, prepared.grid)
     told = {
         "units": measured.units,
         "units_by": measured.units_by,
         "coverage": coverage,
         **measured.counts,
         "registration": placed and placed.to_dict(),
+        "blur": blur if blur is None else np.round(blur, 4).tolist(),
         "warnings": warnings,
     }
     if np.array_equal(covered, inside):

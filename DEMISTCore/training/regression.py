@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..losses import known_mean
 from .data import PreparedSession
 from .patches import PatchStage
+from .resolution import target_of
 
 if TYPE_CHECKING:
     from .stages.regression import RegressionSettings
@@ -28,7 +29,8 @@ class RegressionObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Loss of a batch: x (B, 2, X, Y, Z), y (B, 1, X, Y, Z) in units of the PSR range; ``known``: where y is."""
-        return {"loss": known_mean((self.network(batch["x"]).float() - batch["y"]).abs(), batch.get("known"))}
+        y_hat = self.network(batch["x"]).float()
+        return {"loss": known_mean((y_hat - target_of(y_hat, batch)).abs(), batch.get("known"))}
 
     def rehearse(self, batch: dict[str, Tensor], progress: float) -> None:
         """What :meth:`forward` takes from the other samples of a step: how much of the maps is known."""

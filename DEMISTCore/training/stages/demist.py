@@ -63,7 +63,7 @@ class Demist(Kind):
     def build(self, task: Task) -> Stage:
         """See :class:`DEMISTCore.training.demist.DemistStage`."""
         from ..demist import DemistStage
-        from ..mean import read_mean
+        from ..mean_given import read_mean
 
         source = task.run.mean_source
         mean = read_mean(source, task.base) if source is not None else None
