@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,6 +196,45 @@ def test_a_bundle_with_another_scale_makes_the_same_maps_times_it(calibrated_bun
     assert best_factor([(entry, y / 1.1)]) == pytest.approx(1.1, rel=1e-3)
     with pytest.raises(InputError, match="no scanner"):
         best_factor([(entry, y / 10)])
+
+
+def test_coarse_maps_are_sharpened_by_the_mean_before_they_are_encoded(tiny_mean_bundle, source, tmp_path):
+    from DEMISTCore.devices import pick_device, pick_dtype
+    from DEMISTCore.networks.knowledge import describe
+    from DEMISTCore.training.finetune import predicted
+    from DEMISTCore.training.foundation import bundle_foundation
+    from DEMISTCore.training.latents import encode_cohort
+    from DEMISTCore.training.mean import known_of
+    from DEMISTCore.training.resolution import as_measured
+    from DEMISTCore.training.sharpen import sharpened
+
+    make_lab(source, tmp_path / "lab", replace(STILL, slices=3, thickness=10.0))
+    settings = resolve("demist", "tiny", [*SMALL, "preprocess.spacing=4", "flip=false"])
+    entries = prepare.prepare_cohort(data.index(tmp_path / "lab")[:2], settings, tmp_path / "cache")
+    [entry, other] = entries
+    x = np.asarray(entry.x, np.float32)
+    described = describe(x, (x != 0).any(0), 4.0)  # as at the time of use: by the true voxel size
+    np.testing.assert_array_equal(known_of(entry)[: described.size], described)
+    assert np.diag(entry.blur)[2] == pytest.approx((2.5**2 - 1) / (8 * np.log(2)) + 2.5**2 / 6, abs=0.01)
+    bundle = load_bundle(tiny_mean_bundle)
+    device = pick_device("cpu")
+    own = predicted(bundle, entry, device, pick_dtype(device, "fp32"))
+    # A map that is just what its scan would see of the network's own is replaced by that.
+    np.save(entry.folder / "y.npy", np.where(np.asarray(entry.labels) > 0, as_measured(own, entry.blur), 0))
+    foundation = bundle_foundation(bundle.base.folder)
+    [sharp, second] = sharpened(entries, bundle.demist.mean_network, foundation, settings)
+    inside = np.asarray(entry.labels) > 0
+    assert inside.any()
+    np.testing.assert_allclose(np.asarray(sharp.y)[inside], own[inside], atol=2e-4)
+    assert np.abs(own - np.asarray(entry.y))[inside].max() > 2e-3
+    assert sharp.blur is None
+    assert (second.name, second.key == other.key) == (other.name, False)
+    # Its latents are its own, not those of the coarse map.
+    [coarse_z], [sharp_z] = (encode_cohort([one], foundation, settings, tmp_path / "cache") for one in (entry, sharp))
+    assert np.abs(np.asarray(coarse_z.z, np.float32) - sharp_z.z).max() > 0
+    # A sharp map is left alone.
+    [whole] = prepare.prepare_cohort(data.index(source)[:1], settings, tmp_path / "cache")
+    assert sharpened([whole], bundle.demist.mean_network, foundation, settings) == [whole]
 
 
 @pytest.mark.parametrize(("people", "held_out"), [(3, 1), (17, 2), (18, 9), (20, 9), (40, 13)])

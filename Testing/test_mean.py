@@ -698,7 +698,7 @@ def test_a_calibrated_bundle_is_the_same_model_with_error_bars(runs, calibrated)
     assert 0.9 in after.calibration.levels
     assert after.info["uncertainty"]["sessions"] == 10
     # What is typical comes from the training's scans: they are about one away from their own mean.
-    described = [np.load(f) for f in (runs[1] / "cache").glob("prepared/*/*/described.npy")]
+    described = [np.load(f) for f in (runs[1] / "cache").glob("prepared/*/*/description.npy")]
     distances = [after.typical.distance(d) for d in described]
     assert np.sqrt(np.mean(np.square(distances))) < 1.1
     assert after.typical.distance(described[0] + 1) > 2 * max(distances)

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from DEMISTCore import metrics
-from DEMISTCore.bundle import load_bundle
+from DEMISTCore.bundle import Bundle, load_bundle
 from DEMISTCore.files import write_json
 from DEMISTCore.labels import GREY, WHITE
 from DEMISTCore.simulate.anatomy import TEMPLATE, list_anatomies, load_anatomy
@@ -91,6 +91,7 @@ def main() -> int:
     cache = args.out / "cache"
     judged = [prepare_cohort([s for s in index(root) if s.subject in test], settings, cache) for root in (whole, slabs)]
     pairs = list(zip(*judged, strict=True))
+    remember(bundle, args.out / "maps")
     rows = judge(pairs, "as shipped", "none", 0, 0, args.out, partial(by_bundle, args.init))
     for count in args.people:
         for draw in range(args.draws if count < len(pool) else 1):
@@ -106,6 +107,22 @@ def main() -> int:
                     rows += judge(pairs, way, maps, count, draw, args.out, make)
                     write(rows, args.out)
     return 0
+
+
+def remember(bundle: Bundle, folder: Path) -> None:
+    """Let every fine-tuning find the shipped model's maps of people in ``folder``: they are the same each time."""
+    from DEMISTCore.training import finetune as module
+    from DEMISTCore.training.arrays import kept
+
+    folder.mkdir(parents=True, exist_ok=True)
+    predicted = module.predicted
+
+    def found(model: Bundle, entry: PreparedSession, *on: Any) -> np.ndarray:
+        if model.hash != bundle.hash:
+            return predicted(model, entry, *on)
+        return kept(folder / f"{entry.key}.npy", lambda: predicted(model, entry, *on))
+
+    module.predicted = found
 
 
 def simulate(args: argparse.Namespace) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ DESCRIPTION_WIDTH = 2 * len(_QUANTILES) + 2 * _BINS + 6 + 1
 KNOWN_WIDTH = DESCRIPTION_WIDTH + PROTOCOL_WIDTH
 
 
-def describe(x: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> np.ndarray:
+def describe(x: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
     """Numbers that describe a normalized pair of images as a whole, float32 (DESCRIPTION_WIDTH,).
 
     Args:

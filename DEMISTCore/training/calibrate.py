@@ -29,6 +29,7 @@ from ..uncertainty import Case, evaluate_calibration, fit_calibration
 from ..uncertainty.typical import Typical
 from . import data
 from .groups import PreprocessSettings, Settings
+from .mean import DESCRIPTION
 from .prepare import prepare_cohort
 
 log = logging.getLogger(__name__)
@@ -156,12 +157,12 @@ def _anatomy(psr: Path) -> str | None:
 
 def _describe(entry: data.PreparedSession) -> np.ndarray:
     x = np.asarray(entry.x, np.float32)
-    return describe(x, (x != 0).any(0))
+    return describe(x, (x != 0).any(0), entry.spacing)
 
 
 def _descriptions(cache: str | Path) -> np.ndarray:
     """Of every scan that training has prepared in a cache folder."""
-    files = sorted(Path(cache).glob("prepared/*/*/described.npy"))
+    files = sorted(Path(cache).glob(f"prepared/*/*/{DESCRIPTION}"))
     if len(files) < 3:
         raise InputError(f"{cache} holds no descriptions of training scans; give the cache of the mean's training.")
     return np.stack([np.load(file) for file in files])

@@ -183,6 +183,7 @@ class PreparedSession:
     session: str
     folder: Path
     key: str
+    map: str = "y.npy"  # another file in the folder: a sharper guess of a coarse map (:mod:`.sharpen`)
 
     @property
     def name(self) -> str:
@@ -197,7 +198,7 @@ class PreparedSession:
     @property
     def y(self) -> np.ndarray:
         """PSR as a fraction: float16 (X, Y, Z). Where it is unknown a guess, see :func:`DEMISTCore.measured.filled`."""
-        return mapped(self.folder / "y.npy")
+        return mapped(self.folder / self.map)
 
     @property
     def is_partial(self) -> bool:
@@ -217,8 +218,15 @@ class PreparedSession:
         return float(self.meta["psr"]["coverage"]) if self.is_partial else 1.0
 
     @property
+    def spacing(self) -> float:
+        """Voxel size, mm."""
+        return float(np.linalg.norm(np.asarray(self.meta["affine"])[:3, 0]))
+
+    @property
     def blur(self) -> np.ndarray | None:
         """How much coarser than this grid the PSR map is (:mod:`.resolution`): a covariance (3, 3), voxels, or None."""
+        if self.map != "y.npy":
+            return None
         blur = self.meta.get("psr", {}).get("blur")
         return None if blur is None else np.asarray(blur, np.float64)
 

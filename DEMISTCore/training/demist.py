@@ -34,6 +34,7 @@ from .latents import Crop, Latents, check_crop, draw_crop, draw_time, encode_coh
 from .local import wide_of
 from .loop import frozen_hash
 from .mean import collate_whole, known_of, see, without_protocol
+from .sharpen import sharpened
 from .stage import Stage
 from .stages.demist import DemistSettings
 from .warp import wide_at
@@ -138,6 +139,8 @@ class DemistStage(Stage):
         self.schedule = NoiseSchedule(**settings.schedule, prediction=self.model.backbone.prediction)
         self.latent_scale, self.condition_scale = foundation.latent_scale, foundation.condition_scale
         self.autoencoder_hash, self.psr_range = foundation.autoencoder_hash, foundation.psr_range
+        if mean is not None:
+            train, validation_set = (sharpened(some, mean[1], foundation, settings) for some in (train, validation_set))
         latents = encode_cohort([*train, *validation_set], foundation, settings, cache)
         self.train, self.validation_set = latents[: len(train)], latents[len(train) :]
         self.partial = any(entry.is_partial for entry in train)

@@ -84,7 +84,7 @@ def encode_cohort(
         entry = latents.prepared
         flips = (False, True) if settings.flip else (False,)
         with new_entry(latents.folder) as temporary:
-            status = (entry.folder / "y.npy").stat()
+            status = (entry.folder / entry.map).stat()
             same = done.get((status.st_dev, status.st_ino))
             if same is not None:
                 _link(same, temporary / "z.npy")

@@ -47,6 +47,9 @@ from .resolution import target_of, turned
 from .stage import Stage
 from .stages.mean import MeanSettings
 
+#: Beside a prepared scan: what :func:`DEMISTCore.networks.knowledge.describe` says of it.
+DESCRIPTION = "description.npy"
+
 
 class MeanObjective(nn.Module):
     """The network and its losses.
@@ -337,9 +340,9 @@ def known_of(entry: PreparedSession) -> np.ndarray:
 
     def make() -> np.ndarray:
         x = np.asarray(entry.x, np.float32)
-        return describe(x, (x != 0).any(0))
+        return describe(x, (x != 0).any(0), entry.spacing)
 
-    described = kept(entry.folder / "described.npy", make)
+    described = kept(entry.folder / DESCRIPTION, make)
     t1w, flair = entry.meta["inputs"][:2]
     return np.concatenate([described, read_protocol(t1w, flair)[0]])
 
