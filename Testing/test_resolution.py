@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from DEMISTCore.measured import read_measured
 from DEMISTCore.measured.resolution import blur_of
 from DEMISTCore.simulate.lab import Scan, measure
-from DEMISTCore.training.resolution import as_measured, seen_coarsely, sharp_target, turned
+from DEMISTCore.training.resolution import as_measured, seen_coarsely, sharp_target, sharp_truth, turned
 from DEMISTCore.volume import Grid, Volume
 
 FWHM2 = 8 * np.log(2)
@@ -103,6 +103,22 @@ def test_what_is_learnt_of_a_coarse_map_is_sharp(brain):
     # Sharp maps are their own target.
     none = torch.zeros(1, 3, 3)
     torch.testing.assert_close(sharp_target(torch.rand_like(y), y, x, none), y)
+
+
+def test_errors_of_regions_do_not_change_by_the_resolution_of_the_truth(brain):
+    psr, labels = brain
+    inside = labels > 0
+    blur = np.diag([0.5, 0.5, 8.5])
+    made = np.where(inside, psr.array * np.where(labels == 3, np.float32(1.1), 1) + 0.002, 0).astype(np.float32)
+    coarse = np.where(inside, as_measured(psr.array, blur), 0)
+    truth = sharp_truth(made, coarse, blur)
+    for tissue, error in ((3, 0.1 * 0.12 + 0.002), (2, 0.002)):
+        where = ndimage.binary_erosion(labels == tissue, iterations=1 if tissue == 2 else 6)
+        assert (made - truth)[where].mean() == pytest.approx(error, abs=0.003)
+    white = labels == 3
+    assert (made - truth)[white].mean() == pytest.approx(0.014, abs=0.0015)
+    assert (made - coarse)[white].mean() > 0.018  # by partial volume
+    assert sharp_truth(made, coarse, None) is coarse
 
 
 def test_the_blur_turns_with_the_crop():

@@ -31,6 +31,7 @@ from . import data
 from .groups import PreprocessSettings, Settings
 from .mean import DESCRIPTION
 from .prepare import prepare_cohort
+from .resolution import sharp_truth
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def calibrate(
     def cases(folder: str | Path) -> Iterator[Case]:
         for entry in prepared[str(folder)]:
             mean = _mean(bundle, entry, where, dtype)
-            truth, labels = np.asarray(entry.y, np.float32), np.asarray(entry.labels)
+            truth, labels = sharp_truth(mean.psr, np.asarray(entry.y, np.float32), entry.blur), np.asarray(entry.labels)
             inside, voxel_ml = (np.asarray(entry.x) != 0).any(0), bundle.spacing**3 / 1000
             inside &= np.asarray(entry.known) > 0
             distance, person = typical.distance(mean.described), f"{folder} {entry.subject}"

@@ -81,6 +81,15 @@ def as_measured(psr: np.ndarray, blur: np.ndarray | None) -> np.ndarray:
     return seen[0, 0].numpy()
 
 
+def sharp_truth(psr: np.ndarray, y: np.ndarray, blur: np.ndarray | None) -> np.ndarray:
+    """A whole measured map as sharp as the model's ``psr``, both (X, Y, Z): :func:`sharp_target` without tensors.
+
+    What is left between the two is what their blurred selves differ by: errors of means over regions are all there,
+    those of single voxels only as far as the scan could see them.
+    """
+    return y if blur is None else y + psr - as_measured(psr, blur)
+
+
 def turned(blur: np.ndarray | None, places: np.ndarray | None = None, flip: bool = False) -> np.ndarray:
     """The covariance in a crop that was warped or flipped left-right, float32 (3, 3); 0 for a map as fine as the grid.
 
