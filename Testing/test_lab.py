@@ -26,7 +26,8 @@ from DEMISTCore.simulate import lab as simulated_lab
 from DEMISTCore.simulate.lab import HARMLESS, PLANTED, TROUBLES, Scan, make_lab, psr_of
 from DEMISTCore.training import data, prepare
 from DEMISTCore.training.check import check
-from DEMISTCore.training.finetune import _people, best_factor, finetune, with_scale
+from DEMISTCore.training.finetune import _compare, _people, best_factor, finetune, with_scale
+from DEMISTCore.training.finetune import told as report_of
 from DEMISTCore.training.settings import resolve
 from DEMISTCore.volume import Volume
 
@@ -237,6 +238,27 @@ def test_coarse_maps_are_sharpened_by_the_mean_before_they_are_encoded(tiny_mean
     assert sharpened([whole], bundle.demist.mean_network, foundation, settings) == [whole]
 
 
+def test_a_training_that_loses_against_the_factor_says_so(caplog):
+    words = {"level": "streams", "people": 10, "trained": 9, "held_out": 1}
+    good, bad = ({"psnr": psnr, "mae": 0.006, "scale_error_percent": 3.0} for psnr in (28.0, 27.5))
+    words |= {"metrics_before": bad, "metrics_scaled": good, "metrics_after": bad}
+    _compare(words)
+    [record] = caplog.records
+    assert "On 1 people held out the factor alone does better (PSNR 28.00 dB, after training 27.50" in record.message
+    lines = report_of(words, Path("mine")).splitlines()
+    assert lines[0].split() == ["on", "people", "held", "out", "before", "scaled", "after"]
+    assert lines[1].split() == ["PSNR", "(dB)", "27.50", "28.00", "27.50"]
+    caplog.clear()
+    for other in (
+        {"metrics_after": good},
+        {"level": "scale"},
+        {"trained": 10},
+    ):  # no worse; nothing else; nobody held out
+        _compare(words | other)
+    assert not caplog.records
+    assert report_of(words | {"trained": 10}, Path("mine")).startswith("on all people")
+
+
 @pytest.mark.parametrize(("people", "held_out"), [(3, 1), (17, 2), (18, 9), (20, 9), (40, 13)])
 def test_enough_people_are_held_out_to_measure_the_errors(people, held_out):
     entries = [SimpleNamespace(subject=f"sub-{i:02d}", name=f"sub-{i:02d}") for i in range(people)]
@@ -329,6 +351,10 @@ def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, mon
         assert len(listed["trained"]) == (told["trained"] if name == "mine" else 0)
         assert len(listed["trained"]) + len(listed["held_out"]) == told["people"]
         assert abs(told["metrics_after"]["scale_error_percent"]) < abs(told["metrics_before"]["scale_error_percent"])
+        # One factor is what the level scale does, and what the streams are compared with.
+        if name == "scaled":
+            assert told["metrics_scaled"] == pytest.approx(told["metrics_after"], rel=1e-3, abs=1e-3)
+        assert ("| scaled |" in bundle.card) == (name == "mine")
     assert (tmp_path / "psr.nii.gz").is_file()
     # The same folder again is refused before anything is done.
     assert run_cli(train.main, ["finetune", "--data", "my-data", "--out", "runs/mine", *here]) == 2

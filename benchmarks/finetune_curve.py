@@ -12,7 +12,8 @@ are never drawn. Three ways to use them, each within the same minutes (the scale
 - regression: a U-Net from nothing (`train regression`).
 
 Judged on test people's whole maps, inside the slab that a measurement of theirs would have covered and outside it:
-PSNR, means of white and grey matter, share of voxels in their 90 % interval. With ``--whole`` streams are also trained
+PSNR, the same after each person's own best factor (people differ in their PSR more than scans tell), means of white and
+grey matter, share of voxels in their 90 % interval. With ``--whole`` streams are also trained
 on the same people's whole maps. What is there already is not computed again.
 """
 
@@ -51,7 +52,10 @@ from DEMISTCore.training.start import start
 SCALE = 0.85
 #: Voxels around the slab that count neither as inside nor as outside.
 RIM = 6.0
-COLUMNS = ("way", "maps", "people", "draw", "subject", "where", "psnr", "white_percent", "grey_percent", "in_90")
+COLUMNS = (
+    *("way", "maps", "people", "draw", "subject", "where"),
+    *("psnr", "psnr_level", "white_percent", "grey_percent", "in_90"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -243,10 +247,11 @@ def judge(
     out: Path,
     make: Make,
 ) -> list[dict[str, Any]]:
-    """Rows of all test people; read if they are there."""
+    """Rows of all test people; read if they are there with all columns."""
     kept = out / "rows" / f"{way}-{maps}-{people:02d}-{draw}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text())
+    rows = json.loads(kept.read_text()) if kept.is_file() else []
+    if rows and set(rows[0]) == set(COLUMNS):
+        return rows
     rows = []
     for whole, slab in pairs:
         psr, interval = make(whole)
@@ -279,8 +284,14 @@ def places(whole: PreparedSession, slab: PreparedSession) -> Iterator[tuple[str,
 def measured(
     psr: np.ndarray, interval: np.ndarray | None, y: np.ndarray, labels: np.ndarray, where: np.ndarray
 ) -> dict[str, float | None]:
-    """PSNR (dB), bias of the means of white and grey matter (percent), share of voxels inside their 90 % interval."""
-    row: dict[str, float | None] = {"psnr": metrics.psnr(psr, y, where)}
+    """PSNR (dB), as it is and after the best factor; bias of the means of white and grey matter (percent); share of
+    voxels inside their 90 % interval."""
+    p = psr[where].astype(np.float64)
+    level = np.float32((p @ y[where]) / (p @ p))
+    row: dict[str, float | None] = {
+        "psnr": metrics.psnr(psr, y, where),
+        "psnr_level": metrics.psnr(psr * level, y, where),
+    }
     for name, label in (("white_percent", WHITE), ("grey_percent", GREY)):
         tissue = where & (labels == label)
         row[name] = 100 * float(psr[tissue].mean() / y[tissue].mean() - 1) if tissue.any() else None
@@ -295,8 +306,8 @@ def write(rows: Sequence[dict[str, Any]], out: Path) -> None:
         table.writeheader()
         table.writerows(rows)
     lines = [
-        "| way | maps | people | where | PSNR (dB) | white (%) | grey (%) | in 90 % |",
-        "|---|---|---|---|---|---|---|---|",
+        "| way | maps | people | where | PSNR (dB) | own factor (dB) | white (%) | grey (%) | in 90 % |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     keys = list(dict.fromkeys((r["way"], r["maps"], r["people"], r["where"]) for r in rows))
     for key in keys:
@@ -304,6 +315,7 @@ def write(rows: Sequence[dict[str, Any]], out: Path) -> None:
         cells = []
         for name, form in (
             ("psnr", "{:.2f}"),
+            ("psnr_level", "{:.2f}"),
             ("white_percent", "{:+.1f}"),
             ("grey_percent", "{:+.1f}"),
             ("in_90", "{:.2f}"),

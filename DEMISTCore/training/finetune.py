@@ -129,9 +129,11 @@ def finetune(
         "factor": round(factor, 4),
         "level": level,
         "metrics_before": judge(before),
+        "metrics_scaled": judge([(entry, psr * np.float32(factor)) for entry, psr in before]),
         "calibrated_on": 0,
     }
     words["metrics_after"] = judge([(entry, predict(model, entry)) for entry in _told(validation_set, "after")])
+    _compare(words)
     final = model.folder
     if bundle.config.mean is not None and len({e.subject for e in to_fit}) >= _PEOPLE:
         from .calibrate import calibrate
@@ -160,14 +162,28 @@ def finetune(
     return words
 
 
+def _compare(words: dict[str, Any]) -> None:
+    """A warning where people held out say that the training has lost against the factor alone."""
+    scaled, after = words["metrics_scaled"]["psnr"], words["metrics_after"]["psnr"]
+    if words["level"] != "scale" and words["trained"] < words["people"] and after < scaled:
+        log.warning(
+            "On %d people held out the factor alone does better (PSNR %.2f dB, after training %.2f dB): use --level "
+            "scale, or train longer or on more people.",
+            words["held_out"],
+            scaled,
+            after,
+        )
+
+
 def told(words: dict[str, Any], target: Path) -> str:
     """The result in a few lines."""
-    before, after = words["metrics_before"], words["metrics_after"]
+    steps = ("before", "after") if words["level"] == "scale" else ("before", "scaled", "after")
     return "\n".join(
         [
-            f"{'on people held out' if words['held_out'] else 'on all people':<24}{'before':>10}{'after':>10}",
+            f"{'on people held out' if words['trained'] < words['people'] else 'on all people':<24}"
+            + "".join(f"{s:>10}" for s in steps),
             *(
-                f"{name:<24}{before[key]:>10.{digits}f}{after[key]:>10.{digits}f}"
+                f"{name:<24}" + "".join(f"{words[f'metrics_{s}'][key]:>10.{digits}f}" for s in steps)
                 for key, name, digits in (
                     ("psnr", "PSNR (dB)", 2),
                     ("mae", "MAE", 4),

@@ -68,7 +68,15 @@ def _card(
     kinds = " and ".join(sorted({one["units"] for one in facts}))
     moved = [one["registration"]["moved_mm"] for one in facts if one.get("registration")]
     placed = f", registered to the T1w over {np.mean(moved):.1f} mm (at most {max(moved):.1f})" if moved else ""
-    before, after = words["metrics_before"], words["metrics_after"]
+    steps = ("before", "after") if level == "scale" else ("before", "scaled", "after")
+    rows = [
+        f"| {name} | " + " | ".join(f"{words[f'metrics_{step}'][key]:.{digits}f}" for step in steps) + " |"
+        for name, key, digits in (
+            ("PSNR (dB, range 0.2)", "psnr", 2),
+            ("MAE (PSR)", "mae", 4),
+            ("scale error (%)", "scale_error_percent", 1),
+        )
+    ]
     judged = "people held out" if words["held_out"] and words["trained"] < words["people"] else "the training itself"
     intervals = (
         f"calibrated on {words['calibrated_on']} people who had no part in training"
@@ -94,11 +102,9 @@ def _card(
         "",
         f"On {judged}, where PSR was measured; mean over people.",
         "",
-        "| | before | after |",
-        "|---|---|---|",
-        f"| PSNR (dB, range 0.2) | {before['psnr']:.2f} | {after['psnr']:.2f} |",
-        f"| MAE (PSR) | {before['mae']:.4f} | {after['mae']:.4f} |",
-        f"| scale error (%) | {before['scale_error_percent']:.1f} | {after['scale_error_percent']:.1f} |",
+        f"| | {' | '.join(steps)} |",
+        "|---" * (1 + len(steps)) + "|",
+        *rows,
         "",
         f"All maps were first multiplied by {words['factor']:.3f}. Intervals: {intervals}.",
         "",
