@@ -28,6 +28,8 @@ from DEMISTCore.training import data, prepare
 from DEMISTCore.training.check import check
 from DEMISTCore.training.finetune import _compare, _people, best_factor, finetune, with_scale
 from DEMISTCore.training.finetune import told as report_of
+from DEMISTCore.training.finetune_scale import own_factors
+from DEMISTCore.training.levels import common_levels, levelled, read_levels
 from DEMISTCore.training.settings import resolve
 from DEMISTCore.volume import Volume
 
@@ -238,6 +240,33 @@ def test_coarse_maps_are_sharpened_by_the_mean_before_they_are_encoded(tiny_mean
     assert sharpened([whole], bundle.demist.mean_network, foundation, settings) == [whole]
 
 
+def test_people_are_brought_to_one_level_before_networks_learn(source, tmp_path):
+    settings = resolve("demist", "tiny", [*SMALL, "preprocess.spacing=4"])
+    entries = prepare.prepare_cohort(data.index(source)[:3], settings, tmp_path / "cache")
+    own = (0.7, 0.9, 0.8)
+    pairs = [(entry, np.asarray(entry.y, np.float32) / np.float32(factor)) for entry, factor in zip(entries, own)]
+    factors = own_factors(pairs)
+    assert list(factors.values()) == pytest.approx(own, rel=2e-3)
+    factor = best_factor(pairs)
+    assert factor == pytest.approx(0.8, rel=2e-3)  # the median
+    (tmp_path / "levels.json").write_text(json.dumps(common_levels(factors, factor)))
+    levels = read_levels(tmp_path / "levels.json")
+    brought = levelled(entries, levels)
+    for entry, new, (_, psr) in zip(entries, brought, pairs):
+        np.testing.assert_allclose(new.y, 0.8 * psr, rtol=4e-3, atol=1e-4)
+        assert (new.name, new.key == entry.key) == (entry.name, levels[entry.subject] == 1)
+        assert new.blur is entry.blur is None
+    again = own_factors([(new, psr) for new, (_, psr) in zip(brought, pairs)])
+    assert list(again.values()) == pytest.approx([factor] * 3, rel=2e-3)
+    assert levelled(entries, {"sub-999": 0.5}) == entries
+    for wrong in ("[1, 2]", '{"sub-001": "much"}', '{"sub-001": 0}', "{", '{"sub-001": true}'):
+        (tmp_path / "wrong.json").write_text(wrong)
+        with pytest.raises(InputError, match=r"wrong\.json"):
+            read_levels(tmp_path / "wrong.json")
+    with pytest.raises(InputError, match="nowhere"):
+        read_levels(tmp_path / "nowhere.json")
+
+
 def test_a_training_that_loses_against_the_factor_says_so(caplog):
     words = {"level": "streams", "people": 10, "trained": 9, "held_out": 1}
     good, bad = ({"psnr": psnr, "mae": 0.006, "scale_error_percent": 3.0} for psnr in (28.0, 27.5))
@@ -351,10 +380,17 @@ def test_the_page_leads_from_a_folder_to_a_bundle(shipped, source, tmp_path, mon
         assert len(listed["trained"]) == (told["trained"] if name == "mine" else 0)
         assert len(listed["trained"]) + len(listed["held_out"]) == told["people"]
         assert abs(told["metrics_after"]["scale_error_percent"]) < abs(told["metrics_before"]["scale_error_percent"])
+        run = tmp_path / "runs" / name
+        assert (run / "levels.json").is_file() == (name == "mine")
         # One factor is what the level scale does, and what the streams are compared with.
         if name == "scaled":
             assert told["metrics_scaled"] == pytest.approx(told["metrics_after"], rel=1e-3, abs=1e-3)
         assert ("| scaled |" in bundle.card) == (name == "mine")
+    levels = json.loads((tmp_path / "runs/mine/levels.json").read_text(encoding="utf-8"))
+    assert len(levels) == len(TROUBLES) + 2
+    for stage in ("mean", "demist"):
+        config = (tmp_path / "runs/mine" / stage / "config.yaml").read_text(encoding="utf-8")
+        assert str(tmp_path / "runs/mine/levels.json") in config
     assert (tmp_path / "psr.nii.gz").is_file()
     # The same folder again is refused before anything is done.
     assert run_cli(train.main, ["finetune", "--data", "my-data", "--out", "runs/mine", *here]) == 2

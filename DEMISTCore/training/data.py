@@ -172,6 +172,10 @@ def subject_name(name: str) -> str:
     return name if name.startswith("sub-") else f"sub-{name}"
 
 
+#: How files with sharpened maps are called.
+SHARP = "sharp-"
+
+
 # --- prepared sessions -----------------------------------------------------------------------------------------------
 
 
@@ -183,7 +187,7 @@ class PreparedSession:
     session: str
     folder: Path
     key: str
-    map: str = "y.npy"  # another file in the folder: a sharper guess of a coarse map (:mod:`.sharpen`)
+    map: str = "y.npy"  # or another file in the folder: on a common level (:mod:`.levels`), sharpened (:mod:`.sharpen`)
 
     @property
     def name(self) -> str:
@@ -225,7 +229,7 @@ class PreparedSession:
     @property
     def blur(self) -> np.ndarray | None:
         """How much coarser than this grid the PSR map is (:mod:`.resolution`): a covariance (3, 3), voxels, or None."""
-        if self.map != "y.npy":
+        if self.map.startswith(SHARP):
             return None
         blur = self.meta.get("psr", {}).get("blur")
         return None if blur is None else np.asarray(blur, np.float64)

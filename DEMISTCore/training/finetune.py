@@ -25,13 +25,15 @@ from ..uncertainty.conformal import subjects_needed
 from . import data
 from .check import PAGE, check, summary
 from .finetune_publish import publish
-from .finetune_scale import base_of, best_factor, copy_base, judge, predicted, with_scale
+from .finetune_scale import base_of, best_factor, copy_base, judge, own_factors, predicted, with_scale
 from .groups import Settings
+from .levels import common_levels
 from .settings import resolve, write_yaml
 
 log = logging.getLogger(__name__)
 
 LEVELS = ("scale", "streams", "decoder")
+LEVELS_FILE = "levels.json"
 #: Scans are prepared as synthesis prepares a patient's, whose maps are what the model is for.
 AS_SYNTHESIS = ("preprocess.register=true", "preprocess.brain_mask=none")
 #: Errors can be measured on so many people; from twice as many on, so many at least are held out of the training.
@@ -121,6 +123,10 @@ def finetune(
     scaled = with_scale(bundle, factor, out / "scaled" / out.name)
     model = scaled
     if level != "scale":
+        if not any(word.startswith("levels=") for word in common):
+            levels = common_levels(own_factors([*before, *at]), factor)
+            write_json(out / LEVELS_FILE, levels)
+            common.append(f"levels={(out / LEVELS_FILE).absolute()}")
         model = _train(root, out, scaled, level, settings, common, own, train, validation_set, cache, licence, measured)
     words = {
         "people": len({e.subject for e in entries}),

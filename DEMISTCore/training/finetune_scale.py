@@ -33,13 +33,11 @@ def predicted(bundle: Bundle, entry: data.PreparedSession, device: Any, dtype: A
     return np.asarray(psr, np.float32)
 
 
-def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> float:
-    """The median over people of what brings their maps closest to the truth, sum(p y) / sum(p p), where it is known.
+def own_factors(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> dict[str, float]:
+    """By person, what brings the maps closest to the truth, sum(p y) / sum(p p), where it is known.
 
     A coarse map is compared with the bundle's, seen as coarsely (:mod:`.resolution`). Maps are (X, Y, Z) fractions.
-
-    Raises:
-        InputError: it is no scanner's factor.
+    People of whom the bundle makes empty maps have no factor.
     """
     factors: dict[str, list[float]] = {}
     for entry, psr in pairs:
@@ -49,9 +47,19 @@ def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> flo
         power = float(p @ p)
         if power > 0:
             factors.setdefault(entry.subject, []).append(float(p @ y) / power)
+    return {name: float(np.mean(own)) for name, own in factors.items()}
+
+
+def best_factor(pairs: Sequence[tuple[data.PreparedSession, np.ndarray]]) -> float:
+    """The median over people of :func:`own_factors`; maps are (X, Y, Z) fractions.
+
+    Raises:
+        InputError: it is no scanner's factor.
+    """
+    factors = own_factors(pairs)
     if not factors:
         raise InputError("The bundle makes empty maps of these scans; look at them (check.html).")
-    factor = float(np.median([np.mean(own) for own in factors.values()]))
+    factor = float(np.median(list(factors.values())))
     if not _SCALE_RANGE[0] <= factor <= _SCALE_RANGE[1]:
         raise InputError(
             f"The measured maps are {factor:.2f} times what the bundle makes of the scans, which no "

@@ -33,6 +33,7 @@ class Settings:
     validation_subjects: tuple[str, ...] = ()  # names instead of a fraction
     exclude_subjects: tuple[str, ...] = ()  # never read: the test set
     accept_alarms: bool = False  # train on maps that do not seem to lie on their scans all the same
+    levels: str | None = None  # JSON file: factors by person, for PSR, as finetune writes (:mod:`.levels`)
     bids_filter: str | None = None  # JSON file that says which images are meant, as that of BIDS Apps
     workers: int = 1  # processes that preprocess subjects
     # model and noise

@@ -12,7 +12,7 @@ from ..devices import pick_device
 from ..networks.autoencoder import encode
 from ..networks.mean import PosteriorMean
 from .arrays import kept
-from .data import PreparedSession
+from .data import SHARP, PreparedSession
 from .foundation import Foundation
 from .groups import LatentSettings
 from .loop import autocast, frozen_hash
@@ -39,7 +39,7 @@ def sharpened(
     mean.to(device).eval()
     result = {entry.key: entry for entry in entries}
     for entry in tqdm(coarse, desc="sharpen", unit="session"):
-        name = f"sharp-{mark}.npy"
+        name = f"{SHARP}{mark}-{entry.map}"
         kept(entry.folder / name, lambda entry=entry: _sharp(entry, mean, foundation, settings, device))  # type: ignore[misc]
         result[entry.key] = replace(entry, key=f"{entry.key}-{mark}", map=name)
     mean.train(training)

@@ -227,7 +227,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
     from ..measured.choice import read_filters
     from .check import stop_at_alarms
 
-    s.bids_filter = _absolute(s.bids_filter)
+    s.bids_filter, s.levels = _absolute(s.bids_filter), _absolute(s.levels)
     if run.data is None:
         raise InputError(f"{run.folder} names no data set; give --data.")
     sessions = data.index(run.data, read_filters(s.bids_filter), s.exclude_subjects)
@@ -241,6 +241,7 @@ def _assemble(run: Run, resume: bool) -> Stage:
     import torch
 
     from ..devices import pick_precision
+    from .levels import levelled, read_levels
     from .loop import check_machine
     from .prepare import prepare_cohort
 
@@ -268,6 +269,8 @@ def _assemble(run: Run, resume: bool) -> Stage:
         contexts = read_contexts(table, foundation.conditions, [*train, *validation_set])
     prepared = prepare_cohort([*train, *validation_set], s, cache)
     stop_at_alarms(prepared, s.accept_alarms)
+    if s.levels:
+        prepared = levelled(prepared, read_levels(s.levels))
     train, validation_set = prepared[: len(train)], prepared[len(train) :]
     content = _data_hash(train, validation_set, contexts)
     if resume and run.data_hash not in (None, content):
