@@ -72,7 +72,7 @@ def test_the_description_is_quantiles_and_more():
     millilitres = 8 * 4.0**3 * (mask[::2, ::2, ::2] > 0).sum() / 1000
     assert told[-1] == pytest.approx(np.log(millilitres / 1200), abs=1e-5)
     with pytest.raises(ValueError, match="empty"):
-        describe(x, np.zeros_like(mask))
+        describe(x, np.zeros_like(mask), spacing=4.0)
 
 
 def test_bending_is_nothing_at_the_start_and_then_one_matrix():
