@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def sharpened(
     result = {entry.key: entry for entry in entries}
     for entry in tqdm(coarse, desc="sharpen", unit="session"):
         name = f"{SHARP}{mark}-{entry.map}"
-        kept(entry.folder / name, lambda entry=entry: _sharp(entry, mean, foundation, settings, device))  # type: ignore[misc]
+        kept(entry.folder / name, partial(_sharp, entry, mean, foundation, settings, device))
         result[entry.key] = replace(entry, key=f"{entry.key}-{mark}", map=name)
     mean.train(training)
     return [result[entry.key] for entry in entries]
